@@ -1,0 +1,21 @@
+// Threads over independent items. Results never depend on the thread count: an item's work is done
+// by one thread, and items must not share what they write.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace billm {
+
+// Number of threads meant by `requested` (0: all processors this process may use).
+int resolve_threads(int requested);
+
+// Calls body(i) once for each i in [0, count), on up to `threads` threads, in any order. The first
+// exception thrown by a body is rethrown here after all threads have ended.
+void parallel_for(int64_t count, int threads, const std::function<void(int64_t)>& body);
+
+// Called once at the start of every worker thread (and by set_thread_start itself on the calling
+// thread): the Torch side sets ATen's own thread count to one there.
+void set_thread_start(std::function<void()> hook);
+
+}  // namespace billm
