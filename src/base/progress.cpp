@@ -1,10 +1,10 @@
 // Progress lines: a terminal gets one line rewritten in place, a log gets a line every few seconds.
 #include "billm/base/progress.h"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <fstream>
 #include <utility>
 
 namespace billm {
@@ -42,8 +42,8 @@ void Progress::step(const std::string& detail) {
   if (quiet_) return;
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  const double left = seconds / static_cast<double>(done_ - skipped_) *
-                      static_cast<double>(total_ - done_);
+  const double left =
+      seconds / static_cast<double>(done_ - skipped_) * static_cast<double>(total_ - done_);
   std::fprintf(stderr, "%s%s %ld/%ld  %s elapsed, %s left  %s%s", terminal_ ? "\r\x1b[K" : "",
                what_.c_str(), static_cast<long>(done_), static_cast<long>(total_),
                clock_text(seconds).c_str(), clock_text(left).c_str(), detail.c_str(),
@@ -52,9 +52,12 @@ void Progress::step(const std::string& detail) {
 }
 
 int64_t peak_rss_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+  // Not getrusage: its maximum survives exec and may be that of the program that started us.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("VmHWM:", 0) == 0) return std::stoll(line.substr(6)) * 1024;
+  }
+  return 0;
 }
 
 }  // namespace billm

@@ -23,7 +23,7 @@ class Progress {
   std::chrono::steady_clock::time_point start_;
 };
 
-// Peak resident memory of this process in bytes (getrusage).
+// Peak resident memory of this process in bytes (VmHWM; 0 where /proc is absent).
 int64_t peak_rss_bytes();
 
 }  // namespace billm

@@ -1,0 +1,86 @@
+// QuantizedLinear: a linear layer in which every weight belongs to a region, and the one place that
+// says what a code is worth. See docs/decisions/0001-regions.md and docs/format.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "billm/codes/scales.h"
+
+namespace billm {
+
+// N of every M consecutive columns of a row are kept; {0, 0}: nothing is pruned.
+struct NmPattern {
+  int n = 0;
+  int m = 0;
+  bool active() const { return m != 0; }
+  // How many of `columns` (<= m) consecutive columns are kept: n in a full group,
+  // ceil(columns * n / m) in a row's tail.
+  int kept(int64_t columns) const { return static_cast<int>((columns * n + m - 1) / m); }
+  std::string text() const { return std::to_string(n) + ":" + std::to_string(m); }
+  bool operator==(const NmPattern&) const = default;
+};
+
+// Which offsets (means) the binary regions have. Stored by name: do not rename.
+enum class OffsetKind : uint8_t { kNone = 0, kBlock = 1, kRegion = 2 };
+const char* offset_kind_name(OffsetKind kind);
+OffsetKind offset_kind_from_name(const std::string& name);  // throws Error{kBadInput}
+
+inline constexpr uint8_t kPrunedRegion = 0;
+inline constexpr int kMaxClasses = 3;
+
+// What is fixed for a layer before its codes are known.
+struct LinearShape {
+  int64_t rows = 0, cols = 0;  // weight [rows, cols] = [out, in]
+  int block_size = 128;        // columns per block; the last block may be shorter
+  NmPattern nm;
+  int classes = 2;          // K: magnitude classes of ordinary columns
+  int salient_classes = 2;  // S: those of salient columns; 0: no column is salient
+  ScaleFormat scale_format = ScaleFormat::kLog8;
+  OffsetKind offset_kind = OffsetKind::kNone;
+
+  int64_t blocks() const { return (cols + block_size - 1) / block_size; }
+  int regions() const { return classes + salient_classes; }  // R, without the pruned one
+  int64_t block_of(int64_t col) const { return col / block_size; }
+  bool operator==(const LinearShape&) const = default;
+};
+// Throws Error{kBadInput} unless every field is in its range (`where` starts the message).
+void check_linear_shape(const LinearShape& shape, const std::string& where);
+
+struct QuantizedLinear {
+  LinearShape shape;
+  std::vector<uint8_t> region;   // [rows, cols]: 0 pruned, 1 + t ordinary, 1 + K + t salient
+  std::vector<uint8_t> code;     // [rows, cols]: sign bit, 1 = plus; 0 where pruned
+  std::vector<uint8_t> salient;  // [cols]: 1 = salient column; empty if S = 0
+  float base = 0;                // log8: the largest scale a code can say
+  std::vector<float> scale;      // [blocks, R, rows], exact in scale_format
+  std::vector<float> offset;     // kBlock: [blocks, rows]; kRegion: [blocks, R, rows]
+
+  int64_t scale_index(int64_t block, int region, int64_t row) const {  // region 1..R
+    return (block * shape.regions() + region - 1) * shape.rows + row;
+  }
+  int64_t offset_index(int64_t block, int region, int64_t row) const {
+    return shape.offset_kind == OffsetKind::kBlock ? block * shape.rows + row
+                                                   : scale_index(block, region, row);
+  }
+  // The value of one weight, fp32: the definition of every decoder in billm.
+  float value(int64_t row, int64_t col) const;
+};
+
+// Allocates all vectors for `shape`, zero-filled.
+QuantizedLinear make_quantized_linear(const LinearShape& shape);
+
+// W [rows, cols], row-major.
+std::vector<float> dequantize(const QuantizedLinear& linear);
+
+// Throws Error{kFailure} naming the first violation: sizes, regions allowed in their column,
+// exactly N of M kept, finite scales that are exact in their format. Used by tests and the packer.
+void check_codes(const QuantizedLinear& linear);
+
+// Share of weights per region, [R + 1] (index 0: pruned).
+std::vector<double> region_shares(const QuantizedLinear& linear);
+// Share of salient columns.
+double salient_share(const QuantizedLinear& linear);
+
+}  // namespace billm

@@ -1,0 +1,68 @@
+// One transformer block in fp32 and its forward pass for one sequence, as transformers computes it.
+//
+// Activation memory of forward_block at its largest, besides its argument, per sequence of T
+// tokens: 4 * T * (3 * hidden + 2 * intermediate) bytes or 4 * T * (3 * hidden + 2 * heads *
+// head_dim + ...) bytes, whichever is more; attention is computed tile by tile, never [heads, T,
+// T].
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+
+#include "billm/model/family.h"
+#include "billm/model/weights.h"
+
+namespace billm {
+
+struct Block {
+  at::Tensor attention_norm, mlp_norm;        // [hidden]
+  std::map<std::string, at::Tensor> linears;  // LinearSpec::suffix -> weight [out, in]
+
+  int64_t bytes() const;
+};
+
+// Rotary factors of the positions 0..length-1: [length, head_dim / 2] each.
+struct Rope {
+  at::Tensor cos, sin;
+};
+
+// Called just before the linears of a group are applied; input [tokens, in].
+using Tap = std::function<void(const std::string& group, const at::Tensor& input)>;
+
+enum class Until : uint8_t {
+  kEnd,      // the block's output
+  kLastTap,  // return an undefined tensor once the last group has been tapped
+};
+
+// The weights of block `index`, converted or decoded to fp32 and moved to `device`.
+Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
+                 c10::Device device);
+
+// Checks the length too (check_length). Device of the result: `device`.
+Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device);
+
+// hidden [tokens, hidden] -> [tokens, hidden], for one sequence that starts at position 0. The
+// argument is not changed. Runs on the calling thread; gradients are recorded if the caller has
+// them on (the passes of calibrate and eval turn them off).
+at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                         const Rope& rope, const Tap& tap = {}, Until until = Until::kEnd);
+
+// Embeddings of one sequence: [tokens, hidden] fp32 on the CPU.
+at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
+                 std::span<const int32_t> tokens);
+
+// The norm before the output head: [tokens, hidden] -> [tokens, hidden]. `weight` is the tensor
+// spec.family->final_norm.
+at::Tensor final_norm(const ModelSpec& spec, const at::Tensor& weight, const at::Tensor& hidden);
+
+// Logits [tokens, vocab] of normed hidden states. The head (or the tied embedding) is converted to
+// fp32 in pieces of at most kHeadPieceBytes and never held whole.
+inline constexpr int64_t kHeadPieceBytes = int64_t{16} << 20;
+at::Tensor logits(const ModelWeights& weights, const ModelSpec& spec, const at::Tensor& normed);
+
+}  // namespace billm

@@ -1,0 +1,23 @@
+// What must be set up once before ATen is used, and which device to use.
+//
+// Threads: all parallelism is billm::parallel_for over independent items (sequences, windows, row
+// tiles). Inside an item ATen, MKL and OpenMP run on one thread, because the sums of a parallel
+// matrix product depend on the number of threads; so results never depend on --threads.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <string>
+
+namespace billm {
+
+// Call before any tensor work, from the main thread; more calls do nothing. Sets ATen to one thread
+// here and in every worker of parallel_for.
+void init_torch();
+
+// "cpu", "cuda", or "auto" (cuda where there is one, else cpu without a word). The CUDA side of
+// LibTorch is loaded here and nowhere else. Throws Error{kFailure} if "cuda" is asked for and
+// LibTorch's CUDA library, the driver or the device is missing, Error{kUsage} for another name.
+c10::Device resolve_device(const std::string& name);
+
+}  // namespace billm

@@ -1,0 +1,38 @@
+// A packed model directory opened for reading: which modules are packed, and their planes as views
+// into the mapped shards. Verifies the manifest's checksums by default.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "billm/checkpoint/checkpoint.h"
+#include "billm/pack/packed_linear.h"
+
+namespace billm {
+
+inline constexpr int kFormatVersion = 1;
+
+// True if the directory's config.json has a quantization_config with quant_method "billm".
+bool is_packed_model(const Checkpoint& checkpoint);
+
+// Checks manifest.json: format version, that every listed file exists with its size and SHA-256,
+// and that no shard is missing from the list. Throws Error{kBadInput}: "FILE: checksum does not
+// match".
+void verify_manifest(const std::filesystem::path& directory, int threads);
+
+// All packed modules of a checkpoint, by module name ("model.layers.0.self_attn.q_proj").
+// Throws Error{kBadInput} for another version or planes that do not fit their description.
+class PackedModules {
+ public:
+  explicit PackedModules(const Checkpoint& checkpoint);  // keeps a reference
+  bool has(const std::string& module) const { return modules_.count(module) > 0; }
+  const std::set<std::string>& names() const { return modules_; }
+  PackedLinear open(const std::string& module) const;  // checked views
+ private:
+  const Checkpoint& checkpoint_;
+  std::set<std::string> modules_;
+};
+
+}  // namespace billm

@@ -1,0 +1,62 @@
+// PackedLinear: the bytes of one quantized linear layer (docs/format.md). Packing a QuantizedLinear
+// makes one; opening a packed checkpoint makes one over mapped memory; decoding is the same for
+// both.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "billm/codes/quantized_linear.h"
+
+namespace billm {
+
+// One plane: a tensor `<module>.<name>` of the packed file. dtype is the safetensors name.
+struct Plane {
+  std::string name;   // "signs", "classes", "salient", "mask", "scales", "base", "offsets"
+  std::string dtype;  // "U8", "I8", "F16", "F32"
+  std::vector<int64_t> shape;
+  std::span<const std::byte> bytes;  // view: into `owned` or into a mapped file
+};
+
+struct PackedLinear {
+  std::string layout;  // row of the layout table
+  LinearShape shape;
+  std::vector<Plane> planes;  // in the order of docs/format.md, absent ones left out
+  std::vector<std::vector<std::byte>> owned;  // storage of planes made by pack(); empty when mapped
+
+  PackedLinear() = default;
+  PackedLinear(PackedLinear&&) = default;
+  PackedLinear& operator=(PackedLinear&&) = default;
+  PackedLinear(const PackedLinear&) = delete;  // planes may point into `owned`
+  PackedLinear& operator=(const PackedLinear&) = delete;
+
+  const Plane* find(const std::string& name) const;
+  int64_t bytes() const;       // of all planes
+  double stored_bits() const;  // 8 * bytes / (rows * cols)
+};
+
+// The planes of a layer. The same codes give the same bytes everywhere.
+PackedLinear pack(const QuantizedLinear& linear);
+
+// Checks that the planes are exactly those that `shape` asks for, with their dtypes, sizes and
+// valid contents (ranks, class bytes, padding bits). `where` names file and module in the message.
+// Throws Error{kBadInput}.
+void check_packed(const PackedLinear& packed, const std::string& where);
+
+// Decodes rows [first_row, first_row + row_count) to fp32, row-major [row_count, cols] at `out`.
+// The planes must have passed check_packed (or come from pack()). Pure and thread-safe.
+void decode_rows(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
+
+// All the codes back (inspect, tests).
+QuantizedLinear unpack(const PackedLinear& packed);
+
+// The JSON text that stands in the shard's metadata under the module's name, and its parser.
+std::string describe(const PackedLinear& packed);
+void parse_description(const std::string& text, const std::string& where, std::string* layout,
+                       LinearShape* shape);
+
+}  // namespace billm

@@ -1,0 +1,32 @@
+// What a method needs to know besides the weight and the Hessian. Every field is a setting that the
+// manifest records and --resume compares.
+#pragma once
+
+#include <string>
+
+#include "billm/codes/quantized_linear.h"
+
+namespace billm {
+
+enum class SearchObjective { kWeights, kSaliency };            // kSaliency: as published
+enum class Feedback { kColumns, kBlocks, kPublished, kNone };  // forms (i), (ii), published, none
+
+struct MethodConfig {
+  std::string method = "billm";
+  int block_size = 128;
+  NmPattern nm;                      // STBLLM; {0, 0} elsewhere
+  std::string nm_alloc = "uniform";  // or "adaptive": the layers' N differ
+  bool reference = false;            // --compat reference: published search and feedback
+  ScaleFormat scale_format = ScaleFormat::kLog8;
+  OffsetKind offset_kind = OffsetKind::kNone;
+  Feedback feedback = Feedback::kColumns;
+  SearchObjective objective = SearchObjective::kWeights;
+  int refine_rounds = 8;           // alternating updates of scales and codes; 0: none
+  bool descend = true;             // coordinate descent of the codes inside a round
+  int stbllm_salient_classes = 3;  // 2: as the paper (residual of order 2)
+  int max_salient = 49;            // largest number of salient columns tried per block
+  double damping = 0.01;           // lambda / mean(diag H)
+  int threads = 1;                 // never changes the result
+};
+
+}  // namespace billm

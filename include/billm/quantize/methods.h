@@ -1,0 +1,47 @@
+// The table of methods: one file each, one row each. Help texts, checks of the command line and the
+// conformance tests read it.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "billm/quantize/config.h"
+#include "billm/quantize/hessian.h"
+
+namespace billm {
+
+// One weight to quantize, row-major [rows, cols].
+struct WeightView {
+  const float* data = nullptr;
+  int64_t rows = 0, cols = 0;
+};
+
+struct Method {
+  const char* name;
+  const char* summary;  // one line of help, with the paper
+  bool needs_factor;    // whether Hessian::factor is used
+  bool needs_nm;        // whether --nm applies
+  // Pure: no I/O, no global state; the same bytes for the same input on every machine.
+  QuantizedLinear (*quantize)(const WeightView& weight, const Hessian& hessian,
+                              const MethodConfig& config);
+  // The paper's own figure for a layer with this share of salient columns.
+  double (*nominal_bits)(const QuantizedLinear& linear);
+};
+
+std::span<const Method> methods();
+// Throws Error{kUsage} listing the known names.
+const Method& find_method(const std::string& name);
+
+// Throws Error{kUsage} if settings contradict each other ("--nm 9:8": N of N:M must be in 1..M).
+void check_config(const MethodConfig& config);
+// Parses "4:8". Throws Error{kUsage}.
+NmPattern parse_nm(const std::string& text);
+
+// STBLLM's SI score of each weight, [rows, cols] (docs: `(|w|/col sum + |w|/row sum) * |x_j|^0.5`).
+std::vector<float> si_scores(const WeightView& weight, const Hessian& hessian);
+// Keeps the N highest scores of every M consecutive columns; ties keep the lower column. [rows,
+// cols]
+std::vector<uint8_t> nm_mask(const std::vector<float>& scores, int64_t rows, int64_t cols,
+                             const NmPattern& nm);
+
+}  // namespace billm

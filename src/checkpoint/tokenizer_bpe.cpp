@@ -1,0 +1,164 @@
+// Byte-pair merging: see tokenizer_bpe.h. The pair of lowest rank is merged first, the leftmost of
+// equals first; two ways of finding it give the same ids.
+#include "tokenizer_bpe.h"
+
+#include <queue>
+
+#include "billm/base/error.h"
+#include "billm/checkpoint/json.h"
+#include "tokenizer_unicode.h"
+
+namespace billm::tokenizer {
+namespace {
+
+// Up to this many symbols scanning all pairs beats a heap; the scan is quadratic.
+constexpr size_t kShortWord = 64;
+// Longer words do not come again; the count bounds the memory of a call.
+constexpr size_t kMaxCachedBytes = 64;
+constexpr size_t kMaxCachedWords = 1 << 17;
+
+uint64_t pair_key(int32_t left, int32_t right) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+}
+
+}  // namespace
+
+Bpe::Bpe(const BpeSpec& spec) : fuse_unknown_(spec.fuse_unknown) {
+  const auto id_of = [&](const std::string& token) {
+    const auto found = spec.vocab.find(token);
+    if (found == spec.vocab.end()) {
+      throw bad_input("model.merges: token \"" + printable(token) + "\" is not in the vocabulary");
+    }
+    return found->second;
+  };
+  bool complete = true;
+  for (size_t byte = 0; byte < 256; ++byte) {
+    const auto found = spec.vocab.find(byte_symbols()[byte]);
+    byte_ids_[byte] = found == spec.vocab.end() ? -1 : found->second;
+    complete = complete && byte_ids_[byte] >= 0;
+  }
+  if (spec.unknown_token && !complete) {
+    const auto found = spec.vocab.find(*spec.unknown_token);
+    if (found == spec.vocab.end()) {
+      throw bad_input("model.unk_token: \"" + printable(*spec.unknown_token) +
+                      "\" is not in the vocabulary");
+    }
+    unknown_ = found->second;
+  }
+  merges_.reserve(spec.merges.size());
+  uint32_t rank = 0;
+  for (const auto& [left, right] : spec.merges) {
+    merges_[pair_key(id_of(left), id_of(right))] = {rank++, id_of(left + right)};
+  }
+  if (spec.ignore_merges) {
+    for (const auto& [token, id] : spec.vocab) {
+      if (auto bytes = symbols_to_bytes(token)) whole_words_.emplace(std::move(*bytes), id);
+    }
+  }
+}
+
+const Bpe::Merge* Bpe::find_merge(int32_t left, int32_t right) const {
+  const auto found = merges_.find(pair_key(left, right));
+  return found == merges_.end() ? nullptr : &found->second;
+}
+
+void Bpe::encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const {
+  if (const auto whole = whole_words_.find(word); whole != whole_words_.end()) {
+    ids.push_back(whole->second);
+    return;
+  }
+  if (const auto cached = cache.find(word); cached != cache.end()) {
+    ids.insert(ids.end(), cached->second.begin(), cached->second.end());
+    return;
+  }
+  std::vector<int32_t> merged = symbols(word);
+  if (merged.size() <= kShortWord) {
+    merge_short(merged);
+  } else {
+    merge_long(merged);
+  }
+  ids.insert(ids.end(), merged.begin(), merged.end());
+  if (word.size() <= kMaxCachedBytes && cache.size() < kMaxCachedWords) {
+    cache.emplace(word, std::move(merged));
+  }
+}
+
+// A byte without token becomes unk_token (one for a run of them with fuse_unk), or nothing.
+std::vector<int32_t> Bpe::symbols(std::string_view word) const {
+  std::vector<int32_t> result;
+  result.reserve(word.size());
+  bool after_unknown = false;
+  for (const char c : word) {
+    const int32_t id = byte_ids_[static_cast<unsigned char>(c)];
+    if (id >= 0) {
+      result.push_back(id);
+      after_unknown = false;
+    } else if (unknown_ >= 0) {
+      if (!after_unknown || !fuse_unknown_) result.push_back(unknown_);
+      after_unknown = true;
+    }
+  }
+  return result;
+}
+
+void Bpe::merge_short(std::vector<int32_t>& symbols) const {
+  while (symbols.size() > 1) {
+    const Merge* best = nullptr;
+    size_t at = 0;
+    for (size_t i = 0; i + 1 < symbols.size(); ++i) {
+      const Merge* merge = find_merge(symbols[i], symbols[i + 1]);
+      if (merge != nullptr && (best == nullptr || merge->rank < best->rank)) {
+        best = merge;
+        at = i;
+      }
+    }
+    if (best == nullptr) return;
+    symbols[at] = best->id;
+    symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(at) + 1);
+  }
+}
+
+void Bpe::merge_long(std::vector<int32_t>& symbols) const {
+  constexpr size_t kNone = SIZE_MAX;
+  struct Candidate {
+    uint32_t rank;
+    size_t left;
+    int32_t id;
+    bool operator>(const Candidate& other) const {
+      return rank != other.rank ? rank > other.rank : left > other.left;
+    }
+  };
+  // A doubly linked list through indices; a merged-away symbol holds -1.
+  const size_t count = symbols.size();
+  std::vector<size_t> previous(count), next(count);
+  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
+  const auto offer = [&](size_t left, size_t right) {
+    if (const Merge* merge = find_merge(symbols[left], symbols[right])) {
+      queue.push({merge->rank, left, merge->id});
+    }
+  };
+  for (size_t i = 0; i < count; ++i) {
+    previous[i] = i == 0 ? kNone : i - 1;
+    next[i] = i + 1 == count ? kNone : i + 1;
+    if (i + 1 < count) offer(i, i + 1);
+  }
+  while (!queue.empty()) {
+    const Candidate top = queue.top();
+    queue.pop();
+    if (symbols[top.left] < 0 || next[top.left] == kNone) continue;
+    const size_t right = next[top.left];
+    const Merge* merge = find_merge(symbols[top.left], symbols[right]);
+    if (merge == nullptr || merge->id != top.id) continue;  // one of the two has changed since
+    symbols[top.left] = top.id;
+    symbols[right] = -1;
+    next[top.left] = next[right];
+    if (next[right] != kNone) {
+      previous[next[right]] = top.left;
+      offer(top.left, next[right]);
+    }
+    if (previous[top.left] != kNone) offer(previous[top.left], top.left);
+  }
+  std::erase(symbols, -1);
+}
+
+}  // namespace billm::tokenizer

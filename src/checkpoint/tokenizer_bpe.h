@@ -1,0 +1,52 @@
+// Byte-pair encoding of one word over the raw bytes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "tokenizer_json.h"
+
+namespace billm::tokenizer {
+
+struct StringHash {
+  using is_transparent = void;
+  size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+};
+template <typename Value>
+using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_to<>>;
+
+// Words already merged, for one call of encode.
+using WordCache = StringMap<std::vector<int32_t>>;
+
+class Bpe {
+ public:
+  // Throws Error{kBadInput} if a merge names a token that is not in the vocabulary.
+  explicit Bpe(const BpeSpec& spec);
+  // Appends the ids of `word` (bytes, not empty).
+  void encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const;
+
+ private:
+  struct Merge {
+    uint32_t rank;
+    int32_t id;
+  };
+  const Merge* find_merge(int32_t left, int32_t right) const;
+  std::vector<int32_t> symbols(std::string_view word) const;
+  void merge_short(std::vector<int32_t>& symbols) const;
+  void merge_long(std::vector<int32_t>& symbols) const;
+
+  struct PairHash {
+    size_t operator()(uint64_t pair) const { return (pair ^ pair >> 29) * 0x9e3779b97f4a7c15ull; }
+  };
+  std::array<int32_t, 256> byte_ids_;  // -1: no token for this byte
+  int32_t unknown_ = -1;               // id of unk_token
+  bool fuse_unknown_ = false;
+  std::unordered_map<uint64_t, Merge, PairHash> merges_;  // key: left id << 32 | right id
+  StringMap<int32_t> whole_words_;                        // filled if the model ignores merges
+};
+
+}  // namespace billm::tokenizer

@@ -1,0 +1,66 @@
+// ATen's threads and the choice of device: see include/billm/model/runtime.h.
+#include "billm/model/runtime.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <dlfcn.h>
+
+#include <filesystem>
+
+#include "billm/base/error.h"
+#include "billm/base/parallel.h"
+
+namespace billm {
+namespace {
+
+// libtorch_cuda.so lies beside the libtorch_cpu.so that this process runs.
+std::filesystem::path cuda_library() {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<const void*>(&at::set_num_threads), &info) == 0 ||
+      info.dli_fname == nullptr) {
+    return {};
+  }
+  return std::filesystem::path(info.dli_fname).parent_path() / "libtorch_cuda.so";
+}
+
+// Empty if CUDA can be used, else why not. The driver is looked for first: without one the 0.8 s
+// and 480 MB of libtorch_cuda would be spent for nothing.
+std::string why_no_cuda() {
+  if (dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) == nullptr) {
+    return "no NVIDIA driver (libcuda.so.1)";
+  }
+  const std::filesystem::path library = cuda_library();
+  if (!std::filesystem::exists(library)) return "this LibTorch has no libtorch_cuda.so";
+  if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+    const char* reason = dlerror();
+    return std::string("cannot load libtorch_cuda.so: ") + (reason ? reason : "unknown");
+  }
+  if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0) return "no CUDA device";
+  return "";
+}
+
+}  // namespace
+
+void init_torch() {
+  static const bool once = [] {
+    set_thread_start([] { at::set_num_threads(1); });
+    return true;
+  }();
+  (void)once;
+}
+
+c10::Device resolve_device(const std::string& name) {
+  if (name == "cpu") return c10::Device(c10::kCPU);
+  if (name != "auto" && name != "cuda") {
+    throw Error(ErrorCode::kUsage, "device: expected auto, cpu or cuda, got " + name);
+  }
+  const std::string reason = why_no_cuda();
+  if (reason.empty()) return c10::Device(c10::kCUDA, 0);
+  if (name == "cuda") {
+    throw Error(ErrorCode::kFailure, "device cuda: " + reason, "use --device cpu");
+  }
+  return c10::Device(c10::kCPU);
+}
+
+}  // namespace billm

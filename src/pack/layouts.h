@@ -1,0 +1,27 @@
+// The table of packed layouts: one codec file each, one row each.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "billm/pack/packed_linear.h"
+
+namespace billm {
+
+struct Layout {
+  const char* name;  // stored in the file: do not rename
+  PackedLinear (*pack)(const QuantizedLinear& linear);
+  void (*check)(const PackedLinear& packed, const std::string& where);
+  void (*decode_rows)(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
+  QuantizedLinear (*unpack)(const PackedLinear& packed);
+};
+
+std::span<const Layout> layouts();
+
+// planes.cpp
+PackedLinear pack_planes(const QuantizedLinear& linear);
+void check_planes(const PackedLinear& packed, const std::string& where);
+void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
+QuantizedLinear unpack_planes(const PackedLinear& packed);
+
+}  // namespace billm

@@ -1,0 +1,110 @@
+// Dispatch over the layout table, and the description of a layer in the shard's metadata.
+#include "billm/pack/packed_linear.h"
+
+#include <nlohmann/json.hpp>
+
+#include "billm/base/error.h"
+#include "layouts.h"
+
+namespace billm {
+namespace {
+
+constexpr Layout kLayouts[] = {
+    {"planes", pack_planes, check_planes, decode_planes, unpack_planes},
+};
+
+const Layout& layout_row(const std::string& name, const std::string& where) {
+  for (const Layout& row : kLayouts) {
+    if (name == row.name) return row;
+  }
+  throw bad_input(where + ": unknown packed layout '" + name + "'",
+                  "the file was written by another version of billm");
+}
+
+}  // namespace
+
+std::span<const Layout> layouts() { return kLayouts; }
+
+const Plane* PackedLinear::find(const std::string& name) const {
+  for (const Plane& plane : planes) {
+    if (plane.name == name) return &plane;
+  }
+  return nullptr;
+}
+
+int64_t PackedLinear::bytes() const {
+  int64_t total = 0;
+  for (const Plane& plane : planes) total += static_cast<int64_t>(plane.bytes.size());
+  return total;
+}
+
+double PackedLinear::stored_bits() const {
+  return 8.0 * static_cast<double>(bytes()) / static_cast<double>(shape.rows * shape.cols);
+}
+
+PackedLinear pack(const QuantizedLinear& linear) {
+  check_codes(linear);
+  return kLayouts[0].pack(linear);  // every kind of region of version 1 fits this layout
+}
+
+void check_packed(const PackedLinear& packed, const std::string& where) {
+  layout_row(packed.layout, where).check(packed, where);
+}
+
+void decode_rows(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out) {
+  layout_row(packed.layout, "decode").decode_rows(packed, first_row, row_count, out);
+}
+
+QuantizedLinear unpack(const PackedLinear& packed) {
+  return layout_row(packed.layout, "unpack").unpack(packed);
+}
+
+std::string describe(const PackedLinear& packed) {
+  const LinearShape& shape = packed.shape;
+  const nlohmann::ordered_json description = {
+      {"layout", packed.layout},
+      {"rows", shape.rows},
+      {"cols", shape.cols},
+      {"block_size", shape.block_size},
+      {"n", shape.nm.n},
+      {"m", shape.nm.m},
+      {"classes", shape.classes},
+      {"salient_classes", shape.salient_classes},
+      {"scale_format", scale_format_name(shape.scale_format)},
+      {"offsets", offset_kind_name(shape.offset_kind)}};
+  return description.dump();
+}
+
+void parse_description(const std::string& text, const std::string& where, std::string* layout,
+                       LinearShape* shape) {
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object()) throw bad_input(where + ": its description is not a JSON object");
+  const auto text_of = [&](const char* key) {
+    const auto found = json.find(key);
+    if (found == json.end() || !found->is_string()) {
+      throw bad_input(where + ": expected a string '" + key + "' in its description");
+    }
+    return found->get<std::string>();
+  };
+  const auto number_of = [&](const char* key) {
+    const auto found = json.find(key);
+    if (found == json.end() || !found->is_number_integer() || found->get<int64_t>() < 0 ||
+        found->get<int64_t>() > (int64_t{1} << 30)) {
+      throw bad_input(where + ": expected an integer '" + key + "' in its description");
+    }
+    return found->get<int64_t>();
+  };
+  *layout = text_of("layout");
+  layout_row(*layout, where);
+  shape->rows = number_of("rows");
+  shape->cols = number_of("cols");
+  shape->block_size = static_cast<int>(number_of("block_size"));
+  shape->nm = {static_cast<int>(number_of("n")), static_cast<int>(number_of("m"))};
+  shape->classes = static_cast<int>(number_of("classes"));
+  shape->salient_classes = static_cast<int>(number_of("salient_classes"));
+  shape->scale_format = scale_format_from_name(text_of("scale_format"));
+  shape->offset_kind = offset_kind_from_name(text_of("offsets"));
+  check_linear_shape(*shape, where);
+}
+
+}  // namespace billm

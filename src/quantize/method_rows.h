@@ -1,0 +1,26 @@
+// The functions behind the rows of the method table, one file each.
+#pragma once
+
+#include "billm/quantize/methods.h"
+
+namespace billm {
+
+// billm.cpp
+QuantizedLinear quantize_billm(const WeightView& weight, const Hessian& hessian,
+                               const MethodConfig& config);
+double nominal_bits_billm(const QuantizedLinear& linear);  // 2 r + (1 - r)
+// stbllm.cpp
+QuantizedLinear quantize_stbllm(const WeightView& weight, const Hessian& hessian,
+                                const MethodConfig& config);
+double nominal_bits_stbllm(const QuantizedLinear& linear);  // N/M * (1 + r)
+// rtn.cpp
+QuantizedLinear quantize_rtn(const WeightView& weight, const Hessian& hessian,
+                             const MethodConfig& config);
+double nominal_bits_rtn(const QuantizedLinear& linear);  // 1
+
+// reference.cpp: the published search and feedback of BiLLM (and, with a mask, of STBLLM).
+QuantizedLinear quantize_reference(const WeightView& weight, const Hessian& hessian,
+                                   const std::vector<uint8_t>& keep, const LinearShape& shape,
+                                   int threads);
+
+}  // namespace billm

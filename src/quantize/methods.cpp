@@ -1,0 +1,80 @@
+// The method table, and the checks of its settings.
+#include "billm/quantize/methods.h"
+
+#include <charconv>
+
+#include "billm/base/error.h"
+#include "method_rows.h"
+
+namespace billm {
+namespace {
+
+constexpr Method kMethods[] = {
+    {"billm",
+     "BiLLM (arXiv 2402.04291): salient columns in residual signs, the rest in two regions", true,
+     false, quantize_billm, nominal_bits_billm},
+    {"stbllm", "STBLLM (arXiv 2408.01803): N:M mask (--nm), then signs in three regions", true,
+     true, quantize_stbllm, nominal_bits_stbllm},
+    {"rtn", "round to nearest: sign and one scale per row and block", false, false, quantize_rtn,
+     nominal_bits_rtn},
+};
+
+Error usage(const std::string& message, const std::string& hint = "") {
+  return Error(ErrorCode::kUsage, message, hint);
+}
+
+}  // namespace
+
+std::span<const Method> methods() { return kMethods; }
+
+const Method& find_method(const std::string& name) {
+  std::string known;
+  for (const Method& method : kMethods) {
+    if (name == method.name) return method;
+    known += (known.empty() ? "" : ", ") + std::string(method.name);
+  }
+  throw usage("--method " + name + ": unknown method: expected one of " + known);
+}
+
+NmPattern parse_nm(const std::string& text) {
+  NmPattern nm;
+  const char* end = text.data() + text.size();
+  const auto n = std::from_chars(text.data(), end, nm.n);
+  if (n.ec == std::errc{} && n.ptr != end && *n.ptr == ':') {
+    const auto m = std::from_chars(n.ptr + 1, end, nm.m);
+    if (m.ec == std::errc{} && m.ptr == end) {
+      if (nm.m < 2 || nm.m > 16) {
+        throw usage("--nm " + text + ": expected M in 2..16, got " + std::to_string(nm.m));
+      }
+      if (nm.n < 1 || nm.n > nm.m) {
+        throw usage("--nm " + text + ": expected N in 1.." + std::to_string(nm.m) + ", got " +
+                    std::to_string(nm.n));
+      }
+      return nm;
+    }
+  }
+  throw usage("--nm " + text + ": expected N:M such as 4:8 (keep N of every M weights)");
+}
+
+void check_config(const MethodConfig& config) {
+  const Method& method = find_method(config.method);
+  if (config.block_size < 8 || config.block_size > 4096) {
+    throw usage("--block-size " + std::to_string(config.block_size) + ": expected 8..4096");
+  }
+  if (method.needs_nm != config.nm.active()) {
+    throw usage(method.needs_nm ? "--method " + config.method + ": expected --nm N:M"
+                                : "--nm: --method " + config.method + " has no N:M mask");
+  }
+  if (config.nm.active() && config.block_size % config.nm.m != 0) {
+    throw usage("--block-size " + std::to_string(config.block_size) +
+                ": expected a multiple of M of --nm " + config.nm.text());
+  }
+  if (config.nm_alloc != "uniform" && config.nm_alloc != "adaptive") {
+    throw usage("--nm-alloc " + config.nm_alloc + ": expected adaptive or uniform");
+  }
+  if (config.refine_rounds < 0 || config.refine_rounds > 100) {
+    throw usage("--refine " + std::to_string(config.refine_rounds) + ": expected 0..100");
+  }
+}
+
+}  // namespace billm

@@ -1,0 +1,44 @@
+// RTN with signs: per row and column block, alpha = mean |w| and the sign of each weight. The
+// baseline that needs no calibration.
+#include <cmath>
+
+#include "levels.h"
+#include "method_rows.h"
+
+namespace billm {
+
+QuantizedLinear quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
+                             const MethodConfig& config) {
+  LinearShape shape;
+  shape.rows = weight.rows;
+  shape.cols = weight.cols;
+  shape.block_size = config.block_size;
+  shape.classes = 1;
+  shape.salient_classes = 0;
+  shape.scale_format = config.scale_format;
+  QuantizedLinear out = make_quantized_linear(shape);
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    for (int64_t block = 0; block < shape.blocks(); ++block) {
+      const int64_t first = block * shape.block_size;
+      const int64_t end = std::min<int64_t>(shape.cols, first + shape.block_size);
+      double sum = 0;
+      for (int64_t col = first; col < end; ++col) {
+        const float w = weight.data[row * shape.cols + col];
+        sum += std::fabs(w);
+        out.region[row * shape.cols + col] = 1;
+        out.code[row * shape.cols + col] = !(w < 0);
+      }
+      const auto alpha = static_cast<float>(sum / static_cast<double>(end - first));
+      out.scale[out.scale_index(block, 1, row)] = alpha;
+      out.base = std::max(out.base, alpha);
+    }
+  }
+  if (shape.scale_format != ScaleFormat::kLog8) out.base = 0;
+  const LevelGrid grid(shape, out.base);
+  for (float& scale : out.scale) scale = grid.round_scale(scale);
+  return out;
+}
+
+double nominal_bits_rtn(const QuantizedLinear& /*linear*/) { return 1; }
+
+}  // namespace billm

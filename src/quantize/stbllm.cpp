@@ -1,0 +1,34 @@
+// STBLLM (arXiv 2408.01803): an N:M mask by the SI score, then salient columns as BiLLM and three
+// regions for the rest. The mask is strict: pruned weights are exactly zero in the file.
+#include "binary_coder.h"
+#include "method_rows.h"
+#include "saliency.h"
+
+namespace billm {
+
+QuantizedLinear quantize_stbllm(const WeightView& weight, const Hessian& hessian,
+                                const MethodConfig& config) {
+  BinaryPlan plan;
+  plan.shape.rows = weight.rows;
+  plan.shape.cols = weight.cols;
+  plan.shape.block_size = config.block_size;
+  plan.shape.nm = config.nm;
+  plan.shape.classes = 3;
+  plan.shape.salient_classes = config.reference ? 2 : config.stbllm_salient_classes;
+  plan.shape.scale_format = config.scale_format;
+  plan.shape.offset_kind = config.offset_kind;
+  plan.keep = nm_mask(si_scores(weight, hessian), weight.rows, weight.cols, config.nm);
+  if (config.reference) {
+    return quantize_reference(weight, hessian, plan.keep, plan.shape, config.threads);
+  }
+  plan.salient = choose_salient(weight, hessian, plan.keep, plan.shape, config.objective,
+                                config.max_salient, config.threads);
+  return code_binary(weight, hessian, plan, config);
+}
+
+double nominal_bits_stbllm(const QuantizedLinear& linear) {
+  const NmPattern& nm = linear.shape.nm;
+  return (1 + salient_share(linear)) * nm.n / nm.m;
+}
+
+}  // namespace billm

@@ -1,0 +1,48 @@
+// What tests take from outside: data, the demo model and Python, by environment variables; and a
+// temporary directory. A test whose variable is not set skips and says so; with BILLM_REQUIRE_DATA=1
+// it fails instead.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace billm::test {
+
+// Value of an environment variable, "" if it is not set.
+std::string environment(const char* name);
+bool require_data();  // BILLM_REQUIRE_DATA=1
+
+// In a TEST body: const std::string `variable` = value of `name`, or the test ends here.
+#define BILLM_NEED(variable, name)                                   \
+  const std::string variable = ::billm::test::environment(name);     \
+  if (variable.empty()) {                                            \
+    if (::billm::test::require_data()) FAIL() << name " is not set"; \
+    GTEST_SKIP() << name " is not set";                              \
+  }                                                                  \
+  static_assert(true)
+
+// A new empty directory, removed with all it holds at the end.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// Runs tests/support/<script> with `python` and returns its standard output. Throws
+// std::runtime_error with the end of its output if it fails.
+std::string run_python(const std::string& python, const std::string& script,
+                       const std::vector<std::string>& arguments);
+
+// A file of raw little-endian fp32 values.
+std::vector<float> read_floats(const std::filesystem::path& path);
+
+}  // namespace billm::test

@@ -1,0 +1,104 @@
+// The forward pass against transformers, on random tiny models of several configurations.
+#include "billm/model/block.h"
+
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include <span>
+#include <vector>
+
+#include "billm/checkpoint/npy.h"
+#include "billm/model/model.h"
+#include "billm/model/runtime.h"
+#include "support/compare.h"
+#include "support/environment.h"
+
+namespace billm {
+namespace {
+
+std::span<const float> values(const at::Tensor& tensor) {
+  return {tensor.const_data_ptr<float>(), static_cast<size_t>(tensor.numel())};
+}
+
+class TinyModel : public testing::TestWithParam<const char*> {};
+
+TEST_P(TinyModel, AgreesWithTransformers) {
+  BILLM_NEED(python, "BILLM_PYTHON");
+  const test::TemporaryDirectory directory;
+  test::run_python(python, "make_tiny_llama.py", {directory.path(), GetParam()});
+  const auto path = directory.path() / GetParam();
+  const TokenMatrix tokens = read_npy_tokens(path / "tokens.npy");
+  const std::vector<float> expected_logits = test::read_floats(path / "logits.f32");
+  const std::vector<float> expected_hidden = test::read_floats(path / "hidden.f32");
+
+  init_torch();
+  const at::NoGradGuard no_grad;
+  const c10::Device cpu(c10::kCPU);
+  const Model model(path, 2);
+  const ModelSpec& spec = model.spec();
+  const Rope rope = make_rope(spec, tokens.cols, cpu);
+  const at::Tensor norm_weight = model.weights().dense(spec.family->final_norm, 1);
+  std::vector<float> all_logits, all_hidden;
+  for (int64_t row = 0; row < tokens.rows; ++row) {
+    at::Tensor hidden = embed(model.weights(), spec,
+                              std::span(tokens.data).subspan(row * tokens.cols, tokens.cols));
+    for (int64_t b = 0; b < spec.blocks(); ++b) {
+      const Block block = load_block(model.weights(), spec, b, 2, cpu);
+      const at::Tensor before = hidden.clone();
+      const at::Tensor after = forward_block(spec, block, hidden, rope);
+      EXPECT_TRUE(hidden.equal(before)) << "forward_block changed its argument";
+      hidden = after;
+      if (b == 0) {
+        const auto part = values(hidden);
+        all_hidden.insert(all_hidden.end(), part.begin(), part.end());
+      }
+    }
+    const at::Tensor out =
+        logits(model.weights(), spec, final_norm(spec, norm_weight, hidden)).contiguous();
+    const auto part = values(out);
+    all_logits.insert(all_logits.end(), part.begin(), part.end());
+  }
+  const double hidden_scale = test::root_mean_square(expected_hidden);
+  EXPECT_TRUE(test::close(all_hidden, expected_hidden,
+                          {.absolute = 1e-5 * hidden_scale, .relative = 1e-5}));
+  const double logit_scale = test::root_mean_square(expected_logits);
+  EXPECT_TRUE(test::close(all_logits, expected_logits,
+                          {.absolute = 1e-5 * logit_scale, .relative = 1e-4}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Configurations, TinyModel,
+                         testing::Values("gqa", "gqa3", "theta", "headdim", "mistral"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(Block, TapsSeeEachGroupOnceInOrderAndCanStop) {
+  BILLM_NEED(python, "BILLM_PYTHON");
+  const test::TemporaryDirectory directory;
+  test::run_python(python, "make_tiny_llama.py", {directory.path(), "headdim"});
+  init_torch();
+  const at::NoGradGuard no_grad;
+  const c10::Device cpu(c10::kCPU);
+  const Model model(directory.path() / "headdim", 1);
+  const ModelSpec& spec = model.spec();
+  const Block block = load_block(model.weights(), spec, 1, 1, cpu);
+  EXPECT_EQ(block.bytes(), 4 * (2 * 48 + 4 * 48 * 80 + 3 * 48 * 112));
+  const std::vector<int32_t> tokens = {5, 6, 7, 8, 9};
+  const at::Tensor hidden = embed(model.weights(), spec, tokens);
+  std::vector<std::string> seen;
+  std::vector<int64_t> widths;
+  const Tap tap = [&](const std::string& group, const at::Tensor& input) {
+    seen.push_back(group);
+    EXPECT_EQ(input.size(0), 5);
+    widths.push_back(input.size(1));
+  };
+  // Rope may be longer than the sequence.
+  const Rope rope = make_rope(spec, 9, cpu);
+  EXPECT_FALSE(forward_block(spec, block, hidden, rope, tap, Until::kLastTap).defined());
+  EXPECT_EQ(seen, spec.groups());
+  EXPECT_EQ(seen, (std::vector<std::string>{"attention_in", "attention_out", "mlp_in",
+                                            "mlp_middle"}));
+  EXPECT_EQ(widths, (std::vector<int64_t>{48, 80, 48, 112}));
+  EXPECT_TRUE(forward_block(spec, block, hidden, rope).defined());
+}
+
+}  // namespace
+}  // namespace billm

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Counts the tests in ctest's JUnit files and says what failed and why tests were skipped.
+
+Usage: summarize_tests.py BUILD=FILE.xml...
+ctest knows only that a test was skipped; the reason stands in the output of GoogleTest's
+GTEST_SKIP() or of a script that prints "SKIP: reason". The last line is exactly
+"N passed, N failed, N skipped". Exit code 1 if a test failed, a file is missing or no test ran.
+Only the standard library is used.
+"""
+
+import collections
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+
+# GoogleTest prints "file.cpp:12: Skipped", then the message up to "[  SKIPPED ] name".
+GTEST_SKIP = re.compile(r": Skipped\n(.*?)(?:\n\s*\n|\n?\[  SKIPPED \])", re.DOTALL)
+SCRIPT_SKIP = re.compile(r"^\s*skip(?:ped)?:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
+
+
+def skip_reason(output):
+    found = GTEST_SKIP.search(output) or SCRIPT_SKIP.search(output)
+    if found and found.group(1).strip():
+        return " ".join(found.group(1).split())
+    return "no reason given"
+
+
+def classify(case):
+    """(kind, detail) of one <testcase>; kind is passed, failed or skipped."""
+    status = case.get("status", "")
+    output = case.findtext("system-out") or ""
+    skipped = case.find("skipped")
+    if status == "run" and case.find("failure") is None:
+        return "passed", ""
+    if status == "disabled":
+        return "skipped", "disabled"
+    # A test whose program is missing or could not start is "notrun" as well, but not a skip.
+    if skipped is not None and skipped.get("message", "").startswith("SKIP_"):
+        return "skipped", skip_reason(output)
+    failure = case.find("failure")
+    if failure is None:
+        failure = skipped
+    return "failed", (failure.get("message") if failure is not None else "") or status
+
+
+def main():
+    counts = collections.Counter()
+    failures = []
+    skips = collections.defaultdict(list)
+    for argument in sys.argv[1:]:
+        build, path = argument.split("=", 1)
+        try:
+            cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+        except (OSError, ElementTree.ParseError) as error:
+            failures.append(f"{build}: no test results: {error}")
+            continue
+        if not cases:
+            failures.append(f"{build}: no test ran")
+        for case in cases:
+            kind, detail = classify(case)
+            name = f"{build}: {case.get('name')}"
+            counts[kind] += 1
+            if kind == "failed":
+                failures.append(f"{name}: {detail}")
+            elif kind == "skipped":
+                skips[detail].append(name)
+    if skips:
+        print("\nskipped:")
+        for reason, names in sorted(skips.items()):
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            print(f"  {len(names)} x {reason}\n      {shown}")
+    if failures:
+        print("\nfailed:")
+        for failure in failures:
+            print(f"  {failure}")
+    print(f"\n{counts['passed']} passed, {max(counts['failed'], len(failures))} failed, "
+          f"{counts['skipped']} skipped")
+    return 1 if failures or counts["passed"] == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds everything, and runs all tests: those of the release build, then
+# the Torch-free unit tests again under the address and undefined-behaviour sanitizers. Ends with
+# what failed, what was skipped and why, and as the last line "N passed, N failed, N skipped".
+# Exit code 0 only if something ran and nothing failed.
+#
+# Usage: tools/test.sh [--slow] [--help]
+#   --slow  also run the tests labelled slow
+#
+# Environment:
+#   BILLM_DATA_DIR      data for tests that compare with published figures; without it they skip
+#   BILLM_REQUIRE_DATA  1: a test that lacks its data fails instead of skipping
+#   BILLM_DEMO_MODEL    directory of the demo model (default: made once below BILLM_HOME)
+#   BILLM_HOME, BILLM_TORCH_DIR, BILLM_PYTHON, BILLM_VENV, BILLM_JOBS, CXX: see tools/setup.sh
+set -euo pipefail
+
+slow=no
+for argument in "$@"; do
+  case "$argument" in
+    -h | --help)
+      sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0"
+      exit 0
+      ;;
+    --slow) slow=yes ;;
+    *)
+      printf 'test.sh: error: unknown argument %s\n   usage: tools/test.sh [--slow] [--help]\n' \
+        "$argument" >&2
+      exit 2
+      ;;
+  esac
+done
+
+# shellcheck source=tools/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+# run_ctest PRESET CTEST_ARGUMENTS...: leaves build/PRESET/tests.xml. A failing test is not an error
+# here: the summary reads the file, and a file that is missing or empty counts as a failure.
+run_ctest() {
+  local directory="$billm_root/build/$1"
+  local arguments=(--test-dir "$directory" --output-on-failure -j2 --no-tests=error)
+  if [[ "$slow" == no ]]; then arguments+=(-LE "^slow$"); fi
+  say "tests: $1 build"
+  rm -f "$directory/tests.xml"
+  ctest "${arguments[@]}" --output-junit "$directory/tests.xml" "${@:2}" || true
+}
+
+if [[ -n "${BILLM_DATA_DIR:-}" ]]; then
+  BILLM_DATA_DIR="$(absolute "$BILLM_DATA_DIR")"
+  export BILLM_DATA_DIR
+  say "data: $BILLM_DATA_DIR"
+else
+  say "data: BILLM_DATA_DIR is not set; tests that need it skip"
+fi
+billm_setup
+BILLM_DEMO_MODEL="$(absolute "${BILLM_DEMO_MODEL:-$(billm_home)/models/smollm2-135m-instruct}")"
+export BILLM_DEMO_MODEL
+make_demo_model "$BILLM_DEMO_MODEL"
+
+build_preset asan -- # everything of it: base, checkpoint, codes, kernels, pack, quantize
+run_ctest release
+export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
+run_ctest asan -L unit
+
+if [[ "$slow" == no ]]; then
+  note "tests labelled slow were left out; tools/test.sh --slow runs them"
+fi
+"$BILLM_PYTHON" "$billm_root/tools/summarize_tests.py" \
+  "release=$billm_root/build/release/tests.xml" "asan=$billm_root/build/asan/tests.xml"
