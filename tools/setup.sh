@@ -203,6 +203,10 @@ make_venv() (
     return 0
   fi
   if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+    # What we empty below must be an environment, not a directory of the user's.
+    if [[ -n "$(ls -A "$venv" 2>/dev/null)" && ! -e "$venv/pyvenv.cfg" ]]; then
+      die "$venv: not a virtual environment" "set BILLM_VENV to one, or to a new directory"
+    fi
     need_space "$venv" "$venv_gb" "the virtual environment" "set BILLM_VENV"
     say "Python: making a virtual environment in $venv"
     run_logged venv "$(find_python)" -m venv --clear "$venv" ||
@@ -212,8 +216,10 @@ make_venv() (
   if ((${#broken[@]} > 0)); then
     rm -f "$marker"
     need_space "$venv" "$venv_gb" "installing torch" "set BILLM_VENV"
-    say "Python packages: installing ${broken[*]} (LibTorch is part of torch, 3 GB to download;" \
-      "2 to 10 minutes)"
+    say "Python packages: installing ${broken[*]}"
+    if [[ "${broken[*]}" == *torch==* ]]; then
+      note "LibTorch is part of torch: 3 GB to download, 2 to 10 minutes"
+    fi
     # pip unpacks gigabytes in TMPDIR; /tmp is a small memory disk on some machines.
     mkdir -p "$venv/.tmp"
     export TMPDIR="$venv/.tmp"

@@ -15,6 +15,8 @@ import xml.etree.ElementTree as ElementTree
 
 # GoogleTest prints "file.cpp:12: Skipped", then the message up to "[  SKIPPED ] name".
 GTEST_SKIP = re.compile(r": Skipped\n(.*?)(?:\n\s*\n|\n?\[  SKIPPED \])", re.DOTALL)
+# A test that fails and then skips is reported by ctest as skipped.
+BROKEN = ("[  FAILED  ]", "ERROR: AddressSanitizer", "ERROR: LeakSanitizer", ": runtime error: ")
 SCRIPT_SKIP = re.compile(r"^\s*skip(?:ped)?:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -36,6 +38,8 @@ def classify(case):
         return "skipped", "disabled"
     # A test whose program is missing or could not start is "notrun" as well, but not a skip.
     if skipped is not None and skipped.get("message", "").startswith("SKIP_"):
+        if any(mark in output for mark in BROKEN):
+            return "failed", "failed before it skipped"
         return "skipped", skip_reason(output)
     failure = case.find("failure")
     if failure is None:

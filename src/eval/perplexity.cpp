@@ -31,19 +31,14 @@ class Evaluation {
   Evaluation(const EvalRequest& request, int threads, c10::Device device)
       : request_(request), threads_(threads), device_(device) {}
 
-  std::span<const int32_t> window(int64_t index) const {
-    return std::span(request_.windows.data)
-        .subspan(static_cast<size_t>(index * request_.windows.cols),
-                 static_cast<size_t>(request_.windows.cols));
-  }
-
   // Normed hidden states [length, hidden] of the windows [first, first + count).
   std::vector<at::Tensor> hidden_states(const Model& model, int64_t first, int64_t count,
                                         Progress& progress) const {
     const ModelSpec& spec = model.spec();
     std::vector<at::Tensor> hidden(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) {
-      hidden[static_cast<size_t>(i)] = embed(model.weights(), spec, window(first + i)).to(device_);
+      hidden[static_cast<size_t>(i)] =
+          embed(model.weights(), spec, request_.windows.row(first + i)).to(device_);
     }
     model.weights().release(spec.family->embed);
     const Rope rope = make_rope(spec, request_.windows.cols, device_);
@@ -65,7 +60,7 @@ class Evaluation {
   WindowLoss window_loss(const Model& model, const at::Tensor& hidden, const Model* original,
                          const at::Tensor& original_hidden, int64_t index) const {
     const at::NoGradGuard no_grad;
-    const std::span<const int32_t> tokens = window(index);
+    const std::span<const int32_t> tokens = request_.windows.row(index);
     const int64_t predictions = request_.windows.cols - 1;
     const int64_t chunk = std::max<int64_t>(1, kLogitBytes / (4 * model.spec().config.vocab_size));
     WindowLoss loss;

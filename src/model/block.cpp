@@ -14,9 +14,6 @@
 #include <ATen/ops/silu.h>
 
 #include <algorithm>
-#include <vector>
-
-#include "billm/base/error.h"
 
 namespace billm {
 namespace {
@@ -106,15 +103,7 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
   block.attention_norm = weights.dense(prefix + spec.family->attention_norm, 1).to(device);
   block.mlp_norm = weights.dense(prefix + spec.family->mlp_norm, 1).to(device);
   for (const LinearSpec& linear : spec.family->linears) {
-    const std::string module = spec.module(index, linear);
-    const at::Tensor weight = weights.linear(module, threads);
-    const std::vector<int64_t> expected = {linear.out_width(spec.config),
-                                           linear.in_width(spec.config)};
-    if (weight.sizes() != at::IntArrayRef(expected)) {
-      throw bad_input(module + ": expected " + shape_text(expected) + ", got " +
-                      shape_text(weight.sizes()));
-    }
-    block.linears[linear.suffix] = weight.to(device);
+    block.linears[linear.suffix] = weights.linear(spec.module(index, linear), threads).to(device);
   }
   return block;
 }

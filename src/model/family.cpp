@@ -138,8 +138,7 @@ ModelSpec model_spec(const ModelConfig& config, const std::string& where) {
   return {.family = &family, .config = config};
 }
 
-void check_model(const Checkpoint& checkpoint, const ModelSpec& spec,
-                 const std::set<std::string>& packed) {
+void check_model(const Checkpoint& checkpoint, const ModelSpec& spec, const PackedModules* packed) {
   const Family& family = *spec.family;
   const ModelConfig& config = spec.config;
   const auto check = [&](const std::string& name, const std::vector<int64_t>& shape) {
@@ -152,8 +151,17 @@ void check_model(const Checkpoint& checkpoint, const ModelSpec& spec,
     check(prefix + family.mlp_norm, {config.hidden_size});
     for (const LinearSpec& linear : family.linears) {
       const std::string module = spec.module(block, linear);
-      if (packed.count(module) > 0) continue;
-      check(module + ".weight", {linear.out_width(config), linear.in_width(config)});
+      const std::vector<int64_t> shape = {linear.out_width(config), linear.in_width(config)};
+      if (packed == nullptr || !packed->has(module)) {
+        check(module + ".weight", shape);
+        continue;
+      }
+      const LinearShape& found = packed->shape(module);
+      const std::vector<int64_t> got = {found.rows, found.cols};
+      if (got != shape) {
+        throw bad_input(checkpoint.directory().string() + ": " + module + ": expected " +
+                        shape_text(shape) + ", got " + shape_text(got));
+      }
     }
   }
   check(family.final_norm, {config.hidden_size});

@@ -4,15 +4,13 @@
 namespace billm {
 
 Model::Model(const std::filesystem::path& directory, int threads) : checkpoint_(directory) {
-  std::set<std::string> packed;
   if (is_packed_model(checkpoint_)) {
     verify_manifest(directory, threads);
     packed_.emplace(checkpoint_);
-    packed = packed_->names();
   }
   spec_ = model_spec(checkpoint_.config(), (directory / "config.json").string());
-  check_model(checkpoint_, spec_, packed);
-  weights_.emplace(checkpoint_, this->packed());
+  check_model(checkpoint_, spec_, packed());
+  weights_.emplace(checkpoint_, packed());
 }
 
 }  // namespace billm

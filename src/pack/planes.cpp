@@ -108,6 +108,9 @@ struct View {
     scales = bytes_of("scales");
     offsets = bytes_of("offsets");
     if (const std::byte* stored = bytes_of("base")) base = load<float>(stored, 0);
+    for (uint32_t rank = 0; mask != nullptr && rank < geometry.words.combinations; ++rank) {
+      mask_of_rank.push_back(static_cast<uint16_t>(mask_from_rank(rank, shape.nm.n)));
+    }
   }
 
   float scale(int64_t index) const {
@@ -145,22 +148,24 @@ struct View {
   void kept_columns(int64_t row, std::vector<uint8_t>* kept) const {
     kept->assign(static_cast<size_t>(shape.cols), 1);
     if (!shape.nm.active() || shape.nm.n == shape.nm.m) return;
+    const uint64_t combinations = geometry.words.combinations;
+    const int64_t first = row * geometry.full_groups;
+    uint64_t word = 0;
     for (int64_t g = 0; g < geometry.full_groups; ++g) {
-      set_group(kept, g * shape.nm.m, shape.nm.m, mask_from_rank(full_rank(row, g), shape.nm.n));
+      const int64_t index = first + g;
+      const int64_t place = index % geometry.words.ranks;
+      if (g == 0 || place == 0) {
+        word =
+            get_bits(mask, index / geometry.words.ranks * geometry.words.bits, geometry.words.bits);
+        for (int64_t skip = place; skip > 0; --skip) word /= combinations;
+      }
+      set_group(kept, g * shape.nm.m, shape.nm.m, mask_of_rank[word % combinations]);
+      word /= combinations;
     }
     if (geometry.tail_columns > 0) {
       set_group(kept, geometry.full_groups * shape.nm.m, geometry.tail_columns,
                 mask_from_rank(tail_rank(row), geometry.tail_kept));
     }
-  }
-  uint32_t full_rank(int64_t row, int64_t group) const {
-    const int64_t index = row * geometry.full_groups + group;
-    uint64_t word =
-        get_bits(mask, index / geometry.words.ranks * geometry.words.bits, geometry.words.bits);
-    for (int64_t skip = index % geometry.words.ranks; skip > 0; --skip) {
-      word /= geometry.words.combinations;
-    }
-    return static_cast<uint32_t>(word % geometry.words.combinations);
   }
   uint32_t tail_rank(int64_t row) const {
     return static_cast<uint32_t>(
@@ -175,6 +180,7 @@ struct View {
   Geometry geometry;
   const std::byte *signs, *classes, *salient, *mask, *scales, *offsets;
   float base = 0;
+  std::vector<uint16_t> mask_of_rank;  // bit c: column c of the group is kept
 };
 
 void check_zero_tail(const std::byte* bytes, int64_t bits, const std::string& what) {

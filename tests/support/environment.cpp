@@ -59,8 +59,8 @@ std::string run_python(const std::string& python, const std::string& script,
   ::waitpid(child, &status, 0);
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
     const std::string text = read_all(err);
-    throw std::runtime_error(script + " failed: " +
-                             text.substr(text.size() - std::min<size_t>(text.size(), 2000)));
+    throw std::runtime_error(
+        script + " failed: " + text.substr(text.size() - std::min<size_t>(text.size(), 2000)));
   }
   return read_all(out);
 }

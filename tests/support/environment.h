@@ -1,6 +1,6 @@
 // What tests take from outside: data, the demo model and Python, by environment variables; and a
-// temporary directory. A test whose variable is not set skips and says so; with BILLM_REQUIRE_DATA=1
-// it fails instead.
+// temporary directory. A test whose variable is not set skips and says so; with
+// BILLM_REQUIRE_DATA=1 it fails instead.
 #pragma once
 
 #include <gtest/gtest.h>

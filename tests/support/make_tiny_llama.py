@@ -4,7 +4,7 @@
 Usage: make_tiny_llama.py OUTPUT_DIRECTORY [NAME ...]
 
 For each configuration a directory OUTPUT/NAME: an ordinary HuggingFace model (fp16, bf16 or fp32)
-plus `tokens.npy` int32 [sequences, length], `logits.f32` and `hidden.f32` (raw little-endian fp32:
+plus `tokens.npy` int32 [sequences, length] (the same for all), `logits.f32` and `hidden.f32` (raw little-endian fp32:
 [sequences, length, vocab], and the first block's output [sequences, length, hidden]).
 """
 
@@ -75,7 +75,7 @@ def make(name, directory):
 
     # Loaded anew: model.to(fp16) has rounded the rotary frequencies, too.
     model = type(model).from_pretrained(directory, dtype=torch.float32).eval()
-    tokens = torch.randint(0, VOCAB, (SEQUENCES, LENGTH))
+    tokens = torch.randint(0, VOCAB, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         output = model(tokens, output_hidden_states=True)
     np.save(directory / "tokens.npy", tokens.numpy().astype(np.int32))

@@ -19,7 +19,7 @@
 #include <optional>
 #include <string>
 
-#include "billm/checkpoint/npy.h"
+#include "billm/checkpoint/token_source.h"
 
 namespace billm {
 
@@ -28,9 +28,9 @@ namespace billm {
 inline constexpr int64_t kLogitBytes = int64_t{32} << 20;
 
 struct EvalRequest {
-  std::filesystem::path model;                    // dense or packed directory
-  TokenMatrix windows;                            // [windows, length], length >= 2
-  std::optional<std::filesystem::path> kl_model;  // the original
+  std::filesystem::path model;                                   // dense or packed directory
+  TokenMatrix windows;                                           // [windows, length], length >= 2
+  std::optional<std::filesystem::path> kl_model = std::nullopt;  // the original
   int threads = 1;
   std::string device = "auto";                // as resolve_device
   bool quiet = true;                          // no progress on stderr
@@ -41,7 +41,7 @@ struct EvalResult {
   double ppl = 0;           // exp(nll_sum / predictions)
   double nll_sum = 0;       // natural logarithm
   int64_t predictions = 0;  // windows * (length - 1)
-  std::optional<double> kl_mean;
+  std::optional<double> kl_mean = std::nullopt;
   double seconds = 0;
   int64_t peak_rss_bytes = 0;  // of this process so far
 };

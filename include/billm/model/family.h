@@ -4,12 +4,12 @@
 #pragma once
 
 #include <cstdint>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/config.h"
+#include "billm/pack/packed_checkpoint.h"
 
 namespace billm {
 
@@ -62,10 +62,9 @@ struct ModelSpec {
 // rope, biases, an activation other than the family's, head counts that do not divide.
 ModelSpec model_spec(const ModelConfig& config, const std::string& where);
 
-// Throws Error{kBadInput} unless every tensor of the model exists with its shape; the linears in
-// `packed` (module names) are left out: load_block checks the shapes of what it has decoded.
-void check_model(const Checkpoint& checkpoint, const ModelSpec& spec,
-                 const std::set<std::string>& packed);
+// Throws Error{kBadInput} unless every tensor of the model exists with its shape. `packed` is null
+// for a dense model.
+void check_model(const Checkpoint& checkpoint, const ModelSpec& spec, const PackedModules* packed);
 
 // Throws Error{kBadInput} if sequences of `length` tokens would need what is not computed (a
 // sliding window shorter than the sequence).

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <filesystem>
-#include <memory>
+#include <map>
 #include <set>
 #include <string>
 
@@ -27,12 +27,23 @@ void verify_manifest(const std::filesystem::path& directory, int threads);
 class PackedModules {
  public:
   explicit PackedModules(const Checkpoint& checkpoint);  // keeps a reference
-  bool has(const std::string& module) const { return modules_.count(module) > 0; }
-  const std::set<std::string>& names() const { return modules_; }
+  bool has(const std::string& module) const { return entries_.count(module) > 0; }
+  const std::set<std::string>& names() const { return names_; }
+  // Shape [out, in] of the weight that the module's planes decode to.
+  const LinearShape& shape(const std::string& module) const;
   PackedLinear open(const std::string& module) const;  // checked views
+
  private:
+  struct Entry {
+    const SafetensorsFile* shard;
+    std::string layout;
+    LinearShape shape;
+  };
+  const Entry& entry(const std::string& module) const;
+
   const Checkpoint& checkpoint_;
-  std::set<std::string> modules_;
+  std::map<std::string, Entry> entries_;
+  std::set<std::string> names_;
 };
 
 }  // namespace billm

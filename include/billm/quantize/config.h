@@ -9,7 +9,7 @@
 namespace billm {
 
 enum class SearchObjective { kWeights, kSaliency };            // kSaliency: as published
-enum class Feedback { kColumns, kBlocks, kPublished, kNone };  // forms (i), (ii), published, none
+enum class Feedback { kColumns, kBlocks, kNone };  // form (i), form (ii), none
 
 struct MethodConfig {
   std::string method = "billm";

@@ -1,0 +1,68 @@
+// The main job: checkpoint -> calibrate -> quantize -> pack -> store, block by block, resumable.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "billm/checkpoint/npy.h"
+#include "billm/quantize/config.h"
+
+namespace billm {
+
+struct QuantizeRequest {
+  std::filesystem::path model;  // dense HuggingFace directory
+  std::filesystem::path out;    // result directory; `out`.partial while it is being made
+  MethodConfig method;
+  TokenMatrix calibration;         // [sequences, length]
+  std::string calibration_source;  // what the user asked for, for the manifest
+  uint64_t seed = 0;               // of the calibration windows, for the manifest
+  std::string device = "auto";
+  int threads = 1;
+  bool overwrite = false;  // an existing `out` (or an unfinished run) is replaced at the end
+  bool resume = false;     // go on with `out`.partial; settings must be the same
+  bool quiet = false;
+};
+
+struct LayerReport {
+  std::string name;  // module
+  int64_t rows = 0, cols = 0;
+  std::string nm;  // "4:8" or ""
+  double nominal_bits = 0, stored_bits = 0, salient_share = 0;
+  double error = 0;    // tr(D H D') / tr(W H W'), H undamped, D = W minus decoded weights
+  double damping = 0;  // lambda / mean(diag H) that the factorization needed
+  std::vector<double> region_shares;  // [R + 1]
+};
+void to_json(nlohmann::ordered_json& json, const LayerReport& layer);
+void from_json(const nlohmann::json& json, LayerReport& layer);
+
+struct QuantizeSeconds {
+  double forward = 0;   // both passes of every block
+  double hessian = 0;   // X^T X
+  double quantize = 0;  // factorization, method, error report
+  double pack = 0;      // packing, decoding again, writing
+  double total = 0;
+};
+
+struct QuantizeReport {
+  std::filesystem::path output;
+  std::string method;
+  double nominal_bits = 0, stored_bits = 0;   // means over the weights of the quantized layers
+  int64_t bytes_before = 0, bytes_after = 0;  // of all safetensors files
+  int64_t blocks = 0, resumed_blocks = 0;
+  QuantizeSeconds seconds;
+  int64_t peak_rss_bytes = 0;
+  std::vector<LayerReport> layers;
+};
+
+// Throws Error: kBadInput for the model or the calibration, kUsage for contradicting settings or an
+// existing result, kFailure for the machine. What was finished stays in `out`.partial for resume.
+QuantizeReport quantize_model(const QuantizeRequest& request);
+
+// Writes the model of `model` (packed or dense) as an ordinary fp16 checkpoint at `out`.
+void export_dense(const std::filesystem::path& model, const std::filesystem::path& out,
+                  bool overwrite, int threads, bool quiet);
+
+}  // namespace billm

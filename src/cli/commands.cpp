@@ -1,0 +1,20 @@
+// The command table.
+#include "command.h"
+
+namespace billm {
+namespace {
+
+const Command kCommands[] = {
+    {"quantize", "Quantize a checkpoint to about one bit per weight and write it packed",
+     setup_quantize},
+    {"eval", "Measure perplexity (and KL to the original) of a packed or dense model", setup_eval},
+    {"inspect", "Show what a packed model holds and what every layer costs", setup_inspect},
+    {"export", "Write a packed model as an ordinary fp16 checkpoint", setup_export},
+    {"tokenize", "Print the token ids of a text, or the text of token ids", setup_tokenize},
+};
+
+}  // namespace
+
+std::span<const Command> commands() { return kCommands; }
+
+}  // namespace billm

@@ -1,0 +1,114 @@
+// See common.h.
+#include "common.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+#include "billm/base/error.h"
+#include "billm/base/file.h"
+#include "billm/base/home.h"
+#include "billm/base/parallel.h"
+#include "billm/checkpoint/model_name.h"
+#include "billm/checkpoint/npy.h"
+#include "billm/checkpoint/tokenizer.h"
+
+namespace billm {
+namespace fs = std::filesystem;
+
+void CommonOptions::add_to(CLI::App& app) {
+  app.add_option("--threads", threads, "Threads (default: all processors); never changes results")
+      ->check(CLI::Range(1, 4096));
+  app.add_flag("-q,--quiet", quiet, "No progress and no table, errors only");
+  app.add_option("--json", json, "Write the full report to FILE ('-': stdout)")->type_name("FILE");
+}
+
+int CommonOptions::resolved_threads() const { return resolve_threads(threads); }
+
+void CommonOptions::check_json() const {
+  if (json.empty() || json == "-") return;
+  const fs::path parent = fs::absolute(json).parent_path();
+  if (!fs::is_directory(parent) || ::access(parent.c_str(), W_OK) != 0) {
+    throw Error(ErrorCode::kFailure, "--json " + json + ": cannot write into " + parent.string());
+  }
+}
+
+void CommonOptions::write_json(const nlohmann::ordered_json& report) const {
+  if (json.empty()) return;
+  const std::string text = report.dump(2) + "\n";
+  if (json == "-") {
+    std::cout << text << std::flush;
+  } else {
+    write_file_atomic(json, text);
+  }
+}
+
+TokenizedSource load_tokens(const TokenRequest& request) {
+  TokenizedSource result;
+  if (fs::path(request.source).extension() == ".npy") {
+    result.is_matrix = true;
+    result.matrix = read_npy(request.source);
+    result.description = request.source;
+    return result;
+  }
+  const Text text = load_text(request.source, request.split, request.data_dir);
+  result.description = text.description;
+  result.tokens = Tokenizer::from_directory(request.model).encode(text.text, true);
+  return result;
+}
+
+fs::path new_result_path(const std::string& stem, bool resume) {
+  const fs::path results = billm_home() / "results";
+  fs::path latest;
+  for (int i = 1;; ++i) {
+    const fs::path path = results / (i == 1 ? stem : stem + "-" + std::to_string(i));
+    const bool unfinished = fs::exists(path.string() + ".partial");
+    if (unfinished) latest = path;
+    if (unfinished || fs::exists(path)) continue;
+    if (!resume) return path;
+    if (latest.empty()) {
+      throw Error(ErrorCode::kUsage,
+                  "--resume: no unfinished run of " + stem + " in " + results.string(),
+                  "leave out --resume, or name the directory with --out");
+    }
+    return latest;
+  }
+}
+
+void set_newest_result(const fs::path& result) {
+  std::error_code failure;
+  fs::create_directories(billm_home(), failure);
+  if (failure) {
+    throw Error(ErrorCode::kFailure,
+                billm_home().string() + ": cannot create: " + failure.message(),
+                "set BILLM_HOME to a directory that can be written");
+  }
+  replace_symlink(billm_home() / "newest", fs::absolute(result));
+}
+
+fs::path newest_result() {
+  const fs::path link = billm_home() / "newest";
+  std::error_code failure;
+  const fs::path target = fs::read_symlink(link, failure);
+  if (failure || !fs::is_directory(target)) {
+    throw Error(ErrorCode::kUsage, "no result yet (" + link.string() + ")",
+                "give --model DIR, or run billm quantize first");
+  }
+  return target;
+}
+
+fs::path model_or_newest(const std::string& model, bool quiet) {
+  if (!model.empty()) return resolve_model(model);
+  const fs::path newest = newest_result();
+  if (!quiet) std::fprintf(stderr, "newest result: %s\n", newest.c_str());
+  return newest;
+}
+
+std::string directory_name(const fs::path& directory) {
+  const fs::path path = fs::absolute(directory).lexically_normal();
+  return path.has_filename() ? path.filename() : path.parent_path().filename();
+}
+
+}  // namespace billm

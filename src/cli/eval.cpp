@@ -1,0 +1,116 @@
+// billm eval.
+#include <cstdio>
+#include <memory>
+
+#include "billm/base/error.h"
+#include "billm/checkpoint/config.h"
+#include "billm/checkpoint/model_name.h"
+#include "billm/eval/perplexity.h"
+#include "command.h"
+#include "common.h"
+
+namespace billm {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string model, ppl, kl, data_dir, device = "auto";
+  int64_t windows = 0, seqlen = 0;
+};
+
+// 2048 as in the papers, or what the model can.
+int64_t default_length(const std::filesystem::path& model) {
+  const ModelConfig config = read_config(model / "config.json");
+  return std::min<int64_t>(2048, config.max_position_embeddings);
+}
+
+TokenMatrix eval_windows(const Options& options, const TokenizedSource& source,
+                         const std::filesystem::path& model) {
+  if (source.is_matrix) {
+    TokenMatrix matrix = source.matrix;
+    if (options.windows > 0) matrix.rows = std::min(matrix.rows, options.windows);
+    matrix.values.resize(static_cast<size_t>(matrix.rows * matrix.cols));
+    return matrix;
+  }
+  const int64_t length = options.seqlen > 0 ? options.seqlen : default_length(model);
+  return consecutive_windows(source.tokens, length, options.windows);
+}
+
+void run(const Options& options) {
+  options.common.check_json();
+  EvalRequest request;
+  request.model = model_or_newest(options.model, options.common.quiet);
+  if (!options.kl.empty()) request.kl_model = resolve_model(options.kl);
+  const TokenizedSource source =
+      load_tokens({options.ppl, options.data_dir, TextSplit::kTest, request.model});
+  request.windows = eval_windows(options, source, request.model);
+  request.threads = options.common.resolved_threads();
+  request.device = options.device;
+  request.quiet = options.common.quiet;
+  const EvalResult result = evaluate(request);
+  const int64_t windows = request.windows.rows, length = request.windows.cols;
+  if (options.common.print()) {
+    std::printf("model         %s\n", request.model.c_str());
+    std::printf("dataset       %s\n", source.description.c_str());
+    std::printf("perplexity    %.4f   (%ld windows of %ld tokens%s)\n", result.ppl,
+                static_cast<long>(windows), static_cast<long>(length),
+                options.windows > 0 ? ", limited by --windows" : "");
+    if (result.kl_mean) std::printf("KL(original)  %.6f nats per token\n", *result.kl_mean);
+    std::printf("seconds       %.1f\n", result.seconds);
+    std::printf("peak memory   %.0f MB\n", static_cast<double>(result.peak_rss_bytes) / 1e6);
+  }
+  nlohmann::ordered_json json = {{"model", request.model.string()},
+                                 {"dataset", options.ppl},
+                                 {"dataset_description", source.description},
+                                 {"ppl", result.ppl},
+                                 {"windows", windows},
+                                 {"tokens", windows * length},
+                                 {"predictions", result.predictions},
+                                 {"seqlen", length},
+                                 {"seconds", result.seconds},
+                                 {"peak_rss_bytes", result.peak_rss_bytes}};
+  if (result.kl_mean) {
+    json["kl_mean"] = *result.kl_mean;
+    json["kl_model"] = request.kl_model->string();
+  }
+  options.common.write_json(json);
+}
+
+}  // namespace
+
+std::function<void()> setup_eval(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  app.add_option("-m,--model", options->model,
+                 "Packed or dense model: directory, alias or hub id (default: the newest result)")
+      ->type_name("DIR|ALIAS");
+  app.add_option("--ppl", options->ppl,
+                 "Perplexity on wikitext2, c4, FILE.txt, or FILE.npy with token ids int32 "
+                 "[sequences, length]")
+      ->required()
+      ->type_name("TEXT");
+  app.add_option("--windows", options->windows, "Only the first N windows (default: all)")
+      ->check(CLI::Range(1, 1 << 30))
+      ->type_name("N");
+  app.add_option("--seqlen", options->seqlen,
+                 "Tokens per window (default 2048, or the model's limit; a .npy has its own)")
+      ->check(CLI::Range(2, 1 << 20))
+      ->type_name("L");
+  app.add_option("--kl", options->kl, "Also the mean KL divergence to this original model")
+      ->type_name("DIR|ALIAS");
+  app.add_option("--data-dir", options->data_dir,
+                 "Where wikitext2/ and c4/ lie (default: $BILLM_DATA_DIR, then the HuggingFace "
+                 "cache)")
+      ->type_name("DIR");
+  app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
+  options->common.add_to(app);
+  app.footer(
+      "The protocol is that of the GPTQ and BiLLM papers: the whole test split tokenized at once,\n"
+      "non-overlapping windows, mean over all predictions. Packed models are decoded from the "
+      "file.\n"
+      "Examples:\n"
+      "  billm eval --ppl wikitext2\n"
+      "  billm eval --model ./result --ppl wikitext2 --windows 8 --kl ./original");
+  return [options] { run(*options); };
+}
+
+}  // namespace billm

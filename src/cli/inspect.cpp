@@ -1,0 +1,121 @@
+// billm inspect: what a packed model holds. Bits and shares come from the planes in the file,
+// errors from the manifest.
+#include <cstdio>
+#include <map>
+#include <memory>
+
+#include "billm/base/error.h"
+#include "billm/base/file.h"
+#include "billm/checkpoint/json.h"
+#include "billm/model/model.h"
+#include "billm/model/runtime.h"
+#include "billm/pipeline/quantize_model.h"
+#include "command.h"
+#include "common.h"
+
+namespace billm {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string directory;
+};
+
+std::string shares_text(const std::vector<double>& shares, const LinearShape& shape) {
+  std::string text;
+  char part[32];
+  for (size_t r = 0; r < shares.size(); ++r) {
+    if (r == 0 && !shape.nm.active()) continue;
+    const bool salient = static_cast<int>(r) > shape.classes;
+    const int cls = static_cast<int>(r) - 1 - (salient ? shape.classes : 0);
+    if (r == 0) {
+      std::snprintf(part, sizeof(part), "pruned %.3f", shares[r]);
+    } else {
+      std::snprintf(part, sizeof(part), "%s%d %.3f", salient ? "salient" : "class", cls, shares[r]);
+    }
+    text += (text.empty() ? "" : ", ") + std::string(part);
+  }
+  return text;
+}
+
+void run(const Options& options) {
+  options.common.check_json();
+  const std::filesystem::path directory = model_or_newest(options.directory, options.common.quiet);
+  init_torch();
+  const Model model(directory, options.common.resolved_threads());
+  if (model.packed() == nullptr) {
+    throw bad_input(directory.string() + ": is not a packed model",
+                    "give the directory that billm quantize wrote");
+  }
+  const std::filesystem::path path = directory / "manifest.json";
+  const nlohmann::json manifest = parse_json_object(read_text_file(path), path.string());
+  std::vector<LayerReport> layers;
+  nlohmann::json settings;
+  try {
+    settings = manifest.at("settings");
+    for (const nlohmann::json& entry : manifest.at("layers")) {
+      layers.emplace_back();
+      from_json(entry, layers.back());
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw bad_input(path.string() + ": " + error.what());
+  }
+  nlohmann::ordered_json json = {{"model", directory.string()},
+                                 {"method", settings.value("method", "")},
+                                 {"settings", settings}};
+  const std::string method = settings.value("method", "");
+  if (options.common.print()) {
+    std::printf("%-40s %-13s %-6s %-5s %7s %7s %7s %9s  %s\n", "layer", "shape", "method", "N:M",
+                "salient", "nominal", "stored", "error", "region shares");
+  }
+  double weights = 0, nominal = 0, stored = 0, worst = 0;
+  int64_t bytes = 0;
+  for (LayerReport& layer : layers) {
+    const PackedLinear packed = model.packed()->open(layer.name);
+    const QuantizedLinear linear = unpack(packed);
+    layer.stored_bits = packed.stored_bits();
+    layer.salient_share = salient_share(linear);
+    layer.region_shares = region_shares(linear);
+    const auto count = static_cast<double>(layer.rows * layer.cols);
+    weights += count;
+    nominal += count * layer.nominal_bits;
+    stored += count * layer.stored_bits;
+    bytes += packed.bytes();
+    worst = std::max(worst, layer.error);
+    nlohmann::ordered_json entry;
+    to_json(entry, layer);
+    entry["layout"] = packed.layout;
+    json["layers"].push_back(std::move(entry));
+    if (!options.common.print()) continue;
+    const std::string shape = std::to_string(layer.rows) + "x" + std::to_string(layer.cols);
+    std::printf("%-40s %-13s %-6s %-5s %7.4f %7.4f %7.4f %9.6f  %s\n", layer.name.c_str(),
+                shape.c_str(), method.c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
+                layer.salient_share, layer.nominal_bits, layer.stored_bits, layer.error,
+                shares_text(layer.region_shares, linear.shape).c_str());
+  }
+  json["totals"] = {{"layers", layers.size()},         {"weights", static_cast<int64_t>(weights)},
+                    {"packed_bytes", bytes},           {"nominal_bits", nominal / weights},
+                    {"stored_bits", stored / weights}, {"largest_error", worst}};
+  if (options.common.print()) {
+    std::printf(
+        "total: %zu layers, %.0f weights, %ld packed bytes; nominal %.4f bits, stored %.4f "
+        "bits; largest error %.6f\n",
+        layers.size(), weights, static_cast<long>(bytes), nominal / weights, stored / weights,
+        worst);
+  }
+  options.common.write_json(json);
+}
+
+}  // namespace
+
+std::function<void()> setup_inspect(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  app.add_option("DIR", options->directory, "Packed model (default: the newest result)");
+  options->common.add_to(app);
+  app.footer(
+      "error = tr(D H D') / tr(W H W'), D the weight minus what the file decodes to, H the\n"
+      "undamped calibration Hessian. stored = 8 * bytes of all planes / weights.");
+  return [options] { run(*options); };
+}
+
+}  // namespace billm

@@ -1,0 +1,105 @@
+// The program: parses the command line, runs one command, turns every error into one line on stderr
+// and an exit status (include/billm/base/error.h).
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <numeric>
+#include <vector>
+
+#include "billm/base/error.h"
+#include "command.h"
+
+namespace {
+
+using billm::ErrorCode;
+
+int report(const std::string& command, const std::string& message, const std::string& hint,
+           ErrorCode code) {
+  std::cerr << "billm" << (command.empty() ? "" : " " + command) << ": error: " << message;
+  if (!hint.empty()) std::cerr << " (" << hint << ")";
+  std::cerr << std::endl;
+  return static_cast<int>(code);
+}
+
+// Levenshtein distance.
+size_t distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t above = row[j + 1];
+      row[j + 1] = std::min({above + 1, row[j] + 1, diagonal + (a[i] == b[j] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+// The command that `word` may have meant, or "".
+std::string did_you_mean(const std::string& word) {
+  std::string best;
+  size_t least = 3;  // farther words are no typing error
+  for (const billm::Command& command : billm::commands()) {
+    const size_t d = distance(word, command.name);
+    if (d < least) {
+      least = d;
+      best = command.name;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  CLI::App app("billm: LLM checkpoints at about one bit per weight, truly packed", "billm");
+  app.set_version_flag("--version", "billm " BILLM_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      "Exit status: 0 ok, 1 failure, 2 wrong usage, 3 bad input.\n"
+      "billm COMMAND --help explains each command.");
+  struct Entry {
+    CLI::App* app;
+    std::function<void()> run;
+  };
+  std::vector<Entry> entries;
+  for (const billm::Command& command : billm::commands()) {
+    CLI::App* sub = app.add_subcommand(command.name, command.summary);
+    entries.push_back({sub, command.setup(*sub)});
+  }
+  const std::string word = argc > 1 ? argv[1] : "";
+  const bool known = std::any_of(billm::commands().begin(), billm::commands().end(),
+                                 [&](const billm::Command& c) { return word == c.name; });
+  const std::string named = known ? word : "";
+  try {
+    if (!known && !word.empty() && word[0] != '-') {
+      const std::string guess = did_you_mean(word);
+      throw billm::Error(ErrorCode::kUsage, "unknown command '" + word + "'",
+                         guess.empty() ? "see billm --help" : "did you mean '" + guess + "'?");
+    }
+    app.parse(argc, argv);
+    for (const Entry& entry : entries) {
+      if (entry.app->parsed()) entry.run();
+    }
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return report(named, error.what(), "see billm " + (named.empty() ? "" : named + " ") + "--help",
+                  ErrorCode::kUsage);
+  } catch (const billm::Error& error) {
+    return report(named, error.message(), error.hint(), error.code());
+  } catch (const std::bad_alloc&) {
+    return report(named, "out of memory", "use fewer or shorter sequences, or a smaller model",
+                  ErrorCode::kFailure);
+  } catch (const std::exception& error) {
+    // LibTorch's messages carry a stack trace: the first line says what happened.
+    const std::string what = error.what();
+    return report(named, "internal error: " + what.substr(0, what.find('\n')), "",
+                  ErrorCode::kFailure);
+  }
+}

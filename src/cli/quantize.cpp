@@ -1,0 +1,247 @@
+// billm quantize.
+#include <cstdio>
+#include <memory>
+
+#include "billm/base/error.h"
+#include "billm/checkpoint/model_name.h"
+#include "billm/pipeline/quantize_model.h"
+#include "billm/quantize/methods.h"
+#include "command.h"
+#include "common.h"
+
+namespace billm {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string model, nm, calib = "wikitext2", data_dir, out, compat = "none";
+  std::string feedback = "columns", objective = "weights", scales = "log8", offsets = "none";
+  std::string device = "auto";
+  MethodConfig method;
+  int64_t nsamples = 128, seqlen = 2048;
+  uint64_t seed = 0;
+  bool no_descend = false, overwrite = false, resume = false;
+};
+
+template <typename T>
+T choose(const std::string& flag, const std::string& text,
+         const std::vector<std::pair<std::string, T>>& values) {
+  std::string known;
+  for (const auto& [name, value] : values) {
+    if (name == text) return value;
+    known += (known.empty() ? "" : ", ") + name;
+  }
+  throw Error(ErrorCode::kUsage, flag + " " + text + ": expected one of " + known);
+}
+
+MethodConfig method_config(const Options& options) {
+  MethodConfig method = options.method;
+  const Method& row = find_method(method.method);
+  if (!options.nm.empty()) {
+    method.nm = parse_nm(options.nm);
+  } else if (row.needs_nm) {
+    method.nm = {4, 8};
+  }
+  method.reference =
+      choose<bool>("--compat", options.compat, {{"none", false}, {"reference", true}});
+  method.feedback = choose<Feedback>(
+      "--feedback", options.feedback,
+      {{"columns", Feedback::kColumns}, {"blocks", Feedback::kBlocks}, {"none", Feedback::kNone}});
+  method.objective = choose<SearchObjective>(
+      "--objective", options.objective,
+      {{"weights", SearchObjective::kWeights}, {"saliency", SearchObjective::kSaliency}});
+  method.scale_format = choose<ScaleFormat>(
+      "--scales", options.scales,
+      {{"log8", ScaleFormat::kLog8}, {"f16", ScaleFormat::kF16}, {"f32", ScaleFormat::kF32}});
+  method.offset_kind = choose<OffsetKind>(
+      "--offsets", options.offsets, {{"none", OffsetKind::kNone}, {"block", OffsetKind::kBlock}});
+  method.descend = !options.no_descend;
+  check_config(method);
+  return method;
+}
+
+TokenMatrix calibration_tokens(const Options& options, const std::filesystem::path& model) {
+  const TokenizedSource source =
+      load_tokens({options.calib, options.data_dir, TextSplit::kCalibration, model});
+  if (!options.common.quiet) {
+    std::fprintf(stderr, "calibration: %s\n", source.description.c_str());
+  }
+  if (!source.is_matrix) {
+    return sample_windows(source.tokens, options.nsamples, options.seqlen, options.seed);
+  }
+  TokenMatrix matrix = source.matrix;  // the first --nsamples sequences as they are
+  matrix.rows = std::min(matrix.rows, options.nsamples);
+  matrix.values.resize(static_cast<size_t>(matrix.rows * matrix.cols));
+  return matrix;
+}
+
+nlohmann::ordered_json report_json(const QuantizeReport& report) {
+  nlohmann::ordered_json json = {{"output", report.output.string()},
+                                 {"method", report.method},
+                                 {"nominal_bits", report.nominal_bits},
+                                 {"stored_bits", report.stored_bits},
+                                 {"bytes_before", report.bytes_before},
+                                 {"bytes_after", report.bytes_after},
+                                 {"blocks", report.blocks},
+                                 {"resumed_blocks", report.resumed_blocks},
+                                 {"seconds",
+                                  {{"forward", report.seconds.forward},
+                                   {"hessian", report.seconds.hessian},
+                                   {"quantize", report.seconds.quantize},
+                                   {"pack", report.seconds.pack},
+                                   {"total", report.seconds.total}}},
+                                 {"peak_rss_bytes", report.peak_rss_bytes}};
+  for (const LayerReport& layer : report.layers) {
+    nlohmann::ordered_json entry;
+    to_json(entry, layer);
+    json["layers"].push_back(std::move(entry));
+  }
+  return json;
+}
+
+void print_report(const QuantizeReport& report) {
+  const auto megabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  std::printf("output        %s\n", report.output.c_str());
+  std::printf("method        %s\n", report.method.c_str());
+  std::printf("nominal bits  %.4f\n", report.nominal_bits);
+  std::printf("stored bits   %.4f   (everything counted: codes, maps, scales, padding)\n",
+              report.stored_bits);
+  std::printf("size          %.1f MB -> %.1f MB   (embeddings and norms stay as they are)\n",
+              megabytes(report.bytes_before), megabytes(report.bytes_after));
+  std::printf("seconds       forward %.1f, hessian %.1f, quantize %.1f, pack %.1f, total %.1f\n",
+              report.seconds.forward, report.seconds.hessian, report.seconds.quantize,
+              report.seconds.pack, report.seconds.total);
+  std::printf("peak memory   %.0f MB\n", megabytes(report.peak_rss_bytes));
+}
+
+void run(const Options& options) {
+  options.common.check_json();
+  QuantizeRequest request;
+  request.method = method_config(options);
+  request.model = resolve_model(options.model);
+  std::string stem = directory_name(request.model) + "-" + request.method.method;
+  if (request.method.nm.active()) {
+    stem += "-" + std::to_string(request.method.nm.n) + "of" + std::to_string(request.method.nm.m);
+  }
+  request.out = options.out.empty() ? new_result_path(stem, options.resume)
+                                    : std::filesystem::path(options.out);
+  if (!options.out.empty() && std::filesystem::exists(options.out) && !options.overwrite) {
+    throw Error(ErrorCode::kUsage, "--out " + options.out + ": exists already",
+                "choose another directory, or replace it with --overwrite");
+  }
+  request.calibration = calibration_tokens(options, request.model);
+  request.calibration_source = options.calib == "wikitext2" || options.calib == "c4"
+                                   ? options.calib
+                                   : directory_name(options.calib);
+  request.seed = options.seed;
+  request.device = options.device;
+  request.threads = options.common.resolved_threads();
+  request.overwrite = options.overwrite;
+  request.resume = options.resume;
+  request.quiet = options.common.quiet;
+  const QuantizeReport report = quantize_model(request);
+  set_newest_result(report.output);
+  if (options.common.print()) print_report(report);
+  options.common.write_json(report_json(report));
+}
+
+}  // namespace
+
+std::function<void()> setup_quantize(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  std::string methods_help = "Method:";
+  for (const Method& method : methods()) {
+    methods_help += std::string("\n  ") + method.name + ": " + method.summary;
+  }
+  app.add_option("-m,--model", options->model,
+                 "HuggingFace directory, alias (llama2-7b, mistral-7b, demo ...) or hub id "
+                 "org/name in the local cache")
+      ->required()
+      ->type_name("DIR|ALIAS");
+  app.add_option("--method", options->method.method, methods_help)->capture_default_str();
+  app.add_option("--nm", options->nm, "STBLLM: keep N of every M weights (default 4:8)")
+      ->type_name("N:M");
+  app.add_option("--nm-alloc", options->method.nm_alloc,
+                 "STBLLM: N the same in all layers (uniform) or by outlier share (adaptive)")
+      ->capture_default_str();
+  app.add_option("--block-size", options->method.block_size, "Columns that share scales")
+      ->capture_default_str();
+  app.add_option("-o,--out", options->out,
+                 "Result directory (default: $BILLM_HOME/results/<model>-<method>)")
+      ->type_name("DIR");
+  app.add_flag("--overwrite", options->overwrite, "Replace an existing --out");
+  app.add_flag("--resume", options->resume, "Go on with an interrupted run of the same settings");
+  app.add_option("--device", options->device, "auto, cpu or cuda (forward passes and Hessians)")
+      ->capture_default_str();
+
+  const std::string calibration = "Calibration";
+  app.add_option("--calib", options->calib,
+                 "wikitext2, c4, FILE.txt, or FILE.npy with token ids int32 [sequences, length]")
+      ->capture_default_str()
+      ->group(calibration);
+  app.add_option("--nsamples", options->nsamples, "Sequences")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20))
+      ->group(calibration);
+  app.add_option("--seqlen", options->seqlen, "Tokens per sequence (a .npy has its own)")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 1 << 20))
+      ->group(calibration);
+  app.add_option("--seed", options->seed, "Seed of the random windows")
+      ->capture_default_str()
+      ->group(calibration);
+  app.add_option("--data-dir", options->data_dir,
+                 "Where wikitext2/ and c4/ lie (default: $BILLM_DATA_DIR, then the HuggingFace "
+                 "cache)")
+      ->type_name("DIR")
+      ->group(calibration);
+
+  const std::string expert = "Ablations and comparison (defaults are what measured best)";
+  app.add_option("--compat", options->compat,
+                 "reference: the published code's search and feedback, defects included")
+      ->capture_default_str()
+      ->group(expert);
+  app.add_option("--feedback", options->feedback,
+                 "Error feedback: columns (exact, inside blocks too), blocks, none")
+      ->capture_default_str()
+      ->group(expert);
+  app.add_option("--objective", options->objective,
+                 "What the salient search minimizes: error of the weights, or saliency")
+      ->capture_default_str()
+      ->group(expert);
+  app.add_option("--refine", options->method.refine_rounds,
+                 "Rounds of alternating updates of scales and codes")
+      ->capture_default_str()
+      ->group(expert);
+  app.add_flag("--no-descend", options->no_descend,
+               "Refine with feedback passes in place of coordinate descent")
+      ->group(expert);
+  app.add_option("--scales", options->scales, "Stored scales: log8, f16, f32")
+      ->capture_default_str()
+      ->group(expert);
+  app.add_option("--offsets", options->offsets, "Stored means: none, block")
+      ->capture_default_str()
+      ->group(expert);
+  app.add_option("--max-salient", options->method.max_salient, "Most salient columns per block")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4095))
+      ->group(expert);
+  app.add_option("--salient-classes", options->method.stbllm_salient_classes,
+                 "STBLLM: magnitude classes of salient columns (2: as the paper)")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 3))
+      ->group(expert);
+  app.add_option("--damping", options->method.damping, "lambda / mean(diag H)")
+      ->capture_default_str()
+      ->check(CLI::Range(1e-8, 10.0))
+      ->group(expert);
+  options->common.add_to(app);
+  app.footer(
+      "Examples:\n"
+      "  billm quantize --model llama2-7b --method stbllm --nm 4:8\n"
+      "  billm quantize --model ./SmolLM2-135M --method billm --calib notes.txt --nsamples 16 "
+      "--seqlen 512 --out small");
+  return [options] { run(*options); };
+}
+
+}  // namespace billm

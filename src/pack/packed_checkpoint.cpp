@@ -1,0 +1,148 @@
+// Packed model directories: see include/billm/pack/packed_checkpoint.h and docs/format.md.
+#include "billm/pack/packed_checkpoint.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "billm/base/error.h"
+#include "billm/base/file.h"
+#include "billm/base/parallel.h"
+#include "billm/base/sha256.h"
+#include "billm/checkpoint/json.h"
+
+namespace billm {
+namespace {
+
+constexpr const char* kOtherVersion = "the model was written by another version of billm";
+
+void check_version(const nlohmann::json& object, const char* key, const std::string& where) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_number_integer() || *found != kFormatVersion) {
+    throw bad_input(where + ": " + key + ": expected " + std::to_string(kFormatVersion) + ", got " +
+                        (found == object.end() ? "nothing" : printable(found->dump())),
+                    kOtherVersion);
+  }
+}
+
+struct ListedFile {
+  std::string name, sha256;
+  int64_t bytes;
+};
+
+std::vector<ListedFile> listed_files(const nlohmann::json& manifest, const std::string& where) {
+  const auto files = manifest.find("files");
+  if (files == manifest.end() || !files->is_object()) {
+    throw bad_input(where + ": files: expected an object");
+  }
+  std::vector<ListedFile> listed;
+  for (const auto& [name, entry] : files->items()) {
+    const bool ok = name.find('/') == std::string::npos && entry.is_object() &&
+                    entry.contains("sha256") && entry["sha256"].is_string() &&
+                    entry.contains("bytes") && entry["bytes"].is_number_integer();
+    if (!ok) throw bad_input(where + ": files." + printable(name) + ": expected sha256 and bytes");
+    listed.push_back({name, entry["sha256"], entry["bytes"]});
+  }
+  return listed;
+}
+
+}  // namespace
+
+bool is_packed_model(const Checkpoint& checkpoint) {
+  const nlohmann::json& config = checkpoint.config().quantization_config;
+  if (!config.is_object() || config.value("quant_method", "") != "billm") return false;
+  check_version(config, "format_version",
+                (checkpoint.directory() / "config.json").string() + ": quantization_config");
+  return true;
+}
+
+void verify_manifest(const std::filesystem::path& directory, int threads) {
+  const std::filesystem::path path = directory / "manifest.json";
+  const std::string text = read_text_file(path);
+  // The manifest's own checksum, in the form that sha256sum -c reads.
+  const std::string own = read_text_file(directory / "manifest.sha256");
+  if (own != sha256_hex(text) + "  manifest.json\n") {
+    throw bad_input(path.string() + ": does not match manifest.sha256",
+                    "the packed model is damaged: copy or quantize it again");
+  }
+  const nlohmann::json manifest = parse_json_object(text, path.string());
+  check_version(manifest, "format_version", path.string());
+  const std::vector<ListedFile> listed = listed_files(manifest, path.string());
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename();
+    if (entry.path().extension() != ".safetensors") continue;
+    if (std::none_of(listed.begin(), listed.end(),
+                     [&](const ListedFile& file) { return file.name == name; })) {
+      throw bad_input(entry.path().string() + ": not listed in manifest.json");
+    }
+  }
+  parallel_for(static_cast<int64_t>(listed.size()), threads, [&](int64_t i) {
+    const ListedFile& file = listed[i];
+    const MappedFile mapped(directory / file.name);
+    const auto size = static_cast<int64_t>(mapped.bytes().size());
+    if (size != file.bytes) {
+      throw bad_input(mapped.path().string() + ": expected " + std::to_string(file.bytes) +
+                          " bytes (manifest.json), got " + std::to_string(size),
+                      "the packed model is damaged: copy or quantize it again");
+    }
+    if (sha256_hex(mapped.bytes()) != file.sha256) {
+      throw bad_input(mapped.path().string() + ": checksum does not match manifest.json",
+                      "the packed model is damaged: copy or quantize it again");
+    }
+  });
+}
+
+PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
+  for (const SafetensorsFile& shard : checkpoint.shards()) {
+    const Metadata& metadata = shard.metadata();
+    const auto version = metadata.find("billm_format");
+    if (version == metadata.end()) continue;
+    const std::string where = shard.path().string();
+    if (version->second != std::to_string(kFormatVersion)) {
+      throw bad_input(where + ": billm_format: expected " + std::to_string(kFormatVersion) +
+                          ", got " + printable(version->second),
+                      kOtherVersion);
+    }
+    for (const auto& [key, text] : metadata) {
+      if (key == "billm_format" || key == "format") continue;
+      Entry entry{&shard, "", {}};
+      parse_description(text, where + ": " + printable(key), &entry.layout, &entry.shape);
+      entries_.emplace(key, std::move(entry));
+      names_.insert(key);
+    }
+  }
+  if (entries_.empty()) {
+    throw bad_input(checkpoint.directory().string() + ": no packed module in any shard",
+                    kOtherVersion);
+  }
+}
+
+const PackedModules::Entry& PackedModules::entry(const std::string& module) const {
+  const auto found = entries_.find(module);
+  if (found == entries_.end()) {
+    throw bad_input(checkpoint_.directory().string() + ": " + module + ": not a packed module");
+  }
+  return found->second;
+}
+
+const LinearShape& PackedModules::shape(const std::string& module) const {
+  return entry(module).shape;
+}
+
+PackedLinear PackedModules::open(const std::string& module) const {
+  const Entry& found = entry(module);
+  PackedLinear packed;
+  packed.layout = found.layout;
+  packed.shape = found.shape;
+  const std::string prefix = module + ".";
+  const TensorMap& tensors = found.shard->tensors();
+  for (auto it = tensors.lower_bound(prefix);
+       it != tensors.end() && it->first.compare(0, prefix.size(), prefix) == 0; ++it) {
+    packed.planes.push_back({it->first.substr(prefix.size()), dtype_name(it->second.dtype),
+                             it->second.shape, it->second.data});
+  }
+  check_packed(packed, found.shard->path().string() + ": " + module);
+  return packed;
+}
+
+}  // namespace billm

@@ -1,0 +1,142 @@
+// See allocation.h.
+#include "allocation.h"
+
+#include <ATen/ops/mul.h>
+#include <ATen/ops/sum.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "billm/base/error.h"
+#include "billm/base/parallel.h"
+#include "billm/base/progress.h"
+#include "billm/calibrate/collect.h"
+#include "billm/quantize/methods.h"
+
+namespace billm {
+namespace {
+
+constexpr double kOutlierFactor = 6;
+constexpr double kRange = 2;  // difference of N between the most and the least sensitive layer
+constexpr double kTolerance = 0.01;
+
+// Diagonal of X^T X of each input group of a block, [width].
+std::map<std::string, std::vector<float>> input_squares(const ModelSpec& spec, const Block& block,
+                                                        const Rope& rope,
+                                                        const std::vector<at::Tensor>& hidden,
+                                                        int threads) {
+  const auto sequences = static_cast<int64_t>(hidden.size());
+  std::vector<std::map<std::string, at::Tensor>> parts(hidden.size());
+  parallel_for(sequences, threads, [&](int64_t i) {
+    const c10::InferenceMode guard;
+    forward_block(
+        spec, block, hidden[i], rope,
+        [&](const std::string& group, const at::Tensor& input) {
+          parts[i][group] = input.mul(input).sum(0).cpu();
+        },
+        Until::kLastTap);
+  });
+  std::map<std::string, std::vector<float>> squares;
+  for (const auto& part : parts) {
+    for (const auto& [group, tensor] : part) {
+      std::vector<float>& sum = squares[group];
+      sum.resize(static_cast<size_t>(tensor.numel()), 0.0f);
+      const float* values = tensor.const_data_ptr<float>();
+      for (size_t j = 0; j < sum.size(); ++j) sum[j] += values[j];
+    }
+  }
+  return squares;
+}
+
+double outlier_share(const at::Tensor& weight, const std::vector<float>& squares) {
+  const at::Tensor w = weight.cpu().contiguous();
+  const WeightView view{w.const_data_ptr<float>(), w.size(0), w.size(1)};
+  Hessian diagonal;  // si_scores reads the diagonal only
+  diagonal.width = view.cols;
+  diagonal.matrix.assign(static_cast<size_t>(view.cols * view.cols), 0.0f);
+  for (int64_t j = 0; j < view.cols; ++j) diagonal.matrix[j * view.cols + j] = squares[j];
+  const std::vector<float> scores = si_scores(view, diagonal);
+  double mean = 0;
+  for (const float s : scores) mean += s;
+  mean /= static_cast<double>(scores.size());
+  double outliers = 0;
+  for (const float s : scores) outliers += s > kOutlierFactor * mean;
+  return outliers / static_cast<double>(scores.size());
+}
+
+}  // namespace
+
+std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope,
+                                            std::vector<at::Tensor> hidden, c10::Device device,
+                                            int threads, bool quiet) {
+  const ModelSpec& spec = model.spec();
+  std::vector<LayerOutliers> layers;
+  Progress progress("outliers", spec.blocks(), quiet);
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    const Block block = load_block(model.weights(), spec, b, threads, device);
+    const auto squares = input_squares(spec, block, rope, hidden, threads);
+    const auto& linears = spec.family->linears;
+    std::vector<LayerOutliers> found(linears.size());
+    parallel_for(static_cast<int64_t>(linears.size()), threads, [&](int64_t i) {
+      const at::Tensor& weight = block.linears.at(linears[i].suffix);
+      found[i] = {spec.module(b, linears[i]), weight.numel(),
+                  outlier_share(weight, squares.at(linears[i].group))};
+    });
+    layers.insert(layers.end(), found.begin(), found.end());
+    advance(spec, block, rope, hidden, threads);
+    progress.step();
+  }
+  return layers;
+}
+
+std::map<std::string, NmPattern> allocate_nm(const std::vector<LayerOutliers>& layers,
+                                             const NmPattern& target) {
+  if (layers.empty()) return {};
+  double low = INFINITY, high = -INFINITY, total = 0, centre = 0;
+  for (const LayerOutliers& layer : layers) {
+    low = std::min(low, layer.share);
+    high = std::max(high, layer.share);
+    total += static_cast<double>(layer.weights);
+  }
+  std::vector<double> ideal;
+  for (const LayerOutliers& layer : layers) {
+    ideal.push_back(high > low ? (layer.share - low) / (high - low) * kRange : 0.0);
+    centre += ideal.back() * static_cast<double>(layer.weights) / total;
+  }
+  std::vector<int> n;
+  for (double& value : ideal) {
+    value += target.n - centre;
+    n.push_back(std::clamp(static_cast<int>(std::lround(value)), 1, target.m));
+  }
+  // Move the layer whose rounding lies farthest on the wrong side, as long as that helps.
+  for (size_t moves = 0; moves < 4 * layers.size(); ++moves) {
+    double mean = 0;
+    for (size_t i = 0; i < layers.size(); ++i) {
+      mean += n[i] * static_cast<double>(layers[i].weights) / total;
+    }
+    const double excess = (mean - target.n) / target.m;
+    if (std::fabs(excess) <= kTolerance) break;
+    const int step = excess > 0 ? -1 : 1;
+    size_t best = layers.size();
+    double most = -INFINITY;
+    for (size_t i = 0; i < layers.size(); ++i) {
+      if (n[i] + step < 1 || n[i] + step > target.m) continue;
+      // Do not overshoot to the other side by more than where we stand.
+      const double change = static_cast<double>(layers[i].weights) / total / target.m;
+      if (std::fabs(excess + step * change) >= std::fabs(excess)) continue;
+      const double wish = step * (ideal[i] - n[i]);
+      if (wish > most) {
+        most = wish;
+        best = i;
+      }
+    }
+    if (best == layers.size()) break;
+    n[best] += step;
+  }
+  std::map<std::string, NmPattern> patterns;
+  for (size_t i = 0; i < layers.size(); ++i) patterns[layers[i].module] = {n[i], target.m};
+  return patterns;
+}
+
+}  // namespace billm

@@ -1,0 +1,32 @@
+// N of N:M per layer (STBLLM section 3.3): layers with more outliers keep more.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "billm/model/block.h"
+#include "billm/model/model.h"
+#include "billm/quantize/config.h"
+
+namespace billm {
+
+struct LayerOutliers {
+  std::string module;
+  int64_t weights = 0;
+  double share = 0;  // of weights whose SI score exceeds 6 times the layer's mean score
+};
+
+// One pass of the dense model over the calibration inputs.
+std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope,
+                                            std::vector<at::Tensor> hidden, c10::Device device,
+                                            int threads, bool quiet);
+
+// Shares scaled to a range of 2 around the target N, rounded, clamped to 1..M, and repaired until
+// the mean over weights is within 0.01 of N/M. module -> pattern.
+std::map<std::string, NmPattern> allocate_nm(const std::vector<LayerOutliers>& layers,
+                                             const NmPattern& target);
+
+}  // namespace billm

@@ -1,0 +1,80 @@
+// `billm export --dense`: a packed model as an ordinary fp16 checkpoint, shard by shard.
+#include <cstring>
+#include <set>
+
+#include "billm/base/error.h"
+#include "billm/base/file.h"
+#include "billm/base/parallel.h"
+#include "billm/base/progress.h"
+#include "billm/model/model.h"
+#include "billm/pipeline/quantize_model.h"
+#include "output_directory.h"
+#include "result_files.h"
+
+namespace billm {
+namespace {
+
+// The weight of a packed module as fp16 bytes, [rows, cols].
+std::vector<std::byte> decode_half(const PackedLinear& packed, int threads) {
+  const int64_t rows = packed.shape.rows, cols = packed.shape.cols;
+  std::vector<std::byte> bytes(static_cast<size_t>(rows * cols * 2));
+  constexpr int64_t kTile = 64;
+  parallel_for((rows + kTile - 1) / kTile, threads, [&](int64_t tile) {
+    const int64_t first = tile * kTile;
+    const int64_t count = std::min(kTile, rows - first);
+    std::vector<float> values(static_cast<size_t>(count * cols));
+    decode_rows(packed, first, count, values.data());
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint16_t half = float_to_half(values[i]);
+      std::memcpy(bytes.data() + (static_cast<size_t>(first * cols) + i) * 2, &half, 2);
+    }
+  });
+  return bytes;
+}
+
+}  // namespace
+
+void export_dense(const std::filesystem::path& model_directory, const std::filesystem::path& out,
+                  bool overwrite, int threads, bool quiet) {
+  const Model model(model_directory, threads);
+  const PackedModules* packed = model.packed();
+  if (packed == nullptr) {
+    throw bad_input(model_directory.string() + ": is not a packed model",
+                    "give the directory that billm quantize wrote");
+  }
+  using Existing = OutputDirectory::Existing;
+  OutputDirectory directory(out, overwrite ? Existing::kOverwrite : Existing::kRefuse);
+  const auto& shards = model.checkpoint().shards();
+  Progress progress("export", static_cast<int64_t>(shards.size()), quiet);
+  std::vector<std::string> names;
+  for (const SafetensorsFile& shard : shards) {
+    std::vector<TensorToWrite> tensors;
+    std::set<std::string> modules;
+    for (const auto& [name, view] : shard.tensors()) {
+      const std::string module = name.substr(0, name.rfind('.'));
+      if (!packed->has(module)) {
+        tensors.push_back({name, view.dtype, view.shape, view.data});
+      } else if (modules.insert(module).second) {
+        const LinearShape& shape = packed->shape(module);
+        tensors.push_back(
+            {module + ".weight",
+             DType::F16,
+             {shape.rows, shape.cols},
+             {},
+             [packed, module, threads] { return decode_half(packed->open(module), threads); }});
+      }
+    }
+    names.push_back(shard.path().filename());
+    write_safetensors(directory.partial() / names.back(), tensors, {{"format", "pt"}});
+    progress.step(names.back());
+  }
+  write_index(directory.partial(), names);
+  copy_side_files(model_directory, directory.partial());
+  nlohmann::ordered_json config =
+      nlohmann::ordered_json::parse(read_text_file(model_directory / "config.json"));
+  config.erase("quantization_config");
+  write_file_atomic(directory.partial() / "config.json", config.dump(2) + "\n");
+  directory.finish();
+}
+
+}  // namespace billm

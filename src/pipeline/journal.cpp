@@ -1,0 +1,88 @@
+// See journal.h.
+#include "journal.h"
+
+#include "billm/base/error.h"
+#include "billm/base/file.h"
+#include "billm/base/sha256.h"
+
+namespace billm {
+namespace {
+
+nlohmann::ordered_json file_json(const WrittenFile& file) {
+  return {{"name", file.name}, {"sha256", file.sha256}, {"bytes", file.bytes}};
+}
+
+WrittenFile file_from(const nlohmann::json& json) {
+  return {json.at("name"), json.at("sha256"), json.at("bytes")};
+}
+
+void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now) {
+  std::string differences;
+  for (const auto& [key, value] : now.items()) {
+    const nlohmann::json before = old.contains(key) ? old.at(key) : nlohmann::json();
+    if (before == nlohmann::json(value)) continue;
+    differences +=
+        (differences.empty() ? "" : "; ") + key + " was " + before.dump() + ", is " + value.dump();
+  }
+  if (!differences.empty()) {
+    throw Error(ErrorCode::kUsage, "--resume: settings have changed: " + differences,
+                "run with the old settings, or start again with --overwrite");
+  }
+}
+
+void check_file(const std::filesystem::path& directory, const WrittenFile& file) {
+  const std::filesystem::path path = directory / file.name;
+  if (sha256_file(path) != file.sha256) {
+    throw bad_input(path.string() + ": changed since it was written",
+                    "start again with --overwrite");
+  }
+}
+
+}  // namespace
+
+void write_journal(const std::filesystem::path& directory, const Journal& journal) {
+  nlohmann::ordered_json json;
+  json["settings"] = journal.settings;
+  json["nm"] = journal.nm;
+  json["hidden"] = file_json(journal.hidden);
+  json["blocks"] = nlohmann::ordered_json::array();
+  for (const JournalBlock& block : journal.blocks) {
+    nlohmann::ordered_json entry = {{"shard", file_json(block.shard)}};
+    for (const LayerReport& layer : block.layers) {
+      nlohmann::ordered_json layer_json;
+      to_json(layer_json, layer);
+      entry["layers"].push_back(std::move(layer_json));
+    }
+    json["blocks"].push_back(std::move(entry));
+  }
+  write_file_atomic(directory / "journal.json", json.dump(1) + "\n");
+}
+
+bool read_journal(const std::filesystem::path& directory, const nlohmann::ordered_json& settings,
+                  Journal* journal) {
+  const std::filesystem::path path = directory / "journal.json";
+  if (!std::filesystem::exists(path)) return false;
+  try {
+    const nlohmann::json json = nlohmann::json::parse(read_text_file(path));
+    check_settings(json.at("settings"), settings);
+    journal->settings = settings;
+    journal->nm = json.at("nm").get<std::map<std::string, std::string>>();
+    journal->hidden = file_from(json.at("hidden"));
+    for (const nlohmann::json& entry : json.at("blocks")) {
+      JournalBlock block{file_from(entry.at("shard")), {}};
+      for (const nlohmann::json& layer : entry.at("layers")) {
+        block.layers.emplace_back();
+        from_json(layer, block.layers.back());
+      }
+      journal->blocks.push_back(std::move(block));
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw bad_input(path.string() + ": not a journal of billm: " + error.what(),
+                    "start again with --overwrite");
+  }
+  for (const JournalBlock& block : journal->blocks) check_file(directory, block.shard);
+  if (!journal->hidden.name.empty()) check_file(directory, journal->hidden);
+  return true;
+}
+
+}  // namespace billm

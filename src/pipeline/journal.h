@@ -1,0 +1,40 @@
+// What an unfinished run has done: written after every block, read by --resume.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "billm/pipeline/quantize_model.h"
+
+namespace billm {
+
+struct WrittenFile {
+  std::string name, sha256;
+  int64_t bytes = 0;
+};
+
+struct JournalBlock {
+  WrittenFile shard;
+  std::vector<LayerReport> layers;
+};
+
+struct Journal {
+  nlohmann::ordered_json settings;        // everything that decides the result's bytes
+  std::map<std::string, std::string> nm;  // module -> "N:M" as allocated; empty if uniform
+  std::vector<JournalBlock> blocks;       // finished ones, in order
+  WrittenFile hidden;                     // inputs of the next block (empty name: none yet)
+};
+
+// Written atomically as `directory`/journal.json.
+void write_journal(const std::filesystem::path& directory, const Journal& journal);
+
+// True and filled if there is a journal. Throws Error{kUsage} "--resume: NAME was OLD, is NEW" if
+// its settings differ from `settings`, Error{kBadInput} if a file of a finished block is missing or
+// changed.
+bool read_journal(const std::filesystem::path& directory, const nlohmann::ordered_json& settings,
+                  Journal* journal);
+
+}  // namespace billm

@@ -1,0 +1,88 @@
+// See result_files.h.
+#include "result_files.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "billm/base/file.h"
+#include "billm/base/sha256.h"
+
+namespace billm {
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kSideFiles[] = {"tokenizer.json",
+                                      "tokenizer_config.json",
+                                      "tokenizer.model",
+                                      "vocab.json",
+                                      "merges.txt",
+                                      "added_tokens.json",
+                                      "special_tokens_map.json",
+                                      "chat_template.jinja",
+                                      "generation_config.json",
+                                      "LICENSE",
+                                      "LICENSE.txt",
+                                      "NOTICE"};
+
+}  // namespace
+
+std::string shard_name(int64_t index, int64_t count) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "model-%05ld-of-%05ld.safetensors",
+                static_cast<long>(index + 1), static_cast<long>(count));
+  return text;
+}
+
+std::vector<std::string> copy_side_files(const fs::path& from, const fs::path& to) {
+  std::vector<std::string> copied;
+  for (const char* name : kSideFiles) {
+    if (!fs::is_regular_file(from / name)) continue;
+    write_file_atomic(to / name, MappedFile(from / name).bytes());
+    copied.emplace_back(name);
+  }
+  return copied;
+}
+
+void write_index(const fs::path& directory, const std::vector<std::string>& shards) {
+  nlohmann::json map = nlohmann::json::object();
+  int64_t total = 0;
+  for (const std::string& shard : shards) {
+    const SafetensorsFile file(directory / shard);
+    for (const auto& [name, tensor] : file.tensors()) {
+      map[name] = shard;
+      total += static_cast<int64_t>(tensor.data.size());
+    }
+  }
+  const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", map}};
+  write_file_atomic(directory / "model.safetensors.index.json", index.dump(2) + "\n");
+}
+
+WrittenFile written_file(const fs::path& directory, const std::string& name) {
+  const MappedFile file(directory / name);
+  return {name, sha256_hex(file.bytes()), static_cast<int64_t>(file.bytes().size())};
+}
+
+void write_manifest(const fs::path& directory, const nlohmann::ordered_json& head,
+                    const std::vector<WrittenFile>& files) {
+  nlohmann::ordered_json manifest = head;
+  std::vector<WrittenFile> sorted = files;
+  std::sort(sorted.begin(), sorted.end(),
+            [](const WrittenFile& x, const WrittenFile& y) { return x.name < y.name; });
+  for (const WrittenFile& file : sorted) {
+    manifest["files"][file.name] = {{"bytes", file.bytes}, {"sha256", file.sha256}};
+  }
+  const std::string text = manifest.dump(1) + "\n";
+  write_file_atomic(directory / "manifest.json", text);
+  write_file_atomic(directory / "manifest.sha256", sha256_hex(text) + "  manifest.json\n");
+}
+
+int64_t checkpoint_bytes(const Checkpoint& checkpoint) {
+  int64_t total = 0;
+  for (const SafetensorsFile& shard : checkpoint.shards()) {
+    total += static_cast<int64_t>(fs::file_size(shard.path()));
+  }
+  return total;
+}
+
+}  // namespace billm

@@ -1,0 +1,35 @@
+// The files of a result besides the shards of the blocks: config.json, index, untouched tensors,
+// tokenizer, manifest (docs/format.md).
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "billm/checkpoint/checkpoint.h"
+#include "journal.h"
+
+namespace billm {
+
+// "model-00003-of-00031.safetensors" (index from 0).
+std::string shard_name(int64_t index, int64_t count);
+
+// Copies tokenizer and generation files that are there. Returns their names.
+std::vector<std::string> copy_side_files(const std::filesystem::path& from,
+                                         const std::filesystem::path& to);
+
+// model.safetensors.index.json for the safetensors files `shards` in `directory`.
+void write_index(const std::filesystem::path& directory, const std::vector<std::string>& shards);
+
+// Size and checksum of a file just written.
+WrittenFile written_file(const std::filesystem::path& directory, const std::string& name);
+
+// manifest.json and manifest.sha256.
+void write_manifest(const std::filesystem::path& directory, const nlohmann::ordered_json& head,
+                    const std::vector<WrittenFile>& files);
+
+// Sum of the sizes of all safetensors files of a checkpoint.
+int64_t checkpoint_bytes(const Checkpoint& checkpoint);
+
+}  // namespace billm

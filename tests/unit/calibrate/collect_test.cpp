@@ -1,0 +1,150 @@
+// X^T X against sums in double, and its independence of threads and chunk size.
+#include "billm/calibrate/collect.h"
+
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "billm/base/error.h"
+#include "billm/model/model.h"
+#include "billm/model/runtime.h"
+#include "support/compare.h"
+#include "support/environment.h"
+#include "support/tiny_checkpoint.h"
+
+namespace billm {
+namespace {
+
+const c10::Device kCpu(c10::kCPU);
+
+// A model whose widths are several tiles of X^T X, the last one shorter, and sequences of different
+// lengths.
+class Collect : public testing::Test {
+ protected:
+  void SetUp() override {
+    init_torch();
+    test::TinyLlama options;
+    options.hidden = 160;
+    options.intermediate = 300;
+    options.heads = 5;
+    options.kv_heads = 1;
+    options.head_dim = 26;
+    test::write_tiny_llama(directory_.path(), options);
+    model_.emplace(directory_.path(), 1);
+    for (const int64_t length : {40, 57, 33, 1}) {
+      std::vector<int32_t> tokens(static_cast<size_t>(length));
+      for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * i * 7 % 80);
+      hidden_.push_back(embed(model_->weights(), spec(), tokens));
+    }
+    rope_ = make_rope(spec(), 57, kCpu);
+    block_ = load_block(model_->weights(), spec(), 0, 1, kCpu);
+  }
+
+  const ModelSpec& spec() const { return model_->spec(); }
+  std::map<std::string, CalibrationStats> collect(int threads, int64_t bytes) const {
+    return collect_stats(spec(), block_, rope_, hidden_,
+                         {.threads = threads, .input_bytes = bytes});
+  }
+
+  test::TemporaryDirectory directory_;
+  std::optional<Model> model_;
+  std::vector<at::Tensor> hidden_;
+  Rope rope_;
+  Block block_;
+};
+
+TEST_F(Collect, EqualsSumsInDouble) {
+  const at::NoGradGuard no_grad;
+  std::map<std::string, std::vector<double>> expected;
+  std::map<std::string, int64_t> tokens;
+  for (const at::Tensor& sequence : hidden_) {
+    forward_block(spec(), block_, sequence, rope_,
+                  [&](const std::string& group, const at::Tensor& input) {
+                    const size_t width = static_cast<size_t>(input.size(1));
+                    std::vector<double>& sum = expected[group];
+                    sum.resize(width * width);
+                    tokens[group] += input.size(0);
+                    const float* x = input.const_data_ptr<float>();
+                    for (int64_t t = 0; t < input.size(0); ++t, x += width) {
+                      for (size_t i = 0; i < width; ++i) {
+                        for (size_t j = 0; j < width; ++j) {
+                          sum[i * width + j] += static_cast<double>(x[i]) * x[j];
+                        }
+                      }
+                    }
+                  });
+  }
+  CollectSeconds seconds;
+  const auto stats = collect_stats(spec(), block_, rope_, hidden_, {.threads = 2}, &seconds);
+  EXPECT_GT(seconds.forward, 0);
+  EXPECT_GT(seconds.hessian, 0);
+  ASSERT_EQ(stats.size(), 4u);
+  for (const auto& [group, sum] : stats) {
+    SCOPED_TRACE(group);
+    EXPECT_EQ(sum.tokens, 131);
+    EXPECT_EQ(sum.tokens, tokens[group]);
+    const std::vector<float> reference(expected[group].begin(), expected[group].end());
+    ASSERT_EQ(static_cast<size_t>(sum.width * sum.width), reference.size());
+    EXPECT_TRUE(
+        test::close(sum.xtx, reference,
+                    {.absolute = 1e-5 * test::root_mean_square(reference), .relative = 1e-5}));
+    for (int64_t i = 0; i < sum.width; ++i) {
+      for (int64_t j = 0; j < i; ++j) {
+        ASSERT_EQ(sum.xtx[i * sum.width + j], sum.xtx[j * sum.width + i]);
+      }
+    }
+  }
+  EXPECT_EQ(stats.at("attention_in").width, 160);
+  EXPECT_EQ(stats.at("attention_out").width, 130);
+  EXPECT_EQ(stats.at("mlp_middle").width, 300);
+}
+
+TEST_F(Collect, SameBitsForAnyThreadsAndChunks) {
+  const auto expected = collect(1, int64_t{1} << 30);
+  for (const int threads : {1, 2, 5}) {
+    for (const int64_t bytes : {int64_t{1}, int64_t{300000}, int64_t{1} << 30}) {
+      const auto actual = collect(threads, bytes);
+      ASSERT_EQ(actual.size(), expected.size());
+      for (const auto& [group, sum] : expected) {
+        const std::vector<float>& other = actual.at(group).xtx;
+        ASSERT_EQ(other.size(), sum.xtx.size());
+        EXPECT_EQ(std::memcmp(other.data(), sum.xtx.data(), other.size() * sizeof(float)), 0)
+            << group << ", " << threads << " threads, " << bytes << " bytes";
+        EXPECT_EQ(actual.at(group).tokens, sum.tokens);
+      }
+    }
+  }
+}
+
+TEST_F(Collect, AdvanceIsForwardOfEverySequence) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> one = hidden_, two = hidden_;
+  advance(spec(), block_, rope_, one, 1);
+  double seconds = 0;
+  advance(spec(), block_, rope_, two, 2, &seconds);
+  EXPECT_GT(seconds, 0);
+  for (size_t i = 0; i < hidden_.size(); ++i) {
+    EXPECT_TRUE(one[i].equal(forward_block(spec(), block_, hidden_[i], rope_)));
+    EXPECT_TRUE(two[i].equal(one[i]));
+  }
+}
+
+TEST_F(Collect, InputsThatAreNotFinite) {
+  hidden_[1] = hidden_[1].clone();
+  hidden_[1][20][3] = std::numeric_limits<float>::quiet_NaN();
+  try {
+    collect(2, 1);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kFailure);
+    EXPECT_EQ(error.message(), "calibration: the inputs of attention_in are not finite");
+  }
+}
+
+}  // namespace
+}  // namespace billm
