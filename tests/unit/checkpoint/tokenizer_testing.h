@@ -37,15 +37,17 @@ inline void append_code_point(char32_t c, std::string& out) {
   }
 }
 
-// Every character of Unicode, each followed by `separator`.
-inline std::string all_characters(std::string_view separator) {
-  std::string text;
+// Every character of Unicode, each followed by `separator`, in texts of 2048 characters (the
+// library is slow on long ones).
+inline std::vector<std::string> all_characters(std::string_view separator) {
+  std::vector<std::string> texts;
   for (char32_t c = 0; c < 0x110000; ++c) {
+    if (c % 2048 == 0 && c != 0xd800) texts.emplace_back();
     if (c >= 0xd800 && c < 0xe000) continue;
-    append_code_point(c, text);
-    text += separator;
+    append_code_point(c, texts.back());
+    texts.back() += separator;
   }
-  return text;
+  return texts;
 }
 
 // Pieces that tokenizers stumble over, mixed at random with each other and with `extra`.

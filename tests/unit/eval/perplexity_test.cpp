@@ -153,7 +153,8 @@ TEST(Perplexity, AgreesWithTransformersOnTinyModels) {
   const EvalResult actual = evaluate({.model = model, .windows = windows, .kl_model = original});
   EXPECT_EQ(actual.predictions, windows.rows * (windows.cols - 1));
   EXPECT_NEAR(actual.nll_sum, nll, 1e-5 * nll);
-  EXPECT_NEAR(*actual.kl_mean, kl / static_cast<double>(actual.predictions), 1e-5 * kl);
+  kl /= static_cast<double>(actual.predictions);
+  EXPECT_NEAR(*actual.kl_mean, kl, 1e-5 * kl);
 }
 
 TEST(Perplexity, DemoModelAgreesWithTransformersToFourDigits) {

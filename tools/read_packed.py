@@ -1,0 +1,397 @@
+#!/usr/bin/env python3
+"""Reads a packed model without billm: the format of docs/format.md, decoded a second time.
+
+Written from docs/format.md alone, with numpy and the standard library only, so that a mistake in
+billm's own reader or in the document shows as a difference, and so that a packed model can be read
+where billm cannot run.
+
+    packed = open_packed(directory)            # verifies every checksum of manifest.json
+    for name in modules(packed):
+        weight = decode(packed, name)          # float32 [rows, cols]
+
+From the command line, read_packed.py DIRECTORY prints one line per module: shape, N:M, stored bits
+(from the bytes of its planes), smallest and largest weight. Exit codes: 0 ok, 2 usage, 3 the model
+is missing, damaged or not of this format.
+"""
+
+import argparse
+import functools
+import hashlib
+import itertools
+import json
+import pathlib
+import sys
+from math import comb
+
+import numpy as np
+
+FORMAT_VERSION = 1
+DTYPES = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+SCALE_DTYPES = {"log8": "U8", "f16": "F16", "f32": "F32"}
+# 2^(i/16) rounded to fp32.
+LOG8_STEPS = np.array([2.0 ** (i / 16) for i in range(16)], dtype=np.float32)
+
+
+class FormatError(Exception):
+    """The file is not what docs/format.md says; the message names file and module."""
+
+
+def require(ok, message):
+    if not ok:
+        raise FormatError(message)
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+
+class Shard:
+    """A safetensors file: its metadata and, by name, (dtype, shape, bytes) of its tensors."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        try:
+            self.data = np.memmap(self.path, dtype=np.uint8, mode="r")
+        except (OSError, ValueError) as error:
+            raise FormatError(f"{self.path}: {error}") from None
+        require(self.data.size >= 8, f"{self.path}: too short for a safetensors file")
+        length = int.from_bytes(self.data[:8].tobytes(), "little")
+        require(length <= self.data.size - 8, f"{self.path}: the header is longer than the file")
+        header = parse_json(self.data[8 : 8 + length].tobytes(), self.path)
+        self.metadata = header.pop("__metadata__", {})
+        self.entries = header
+        self.start = 8 + length
+
+    def tensor(self, name):
+        entry = self.entries[name]
+        begin, end = entry["data_offsets"]
+        require(
+            0 <= begin <= end <= self.data.size - self.start,
+            f"{self.path}: {name}: data_offsets outside of the file",
+        )
+        return entry["dtype"], entry["shape"], self.data[self.start + begin : self.start + end]
+
+
+def parse_json(text, where):
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise FormatError(f"{where}: not JSON: {error}") from None
+    require(isinstance(value, dict), f"{where}: expected a JSON object")
+    return value
+
+
+def read_bytes(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror}") from None
+
+
+class Packed:
+    """The packed modules of some shards: name -> (shard, description)."""
+
+    def __init__(self, paths):
+        self.modules = {}
+        for path in paths:
+            shard = Shard(path)
+            version = shard.metadata.get("billm_format")
+            if version is None:
+                continue
+            require(
+                version == str(FORMAT_VERSION),
+                f"{path}: billm_format: expected {FORMAT_VERSION}, got {version}",
+            )
+            for name, text in shard.metadata.items():
+                if name not in ("format", "billm_format"):
+                    require(name not in self.modules, f"{path}: {name}: described twice")
+                    description = parse_json(text, f"{path}: {name}")
+                    self.modules[name] = shard, check_description(description, f"{path}: {name}")
+
+
+def check_description(description, where):
+    for key in ("rows", "cols", "block_size", "n", "m", "classes", "salient_classes"):
+        require(type(description.get(key)) is int, f"{where}: {key}: expected an integer")
+    d = description
+    require(d.get("layout") == "planes", f"{where}: unknown layout {d.get('layout')!r}")
+    require(d.get("scale_format") in SCALE_DTYPES, f"{where}: unknown scale_format")
+    require(d.get("offsets") in ("none", "block", "region"), f"{where}: unknown offsets")
+    require(d["rows"] >= 1 and d["cols"] >= 1 and d["block_size"] >= 1, f"{where}: empty shape")
+    require(1 <= d["classes"] <= 3, f"{where}: classes outside of 1..3")
+    require(0 <= d["salient_classes"] <= d["classes"], f"{where}: bad salient_classes")
+    n, m = d["n"], d["m"]
+    require((n, m) == (0, 0) or (2 <= m <= 16 and 1 <= n <= m), f"{where}: bad N:M {n}:{m}")
+    require(m == 0 or d["block_size"] % m == 0, f"{where}: block_size is no multiple of M")
+    return description
+
+
+def open_packed(directory):
+    """The packed model in `directory`, its version and all checksums verified."""
+    directory = pathlib.Path(directory)
+    path = directory / "manifest.json"
+    text = read_bytes(path)
+    expected = f"{hashlib.sha256(text).hexdigest()}  manifest.json\n".encode()
+    own = read_bytes(directory / "manifest.sha256")
+    require(own == expected, f"{path}: does not match manifest.sha256")
+    manifest = parse_json(text, path)
+    config = parse_json(read_bytes(directory / "config.json"), directory / "config.json")
+    config = config.get("quantization_config", {})
+    require(config.get("quant_method") == "billm", f"{directory}/config.json: not a billm model")
+    for where, version in ((path, manifest), (directory / "config.json", config)):
+        got = version.get("format_version")
+        require(got == FORMAT_VERSION, f"{where}: format_version: expected {FORMAT_VERSION}, got {got}")
+    for name, entry in manifest["files"].items():
+        require("/" not in name, f"{path}: files.{name}: not a file of the directory")
+        digest = hashlib.sha256(read_bytes(directory / name)).hexdigest()
+        require(digest == entry["sha256"], f"{directory / name}: checksum does not match manifest.json")
+    shards = sorted(directory.glob("*.safetensors"))
+    for shard in shards:
+        require(shard.name in manifest["files"], f"{shard}: not listed in manifest.json")
+    packed = Packed(shards)
+    require(packed.modules, f"{directory}: no packed module in any shard")
+    return packed
+
+
+def modules(packed):
+    """Names of the packed modules. `packed`: what open_packed returned, or a directory."""
+    return list(_opened(packed).modules)
+
+
+def _opened(packed):
+    return packed if isinstance(packed, Packed) else open_packed(packed)
+
+
+# --- layout "planes" ------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=None)
+def mask_words(n, m):
+    """(C, G, w): combinations, ranks per word, bits per word."""
+    combinations = comb(m, n)
+    best = None
+    for ranks in range(1, 17):
+        bits = (combinations**ranks - 1).bit_length()
+        if bits <= 64 and (best is None or bits * best[0] < best[1] * ranks):
+            best = ranks, bits
+    return (combinations, *best)
+
+
+@functools.lru_cache(maxsize=None)
+def rank_table(columns, kept):
+    """bool [C(columns, kept), columns]: the kept columns of each colexicographic rank."""
+    table = np.zeros((comb(columns, kept), columns), dtype=bool)
+    for positions in itertools.combinations(range(columns), kept):
+        rank = sum(comb(p, i + 1) for i, p in enumerate(positions))
+        table[rank, list(positions)] = True
+    return table
+
+
+def numbers(bits, width):
+    """uint64 [count] of `width` bits each, least significant first, from bits [count * width]."""
+    if width == 0:
+        return np.zeros(0, dtype=np.uint64)
+    shifts = np.arange(width, dtype=np.uint64)
+    return (bits.reshape(-1, width).astype(np.uint64) << shifts).sum(axis=1, dtype=np.uint64)
+
+
+class Module:
+    """The planes of one module, taken apart."""
+
+    def __init__(self, packed, name):
+        require(name in packed.modules, f"{name}: not a packed module")
+        self.shard, d = packed.modules[name]
+        self.name = name
+        self.where = f"{self.shard.path}: {name}"
+        self.rows, self.cols, self.block = d["rows"], d["cols"], d["block_size"]
+        self.n, self.m = d["n"], d["m"]
+        self.classes, self.salient_classes = d["classes"], d["salient_classes"]
+        self.scale_format, self.offset_kind = d["scale_format"], d["offsets"]
+        self.blocks = -(-self.cols // self.block)
+        self.regions = self.classes + self.salient_classes
+        self.planes = {
+            key[len(name) + 1 :]: self.shard.tensor(key)
+            for key in self.shard.entries
+            if key.startswith(name + ".")
+        }
+        self.used = set()
+
+    def bytes(self):
+        return sum(data.size for _, _, data in self.planes.values())
+
+    def plane(self, name, dtype, shape):
+        require(name in self.planes, f"{self.where}.{name}: missing")
+        got_dtype, got_shape, data = self.planes[name]
+        require(
+            got_dtype == dtype and got_shape == list(shape),
+            f"{self.where}.{name}: expected {dtype} {list(shape)}, got {got_dtype} {got_shape}",
+        )
+        expected = int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype].itemsize
+        require(data.size == expected, f"{self.where}.{name}: expected {expected} bytes")
+        self.used.add(name)
+        return np.frombuffer(data.tobytes(), DTYPES[dtype]).reshape(shape)
+
+    def bits(self, name, count):
+        """uint8 [count] of 0 and 1; the bits after them must be 0."""
+        data = self.plane(name, "U8", [-(-count // 8)])
+        bits = np.unpackbits(data, bitorder="little")
+        require(not bits[count:].any(), f"{self.where}.{name}: padding is not zero")
+        return bits[:count]
+
+    def keep(self):
+        """bool [rows, cols]: False where pruned."""
+        keep = np.ones((self.rows, self.cols), dtype=bool)
+        if self.m == 0 or self.n == self.m:
+            return keep
+        combinations, per_word, word_bits = mask_words(self.n, self.m)
+        groups, tail = divmod(self.cols, self.m)
+        words = -(-self.rows * groups // per_word)
+        tail_kept = -(-tail * self.n // self.m)
+        tail_bits = (comb(tail, tail_kept) - 1).bit_length()
+        bits = self.bits("mask", words * word_bits + self.rows * tail_bits)
+        if groups:
+            word = numbers(bits[: words * word_bits], word_bits)
+            ranks = np.empty((words, per_word), dtype=np.int64)
+            for i in range(per_word):
+                word, ranks[:, i] = np.divmod(word, np.uint64(combinations))
+            require(not word.any(), f"{self.where}.mask: a word is no valid set of ranks")
+            ranks = ranks.ravel()
+            require(
+                not ranks[self.rows * groups :].any(), f"{self.where}.mask: missing ranks are not 0"
+            )
+            pattern = rank_table(self.m, self.n)[ranks[: self.rows * groups]]
+            keep[:, : groups * self.m] = pattern.reshape(self.rows, groups * self.m)
+        if tail:
+            ranks = np.zeros(self.rows, dtype=np.int64)
+            if tail_bits:
+                ranks = numbers(bits[words * word_bits :], tail_bits).astype(np.int64)
+            table = rank_table(tail, tail_kept)
+            require(ranks.max() < len(table), f"{self.where}.mask: a tail is no valid rank")
+            keep[:, groups * self.m :] = table[ranks]
+        return keep
+
+    def class_codes(self, kept):
+        """uint8 [kept]: the class of each kept weight."""
+        if self.classes == 1:
+            return np.zeros(kept, dtype=np.uint8)
+        if self.classes == 2:
+            return self.bits("classes", kept)
+        data = self.plane("classes", "U8", [-(-kept // 5)])
+        require(data.size == 0 or data.max() <= 242, f"{self.where}.classes: byte above 242")
+        digits = (data[:, None] // np.array([1, 3, 9, 27, 81], dtype=np.uint8) % 3).ravel()
+        require(not digits[kept:].any(), f"{self.where}.classes: padding is not zero")
+        return digits[:kept]
+
+    def scales(self):
+        """float32 [blocks, regions, rows]"""
+        shape = [self.blocks, self.regions, self.rows]
+        stored = self.plane("scales", SCALE_DTYPES[self.scale_format], shape)
+        if self.scale_format != "log8":
+            scales = stored.astype(np.float32)
+            require(np.isfinite(scales).all(), f"{self.where}.scales: a scale is not finite")
+            return scales
+        base = self.plane("base", "F32", [1])[0]
+        require(np.isfinite(base) and base >= 0, f"{self.where}.base: not finite and >= 0")
+        step = np.arange(256) - 255
+        factor = np.ldexp(LOG8_STEPS[step % 16], step // 16)
+        factor[0] = 0
+        return (base * factor.astype(np.float32))[stored]
+
+    def offsets(self, scales):
+        """float32 [blocks, regions, rows], or None if there are none."""
+        if self.offset_kind == "none":
+            return None
+        regions = [self.regions] if self.offset_kind == "region" else []
+        shape = [self.blocks, *regions, self.rows]
+        log8 = self.scale_format == "log8"
+        stored = self.plane("offsets", "I8" if log8 else SCALE_DTYPES[self.scale_format], shape)
+        if self.offset_kind == "block":
+            stored = stored[:, None, :]
+        offsets = stored.astype(np.float32)
+        if log8:
+            require(stored.min() >= -127, f"{self.where}.offsets: code -128")
+            offsets *= scales.max(axis=1, keepdims=True) * np.float32(1 / 128)
+        require(np.isfinite(offsets).all(), f"{self.where}.offsets: an offset is not finite")
+        return np.broadcast_to(offsets, scales.shape)
+
+    def decode(self):
+        """(float32 weight, bool keep), both [rows, cols]."""
+        keep = self.keep()
+        kept = int(keep.sum())
+        # Arrays over the kept weights only, in the order of the bit streams.
+        row, col = np.nonzero(keep)
+        sign = self.bits("signs", kept).astype(bool)
+        region = self.class_codes(kept).astype(np.intp)
+        if self.salient_classes:
+            salient = self.bits("salient", self.cols).astype(bool)[col]
+            require(
+                not (region[salient] >= self.salient_classes).any(),
+                f"{self.where}.classes: invalid class in a salient column",
+            )
+            region[salient] += self.classes
+        scales = self.scales()
+        offsets = self.offsets(scales)
+        unexpected = set(self.planes) - self.used
+        require(not unexpected, f"{self.where}: unexpected planes {sorted(unexpected)}")
+        at = col // self.block, region, row
+        scale = scales[at]
+        value = np.where(sign, scale, -scale)
+        if offsets is not None:
+            value = offsets[at] + value
+        weight = np.zeros((self.rows, self.cols), dtype=np.float32)
+        weight[keep] = value
+        return weight, keep
+
+
+def decode(packed, module):
+    """float32 [rows, cols]: the weight of `module`."""
+    return Module(_opened(packed), module).decode()[0]
+
+
+def check_strict(module, weight, keep):
+    """Exactly N of every M consecutive columns kept, ceil(t N / M) of a tail, the rest exactly 0."""
+    require(np.isfinite(weight).all(), f"{module.where}: a weight is not finite")
+    require(not weight[~keep].any(), f"{module.where}: a pruned weight is not 0")
+    if module.m == 0:
+        require(keep.all(), f"{module.where}: a weight is pruned without N:M")
+        return
+    full = module.cols // module.m * module.m
+    counts = keep[:, :full].reshape(module.rows, -1, module.m).sum(axis=2)
+    require((counts == module.n).all(), f"{module.where}: not {module.n} of {module.m} kept")
+    tail = -(-(module.cols - full) * module.n // module.m)
+    require((keep[:, full:].sum(axis=1) == tail).all(), f"{module.where}: not {tail} kept in a tail")
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Prints the modules of a packed model.")
+    parser.add_argument("directory", metavar="DIRECTORY")
+    parser.add_argument("--module", metavar="NAME", help="only this one")
+    parser.add_argument("--check", action="store_true", help="verify that N:M is strict")
+    arguments = parser.parse_args()
+    try:
+        packed = open_packed(arguments.directory)
+        total_bytes = total_weights = 0
+        for name in [arguments.module] if arguments.module else modules(packed):
+            module = Module(packed, name)
+            weight, keep = module.decode()
+            if arguments.check:
+                check_strict(module, weight, keep)
+            nm = f"{module.n}:{module.m}" if module.m else "-"
+            bits = 8 * module.bytes() / weight.size
+            print(
+                f"{name} [{module.rows}, {module.cols}] N:M {nm} bits {bits:.4f} "
+                f"min {weight.min():.6g} max {weight.max():.6g}"
+            )
+            total_bytes += module.bytes()
+            total_weights += weight.size
+        checked = ", strict N:M checked" if arguments.check else ""
+        print(f"stored bits {8 * total_bytes / total_weights:.6f}{checked}")
+    except FormatError as error:
+        print(f"read_packed.py: error: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
