@@ -60,6 +60,10 @@ class Shard:
         self.metadata = header.pop("__metadata__", {})
         self.entries = header
         self.start = 8 + length
+        self.planes_of = {}  # module -> names of its planes
+        for name in header:
+            module, _, plane = name.rpartition(".")
+            self.planes_of.setdefault(module, []).append(plane)
 
     def tensor(self, name):
         entry = self.entries[name]
@@ -139,9 +143,12 @@ def open_packed(directory):
     for where, version in ((path, manifest), (directory / "config.json", config)):
         got = version.get("format_version")
         require(got == FORMAT_VERSION, f"{where}: format_version: expected {FORMAT_VERSION}, got {got}")
+    require(isinstance(manifest.get("files"), dict), f"{path}: files: expected an object")
     for name, entry in manifest["files"].items():
         require("/" not in name, f"{path}: files.{name}: not a file of the directory")
-        digest = hashlib.sha256(read_bytes(directory / name)).hexdigest()
+        data = read_bytes(directory / name)
+        require(len(data) == entry["bytes"], f"{directory / name}: expected {entry['bytes']} bytes")
+        digest = hashlib.sha256(data).hexdigest()
         require(digest == entry["sha256"], f"{directory / name}: checksum does not match manifest.json")
     shards = sorted(directory.glob("*.safetensors"))
     for shard in shards:
@@ -208,9 +215,8 @@ class Module:
         self.blocks = -(-self.cols // self.block)
         self.regions = self.classes + self.salient_classes
         self.planes = {
-            key[len(name) + 1 :]: self.shard.tensor(key)
-            for key in self.shard.entries
-            if key.startswith(name + ".")
+            plane: self.shard.tensor(f"{name}.{plane}")
+            for plane in self.shard.planes_of.get(name, [])
         }
         self.used = set()
 
@@ -246,7 +252,8 @@ class Module:
         words = -(-self.rows * groups // per_word)
         tail_kept = -(-tail * self.n // self.m)
         tail_bits = (comb(tail, tail_kept) - 1).bit_length()
-        bits = self.bits("mask", words * word_bits + self.rows * tail_bits)
+        count = words * word_bits + self.rows * tail_bits
+        bits = self.bits("mask", count) if count else np.zeros(0, dtype=np.uint8)
         if groups:
             word = numbers(bits[: words * word_bits], word_bits)
             ranks = np.empty((words, per_word), dtype=np.int64)
@@ -308,7 +315,7 @@ class Module:
         offsets = stored.astype(np.float32)
         if log8:
             require(stored.min() >= -127, f"{self.where}.offsets: code -128")
-            offsets *= scales.max(axis=1, keepdims=True) * np.float32(1 / 128)
+            offsets = offsets * (scales.max(axis=1, keepdims=True) * np.float32(1 / 128))
         require(np.isfinite(offsets).all(), f"{self.where}.offsets: an offset is not finite")
         return np.broadcast_to(offsets, scales.shape)
 

@@ -68,11 +68,19 @@ void AccumulateFeedback(const float* d, int64_t count, const float* factor, int6
   }
 }
 
-// sum_{i < count} x[i][lane] * column[i]
-HWY_INLINE V DotColumn(D tag, const float* x, const float* column, int count, int lane) {
-  V sum = hn::Zero(tag);
-  for (int i = 0; i < count; ++i) {
-    sum = hn::Add(sum, hn::Mul(hn::Load(tag, x + i * kT + lane), hn::Set(tag, column[i])));
+// sum_{i < count} x[i][lanes] * column[i] for two vectors of lanes: two independent chains of
+// additions, since one alone waits for its own latency.
+struct Pair {
+  V low, high;
+};
+HWY_INLINE Pair DotColumn(D tag, const float* x, const float* column, int count, int lane) {
+  const int n = static_cast<int>(hn::Lanes(tag));
+  Pair sum = {hn::Zero(tag), hn::Zero(tag)};
+  const float* from = x + lane;
+  for (int i = 0; i < count; ++i, from += kT) {
+    const V factor = hn::Set(tag, column[i]);
+    sum.low = hn::Add(sum.low, hn::Mul(hn::Load(tag, from), factor));
+    sum.high = hn::Add(sum.high, hn::Mul(hn::Load(tag, from + n), factor));
   }
   return sum;
 }
@@ -83,10 +91,14 @@ void SolveFactor(const BlockFactor& factor, const float* y, float* x) {
   for (int c = 0; c < factor.width; ++c) {
     const float* column = factor.columns + static_cast<int64_t>(c) * factor.width;
     const V inverse = hn::Set(tag, 1.0f / column[c]);
-    for (int lane = 0; lane < kT; lane += n) {
-      const V sum = DotColumn(tag, x, column, c, lane);
-      const V value = hn::Mul(hn::Sub(hn::Load(tag, y + c * kT + lane), sum), inverse);
-      hn::Store(value, tag, x + c * kT + lane);
+    for (int lane = 0; lane < kT; lane += 2 * n) {
+      const Pair sum = DotColumn(tag, x, column, c, lane);
+      const float* from = y + c * kT + lane;
+      float* to = x + c * kT + lane;
+      const V low = hn::Mul(hn::Sub(hn::Load(tag, from), sum.low), inverse);
+      const V high = hn::Mul(hn::Sub(hn::Load(tag, from + n), sum.high), inverse);
+      hn::Store(low, tag, to);
+      hn::Store(high, tag, to + n);
     }
   }
 }
@@ -96,8 +108,10 @@ void MultiplyFactor(const BlockFactor& factor, const float* x, float* y) {
   const int n = static_cast<int>(hn::Lanes(tag));
   for (int c = 0; c < factor.width; ++c) {
     const float* column = factor.columns + static_cast<int64_t>(c) * factor.width;
-    for (int lane = 0; lane < kT; lane += n) {
-      hn::Store(DotColumn(tag, x, column, c + 1, lane), tag, y + c * kT + lane);
+    for (int lane = 0; lane < kT; lane += 2 * n) {
+      const Pair sum = DotColumn(tag, x, column, c + 1, lane);
+      hn::Store(sum.low, tag, y + c * kT + lane);
+      hn::Store(sum.high, tag, y + c * kT + lane + n);
     }
   }
 }
@@ -146,17 +160,21 @@ void Code(const BlockFactor& factor, const Levels& levels, const float* w, const
     const float* column = factor.columns + static_cast<int64_t>(c) * factor.width;
     const V diagonal = hn::Set(tag, column[c]);
     const V inverse = hn::Set(tag, 1.0f / column[c]);
-    for (int lane = 0; lane < kT; lane += n) {
-      const int64_t at = static_cast<int64_t>(c) * kT + lane;
-      const V weight = hn::Load(tag, w + at);
-      const V carried = DotColumn(tag, delta, column, c, lane);
-      const V target = kFeedback ? hn::Add(weight, hn::Mul(carried, inverse)) : weight;
-      StoreCode(tag, codes, at, NearestLevel(tag, levels, codes.set[c], lane, target),
-                Keep(tag, codes, at));
-      const V d = hn::Sub(weight, hn::Load(tag, codes.q + at));
-      hn::Store(d, tag, delta + at);
-      const V error = hn::Add(carried, hn::Mul(d, diagonal));
-      hn::Store(hn::Add(hn::Load(tag, loss + lane), hn::Mul(error, error)), tag, loss + lane);
+    for (int lane = 0; lane < kT; lane += 2 * n) {
+      const Pair carried = DotColumn(tag, delta, column, c, lane);
+      for (int half = 0; half < 2; ++half) {
+        const int l = lane + half * n;
+        const V sum = half == 0 ? carried.low : carried.high;
+        const int64_t at = static_cast<int64_t>(c) * kT + l;
+        const V weight = hn::Load(tag, w + at);
+        const V target = kFeedback ? hn::Add(weight, hn::Mul(sum, inverse)) : weight;
+        StoreCode(tag, codes, at, NearestLevel(tag, levels, codes.set[c], l, target),
+                  Keep(tag, codes, at));
+        const V d = hn::Sub(weight, hn::Load(tag, codes.q + at));
+        hn::Store(d, tag, delta + at);
+        const V error = hn::Add(sum, hn::Mul(d, diagonal));
+        hn::Store(hn::Add(hn::Load(tag, loss + l), hn::Mul(error, error)), tag, loss + l);
+      }
     }
   }
 }
@@ -179,22 +197,27 @@ void DescendCodes(const BlockFactor& factor, const Levels& levels, const BlockCo
   for (int c = 0; c < width; ++c) {
     const float* row = factor.rows + static_cast<int64_t>(c) * width;
     const V inverse = hn::Set(tag, 1.0f / factor.norm[c]);
-    for (int lane = 0; lane < kT; lane += n) {
-      const int64_t at = static_cast<int64_t>(c) * kT + lane;
-      V dot = hn::Zero(tag);
-      for (int j = c; j < width; ++j) {
-        dot = hn::Add(dot, hn::Mul(hn::Load(tag, residual + j * kT + lane), hn::Set(tag, row[j])));
+    for (int lane = 0; lane < kT; lane += 2 * n) {
+      const int64_t first = static_cast<int64_t>(c) * kT;
+      const Pair dot = DotColumn(tag, residual + first, row + c, width - c, lane);
+      V change[2];
+      for (int half = 0; half < 2; ++half) {
+        const int l = lane + half * n;
+        const V old = hn::Load(tag, codes.q + first + l);
+        const V target = hn::Add(old, hn::Mul(half == 0 ? dot.low : dot.high, inverse));
+        StoreCode(tag, codes, first + l, NearestLevel(tag, levels, codes.set[c], l, target),
+                  Keep(tag, codes, first + l));
+        change[half] = hn::Sub(hn::Load(tag, codes.q + first + l), old);
+        float* d = delta + first + l;
+        hn::Store(hn::Sub(hn::Load(tag, d), change[half]), tag, d);
       }
-      const V old = hn::Load(tag, codes.q + at);
-      const V target = hn::Add(old, hn::Mul(dot, inverse));
-      StoreCode(tag, codes, at, NearestLevel(tag, levels, codes.set[c], lane, target),
-                Keep(tag, codes, at));
-      const V change = hn::Sub(hn::Load(tag, codes.q + at), old);
-      if (hn::AllTrue(tag, hn::Eq(change, hn::Zero(tag)))) continue;
-      hn::Store(hn::Sub(hn::Load(tag, delta + at), change), tag, delta + at);
+      const V zero = hn::Zero(tag);
+      if (hn::AllTrue(tag, hn::Eq(hn::Or(hn::Abs(change[0]), hn::Abs(change[1])), zero))) continue;
       for (int j = c; j < width; ++j) {
-        float* r = residual + j * kT + lane;
-        hn::Store(hn::Sub(hn::Load(tag, r), hn::Mul(change, hn::Set(tag, row[j]))), tag, r);
+        float* r = residual + static_cast<int64_t>(j) * kT + lane;
+        const V factor_cj = hn::Set(tag, row[j]);
+        hn::Store(hn::Sub(hn::Load(tag, r), hn::Mul(change[0], factor_cj)), tag, r);
+        hn::Store(hn::Sub(hn::Load(tag, r + n), hn::Mul(change[1], factor_cj)), tag, r + n);
       }
     }
   }
@@ -208,56 +231,126 @@ void DescendCodes(const BlockFactor& factor, const Levels& levels, const BlockCo
   }
 }
 
+void Requantize(const BlockFactor& factor, const Levels& levels, const float* w,
+                const BlockCodes& codes, float* delta) {
+  const D tag;
+  const int n = static_cast<int>(hn::Lanes(tag));
+  for (int c = 0; c < factor.width; ++c) {
+    const int set = codes.set[c];
+    for (int lane = 0; lane < kT; lane += n) {
+      const int64_t at = static_cast<int64_t>(c) * kT + lane;
+      const V cls = hn::Load(tag, codes.cls + at);
+      V level = hn::Load(tag, levels.level[set][0] + lane);
+      for (int k = 1; k < levels.classes[set]; ++k) {
+        level = hn::IfThenElse(hn::Eq(cls, hn::Set(tag, static_cast<float>(k))),
+                               hn::Load(tag, levels.level[set][k] + lane), level);
+      }
+      const V value = hn::Add(hn::Load(tag, levels.offset + lane),
+                              hn::Mul(hn::Load(tag, codes.sign + at), level));
+      const V q = hn::Mul(value, Keep(tag, codes, at));
+      hn::Store(q, tag, codes.q + at);
+      hn::Store(hn::Sub(hn::Load(tag, w + at), q), tag, delta + at);
+    }
+  }
+}
+
+// y[k][lanes] += sum over the columns `list` of z[k][column] * r[column], k < kCount, two vectors
+// of lanes; `plane` is the distance between z[k] and z[k + 1].
+template <int kCount>
+HWY_INLINE void SumPlanes(D tag, const float* z, int64_t plane, const float* r, const int* list,
+                          int length, float* y, int64_t y_plane) {
+  const int n = static_cast<int>(hn::Lanes(tag));
+  V s0[kCount], s1[kCount];
+  for (int k = 0; k < kCount; ++k) s0[k] = s1[k] = hn::Zero(tag);
+  for (int at = 0; at < length; ++at) {
+    const int i = list[at];
+    const V factor = hn::Set(tag, r[i]);
+    for (int k = 0; k < kCount; ++k) {
+      const float* from = z + k * plane + static_cast<int64_t>(i) * kT;
+      s0[k] = hn::Add(s0[k], hn::Mul(hn::Load(tag, from), factor));
+      s1[k] = hn::Add(s1[k], hn::Mul(hn::Load(tag, from + n), factor));
+    }
+  }
+  for (int k = 0; k < kCount; ++k) {
+    hn::Store(s0[k], tag, y + k * y_plane);
+    hn::Store(s1[k], tag, y + k * y_plane + n);
+  }
+}
+
 void LevelEquations(const BlockFactor& factor, const BlockCodes& codes, const int* classes,
-                    bool with_offset, const float* target, float* gram, float* right) {
+                    bool with_offset, const float* target, float* scratch, float* gram,
+                    float* right) {
   const D tag;
   const int n = static_cast<int>(hn::Lanes(tag));
   const int width = factor.width;
-  const V zero = hn::Zero(tag);
-  // The unknowns that exist, as (set, class); the offset comes last.
-  int unknown[kMaxUnknowns], set_of[kMaxUnknowns], class_of[kMaxUnknowns];
-  int count = 0;
+  const int64_t plane = static_cast<int64_t>(width) * kT;
+  float* z = scratch;                         // [U][width][64]: signs of each unknown's weights
+  float* y = scratch + kMaxUnknowns * plane;  // [U][width][64]: z R
+  // The unknowns that exist; those of a set are neighbours, the offset comes last.
+  int unknown[kMaxUnknowns];
+  int count = 0, first[kColumnSets];
   for (int set = 0; set < kColumnSets; ++set) {
-    for (int k = 0; k < classes[set]; ++k, ++count) {
-      unknown[count] = set * kMaxLevels + k;
-      set_of[count] = set;
-      class_of[count] = k;
+    first[set] = count;
+    for (int k = 0; k < classes[set]; ++k) unknown[count++] = set * kMaxLevels + k;
+  }
+  const int offset = count;
+  if (with_offset) unknown[count++] = kMaxUnknowns - 1;
+  // The columns of each set, and all of them.
+  int list[kColumnSets + 1][kMaxBlockWidth], length[kColumnSets + 1] = {};
+  for (int c = 0; c < width; ++c) {
+    const int set = codes.set[c];
+    list[set][length[set]++] = c;
+    list[kColumnSets][length[kColumnSets]++] = c;
+    for (int lane = 0; lane < kT; lane += n) {
+      const int64_t at = static_cast<int64_t>(c) * kT + lane;
+      const V sign = hn::Load(tag, codes.sign + at);
+      const V cls = hn::Load(tag, codes.cls + at);
+      for (int k = 0; k < classes[set]; ++k) {
+        const auto mine = hn::Eq(cls, hn::Set(tag, static_cast<float>(k)));
+        hn::Store(hn::IfThenElseZero(mine, sign), tag, z + (first[set] + k) * plane + at);
+      }
+      if (with_offset) hn::Store(Keep(tag, codes, at), tag, z + offset * plane + at);
     }
   }
-  const int levels = count;
-  if (with_offset) unknown[count++] = kMaxUnknowns - 1;
-
-  for (int lane = 0; lane < kT; lane += n) {
-    V y[kMaxUnknowns];
-    V a[kMaxUnknowns * (kMaxUnknowns + 1) / 2];
-    V b[kMaxUnknowns];
-    for (int u = 0; u < count; ++u) b[u] = zero;
-    for (int u = 0; u < count * (count + 1) / 2; ++u) a[u] = zero;
-    for (int c = 0; c < width; ++c) {
-      const float* column = factor.columns + static_cast<int64_t>(c) * width;
-      for (int u = 0; u < count; ++u) y[u] = zero;
-      for (int i = 0; i <= c; ++i) {
-        const int64_t at = static_cast<int64_t>(i) * kT + lane;
-        const V r = hn::Set(tag, column[i]);
-        const V signed_r = hn::Mul(hn::Load(tag, codes.sign + at), r);
-        const V cls = hn::Load(tag, codes.cls + at);
-        for (int u = 0; u < levels; ++u) {
-          if (set_of[u] != codes.set[i]) continue;
-          const auto mine = hn::Eq(cls, hn::Set(tag, static_cast<float>(class_of[u])));
-          y[u] = hn::Add(y[u], hn::IfThenElseZero(mine, signed_r));
+  int upto[kColumnSets + 1] = {};  // how many of list[set] are <= c
+  for (int c = 0; c < width; ++c) {
+    const float* column = factor.columns + static_cast<int64_t>(c) * width;
+    ++upto[codes.set[c]];
+    ++upto[kColumnSets];
+    for (int lane = 0; lane < kT; lane += 2 * n) {
+      const int64_t at = static_cast<int64_t>(c) * kT + lane;
+      for (int set = 0; set < kColumnSets; ++set) {
+        const float* from = z + first[set] * plane + lane;
+        float* to = y + first[set] * plane + at;
+        if (classes[set] == 1) {
+          SumPlanes<1>(tag, from, plane, column, list[set], upto[set], to, plane);
+        } else if (classes[set] == 2) {
+          SumPlanes<2>(tag, from, plane, column, list[set], upto[set], to, plane);
+        } else if (classes[set] == 3) {
+          SumPlanes<3>(tag, from, plane, column, list[set], upto[set], to, plane);
         }
-        if (with_offset) y[levels] = hn::Add(y[levels], hn::Mul(Keep(tag, codes, at), r));
       }
-      const V t = hn::Load(tag, target + static_cast<int64_t>(c) * kT + lane);
-      for (int u = 0, at = 0; u < count; ++u) {
-        b[u] = hn::Add(b[u], hn::Mul(y[u], t));
-        for (int v = u; v < count; ++v, ++at) a[at] = hn::Add(a[at], hn::Mul(y[u], y[v]));
+      if (with_offset) {
+        SumPlanes<1>(tag, z + offset * plane + lane, plane, column, list[kColumnSets],
+                     upto[kColumnSets], y + offset * plane + at, plane);
       }
     }
-    for (int u = 0, at = 0; u < count; ++u) {
-      hn::Store(b[u], tag, right + unknown[u] * kT + lane);
-      for (int v = u; v < count; ++v, ++at) {
-        hn::Store(a[at], tag, gram + (unknown[u] * kMaxUnknowns + unknown[v]) * kT + lane);
+  }
+  for (int lane = 0; lane < kT; lane += n) {
+    for (int u = 0; u < count; ++u) {
+      const float* yu = y + u * plane + lane;
+      V b = hn::Zero(tag);
+      for (int64_t at = 0; at < plane; at += kT) {
+        b = hn::Add(b, hn::Mul(hn::Load(tag, yu + at), hn::Load(tag, target + at + lane)));
+      }
+      hn::Store(b, tag, right + unknown[u] * kT + lane);
+      for (int v = u; v < count; ++v) {
+        const float* yv = y + v * plane + lane;
+        V a = hn::Zero(tag);
+        for (int64_t at = 0; at < plane; at += kT) {
+          a = hn::Add(a, hn::Mul(hn::Load(tag, yu + at), hn::Load(tag, yv + at)));
+        }
+        hn::Store(a, tag, gram + (unknown[u] * kMaxUnknowns + unknown[v]) * kT + lane);
       }
     }
   }
@@ -276,6 +369,7 @@ HWY_EXPORT(MultiplyFactor);
 HWY_EXPORT(CodeWithFeedback);
 HWY_EXPORT(CodeNearest);
 HWY_EXPORT(DescendCodes);
+HWY_EXPORT(Requantize);
 HWY_EXPORT(LevelEquations);
 
 void accumulate_feedback(const float* d, int64_t count, const float* factor, int64_t stride,
@@ -300,10 +394,15 @@ void descend_codes(const BlockFactor& factor, const Levels& levels, const BlockC
                    float* delta, float* residual, float* loss) {
   HWY_DYNAMIC_DISPATCH(DescendCodes)(factor, levels, codes, delta, residual, loss);
 }
+void requantize(const BlockFactor& factor, const Levels& levels, const float* w,
+                const BlockCodes& codes, float* delta) {
+  HWY_DYNAMIC_DISPATCH(Requantize)(factor, levels, w, codes, delta);
+}
 void level_equations(const BlockFactor& factor, const BlockCodes& codes, const int* classes,
-                     bool with_offset, const float* target, float* gram, float* right) {
+                     bool with_offset, const float* target, float* scratch, float* gram,
+                     float* right) {
   HWY_DYNAMIC_DISPATCH(LevelEquations)
-  (factor, codes, classes, with_offset, target, gram, right);
+  (factor, codes, classes, with_offset, target, scratch, gram, right);
 }
 
 int64_t supported_targets() { return hwy::SupportedTargets() & HWY_TARGETS; }

@@ -14,6 +14,7 @@ namespace billm::kernels {
 inline constexpr int kTileRows = 64;   // lanes of a tile
 inline constexpr int kMaxLevels = 3;   // magnitude classes of a column set
 inline constexpr int kColumnSets = 2;  // 0 ordinary, 1 salient
+inline constexpr int kMaxBlockWidth = 4096;
 inline constexpr int kMaxUnknowns = kColumnSets * kMaxLevels + 1;  // levels and one offset
 
 // out[c][lane] += sum_{i < count} d[i][lane] * factor[i * stride + c], c < width.
@@ -68,11 +69,16 @@ void code_nearest(const BlockFactor& factor, const Levels& levels, const float* 
 void descend_codes(const BlockFactor& factor, const Levels& levels, const BlockCodes& codes,
                    float* delta, float* residual, float* loss);
 
+// The same signs and classes under new levels: codes.q and delta = w - q.
+void requantize(const BlockFactor& factor, const Levels& levels, const float* w,
+                const BlockCodes& codes, float* delta);
+
 // The normal equations of the levels for fixed codes: unknown u = set * kMaxLevels + class (and the
 // offset, kMaxUnknowns - 1, if with_offset). gram [U][U][64] (upper part), right [U][64] with
-// y = w R as `target` [width][64].
+// y = w R as `target` [width][64]. scratch: kMaxUnknowns * 2 * width * 64 floats.
 void level_equations(const BlockFactor& factor, const BlockCodes& codes, const int* classes,
-                     bool with_offset, const float* target, float* gram, float* right);
+                     bool with_offset, const float* target, float* scratch, float* gram,
+                     float* right);
 
 // Names of the Highway targets that this machine runs, and a switch to force one (tests).
 // force_target(0) goes back to the best.

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -54,10 +55,14 @@ void parallel_for(int64_t count, int threads, const std::function<void(int64_t)>
   };
   std::vector<std::thread> pool;
   for (int64_t w = 1; w < workers; ++w) {
-    pool.emplace_back([&] {
-      if (thread_start()) thread_start()();
-      work();
-    });
+    try {
+      pool.emplace_back([&] {
+        if (thread_start()) thread_start()();
+        work();
+      });
+    } catch (const std::system_error&) {
+      break;  // the system allows no more threads: those there are do the work
+    }
   }
   work();
   for (std::thread& thread : pool) thread.join();

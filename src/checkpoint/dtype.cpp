@@ -100,8 +100,12 @@ std::string shape_text(std::span<const int64_t> shape) {
   return text + "]";
 }
 
+bool is_weight_dtype(DType dtype) {
+  return dtype == DType::F64 || dtype == DType::F32 || dtype == DType::F16 || dtype == DType::BF16;
+}
+
 void convert_to_float(DType dtype, std::span<const std::byte> data, std::span<float> out) {
-  if (dtype != DType::F64 && dtype != DType::F32 && dtype != DType::F16 && dtype != DType::BF16) {
+  if (!is_weight_dtype(dtype)) {
     throw bad_input(std::string("dtype of weights: expected F16, BF16, F32 or F64, got ") +
                     dtype_name(dtype));
   }

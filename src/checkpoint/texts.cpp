@@ -154,7 +154,8 @@ class Search {
   }
 
   Error not_found(const std::string& what) const {
-    std::string message = what + ": not found; looked at ";
+    std::string message = what + ": not found; ";
+    message += looked_.empty() ? "no place to look" : "looked at ";
     for (size_t i = 0; i < looked_.size(); ++i) {
       if (i > 0) message += ", ";
       message += looked_[i];

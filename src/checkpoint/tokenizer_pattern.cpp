@@ -229,7 +229,9 @@ class Translator {
     if (c == 'd') return "\\p{Nd}";
     if (c == 'D') return "\\P{Nd}";
     if (c == 'p' || c == 'P') return property();
-    static constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+    // Oniguruma takes Latin-1's superscripts and fractions for word characters, too.
+    static constexpr std::string_view kWord =
+        "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
     if (c == 'w') return std::string(kWord);
     if (inside) fail("\\W inside a character class");
     return "^" + std::string(kWord);

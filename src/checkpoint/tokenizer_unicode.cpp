@@ -38,11 +38,11 @@ size_t sequence_length(std::string_view text, size_t position, size_t& bad) {
   return length;
 }
 
-// The library normalizes by Unicode 13: a character added later is inert to it.
-bool newer_than_unicode_13(char32_t code_point) {
+// The library normalizes by Unicode 9: a character added later is inert to it.
+bool newer_than_unicode_9(char32_t code_point) {
   UVersionInfo age;
   u_charAge(static_cast<UChar32>(code_point), age);
-  return age[0] > 13;
+  return age[0] > 9;
 }
 
 void check_icu(UErrorCode status) {
@@ -143,11 +143,11 @@ void append_utf8(char32_t c, std::string& out) {
 std::string normalize(NormalForm form, std::string_view text) {
   std::string result;
   result.reserve(text.size());
-  size_t known = 0;  // start of the run of characters that Unicode 13 has
+  size_t known = 0;  // start of the run of characters that Unicode 9 has
   for (size_t position = 0; position < text.size();) {
     const size_t start = position;
     const char32_t code_point = next_code_point(text, position);
-    if (code_point < 0x80 || !newer_than_unicode_13(code_point)) continue;
+    if (code_point < 0x300 || !newer_than_unicode_9(code_point)) continue;
     normalize_known(form, text.substr(known, start - known), result);
     result.append(text.substr(start, position - start));
     known = position;

@@ -56,7 +56,9 @@ std::string did_you_mean(const std::string& word) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Writing to a closed pipe or past a file size limit is an error to report, not to die of.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app("billm: LLM checkpoints at about one bit per weight, truly packed", "billm");
   app.set_version_flag("--version", "billm " BILLM_VERSION);
   app.require_subcommand(1);

@@ -112,8 +112,16 @@ void check_codes(const QuantizedLinear& linear) {
       broken(std::string("a scale is not exact in ") + scale_format_name(shape.scale_format));
     }
   }
+  if (!std::isfinite(linear.base) || linear.base < 0) broken("the base is not finite and >= 0");
   for (const float o : linear.offset) {
     if (!std::isfinite(o)) broken("an offset is not finite");
+    // log8 offsets are in units of the largest scale: the packer checks them.
+    if (shape.scale_format == ScaleFormat::kF16 && round_to_half(o) != o) {
+      broken("an offset is not exact in f16");
+    }
+  }
+  for (const uint8_t s : linear.salient) {
+    if (s > 1) broken("salient column marked with neither 0 nor 1");
   }
   const int group = shape.nm.active() ? shape.nm.m : 1;
   for (int64_t row = 0; row < shape.rows; ++row) {

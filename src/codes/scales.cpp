@@ -2,7 +2,6 @@
 #include "billm/codes/scales.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "billm/base/error.h"
 
@@ -56,20 +55,5 @@ int8_t offset8_encode(float offset, float largest) {
   const float steps = std::nearbyint(offset / (largest * 0.0078125f));
   return static_cast<int8_t>(std::clamp(steps, -127.0f, 127.0f));
 }
-
-uint16_t half_bits(float value) {
-  const _Float16 half = static_cast<_Float16>(value);
-  uint16_t bits;
-  std::memcpy(&bits, &half, sizeof(bits));
-  return bits;
-}
-
-float half_value(uint16_t bits) {
-  _Float16 half;
-  std::memcpy(&half, &bits, sizeof(half));
-  return static_cast<float>(half);
-}
-
-float round_to_half(float value) { return half_value(half_bits(value)); }
 
 }  // namespace billm

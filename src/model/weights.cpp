@@ -21,12 +21,17 @@ std::string where_of(const Checkpoint& checkpoint, const std::string& name) {
   return checkpoint.shard(name).path().filename().string() + ": " + name;
 }
 
-// [rows, columns] of a tensor of rank 1 (one row) or 2.
+// [rows, columns] of a tensor of rank 1 (one row) or 2. Checks the dtype too, where the name is
+// known.
 struct Extent {
   int64_t rows, columns;
 };
 
 Extent extent(const Checkpoint& checkpoint, const std::string& name, const TensorView& view) {
+  if (!is_weight_dtype(view.dtype)) {
+    throw bad_input(where_of(checkpoint, name) + ": expected F16, BF16, F32 or F64, got " +
+                    dtype_name(view.dtype));
+  }
   if (view.shape.size() == 1) return {1, view.shape[0]};
   if (view.shape.size() == 2) return {view.shape[0], view.shape[1]};
   throw bad_input(where_of(checkpoint, name) + ": expected a vector or a matrix, got shape " +

@@ -37,8 +37,8 @@ std::vector<ListedFile> listed_files(const nlohmann::json& manifest, const std::
   }
   std::vector<ListedFile> listed;
   for (const auto& [name, entry] : files->items()) {
-    const bool ok = name.find('/') == std::string::npos && entry.is_object() &&
-                    entry.contains("sha256") && entry["sha256"].is_string() &&
+    const bool ok = name.find('/') == std::string::npos && name == printable(name) &&
+                    entry.is_object() && entry.contains("sha256") && entry["sha256"].is_string() &&
                     entry.contains("bytes") && entry["bytes"].is_number_integer();
     if (!ok) throw bad_input(where + ": files." + printable(name) + ": expected sha256 and bytes");
     listed.push_back({name, entry["sha256"], entry["bytes"]});
@@ -50,7 +50,9 @@ std::vector<ListedFile> listed_files(const nlohmann::json& manifest, const std::
 
 bool is_packed_model(const Checkpoint& checkpoint) {
   const nlohmann::json& config = checkpoint.config().quantization_config;
-  if (!config.is_object() || config.value("quant_method", "") != "billm") return false;
+  if (!config.is_object()) return false;
+  const auto method = config.find("quant_method");
+  if (method == config.end() || *method != "billm") return false;
   check_version(config, "format_version",
                 (checkpoint.directory() / "config.json").string() + ": quantization_config");
   return true;
@@ -107,8 +109,10 @@ PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpo
       if (key == "billm_format" || key == "format") continue;
       Entry entry{&shard, "", {}};
       parse_description(text, where + ": " + printable(key), &entry.layout, &entry.shape);
+      if (!names_.insert(key).second) {
+        throw bad_input(where + ": " + printable(key) + ": described in another shard too");
+      }
       entries_.emplace(key, std::move(entry));
-      names_.insert(key);
     }
   }
   if (entries_.empty()) {

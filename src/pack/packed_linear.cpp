@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "billm/base/error.h"
+#include "billm/checkpoint/json.h"
 #include "layouts.h"
 
 namespace billm {
@@ -17,7 +18,7 @@ const Layout& layout_row(const std::string& name, const std::string& where) {
   for (const Layout& row : kLayouts) {
     if (name == row.name) return row;
   }
-  throw bad_input(where + ": unknown packed layout '" + name + "'",
+  throw bad_input(where + ": unknown packed layout '" + printable(name) + "'",
                   "the file was written by another version of billm");
 }
 
@@ -77,8 +78,7 @@ std::string describe(const PackedLinear& packed) {
 
 void parse_description(const std::string& text, const std::string& where, std::string* layout,
                        LinearShape* shape) {
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object()) throw bad_input(where + ": its description is not a JSON object");
+  const nlohmann::json json = parse_json_object(text, where + ": description");
   const auto text_of = [&](const char* key) {
     const auto found = json.find(key);
     if (found == json.end() || !found->is_string()) {
@@ -102,8 +102,16 @@ void parse_description(const std::string& text, const std::string& where, std::s
   shape->nm = {static_cast<int>(number_of("n")), static_cast<int>(number_of("m"))};
   shape->classes = static_cast<int>(number_of("classes"));
   shape->salient_classes = static_cast<int>(number_of("salient_classes"));
-  shape->scale_format = scale_format_from_name(text_of("scale_format"));
-  shape->offset_kind = offset_kind_from_name(text_of("offsets"));
+  const auto named = [&](const char* key, auto parse) {
+    const std::string name = printable(text_of(key));
+    try {
+      return parse(name);
+    } catch (const Error& error) {
+      throw bad_input(where + ": " + error.message());
+    }
+  };
+  shape->scale_format = named("scale_format", scale_format_from_name);
+  shape->offset_kind = named("offsets", offset_kind_from_name);
   check_linear_shape(*shape, where);
 }
 

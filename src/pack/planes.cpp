@@ -1,5 +1,6 @@
 // The layout "planes" (docs/format.md): signs, classes, salient columns, N:M mask, scales, offsets,
 // each one contiguous tensor without padding inside.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -90,7 +91,7 @@ T load(const std::byte* bytes, int64_t index) {
 }
 
 float load_float(const std::byte* bytes, int64_t index, ScaleFormat format) {
-  return format == ScaleFormat::kF16 ? half_value(load<uint16_t>(bytes, index))
+  return format == ScaleFormat::kF16 ? half_to_float(load<uint16_t>(bytes, index))
                                      : load<float>(bytes, index);
 }
 
@@ -237,7 +238,7 @@ void append_scale(std::vector<std::byte>* bytes, float value, const QuantizedLin
       append(bytes, log8_encode(value, linear.base));
       break;
     case ScaleFormat::kF16:
-      append(bytes, half_bits(value));
+      append(bytes, float_to_half(value));
       break;
     case ScaleFormat::kF32:
       append(bytes, value);
@@ -340,6 +341,9 @@ void check_planes(const PackedLinear& packed, const std::string& where) {
     for (const std::byte byte : packed.find("classes")->bytes) {
       if (static_cast<int>(byte) > 242) throw bad_input(where + ".classes: byte above 242");
     }
+    for (int64_t entry = kept; entry % 5 != 0; ++entry) {
+      if (view.class_of(entry) != 0) throw bad_input(where + ".classes: expected zero padding");
+    }
   }
   if (!std::isfinite(view.base) || view.base < 0) {
     throw bad_input(where + ".base: expected a finite number >= 0");
@@ -359,12 +363,21 @@ void check_planes(const PackedLinear& packed, const std::string& where) {
       }
     }
   }
+  if (shape.scale_format == ScaleFormat::kLog8 && view.offsets != nullptr) {
+    for (const std::byte code : packed.find("offsets")->bytes) {
+      if (code == std::byte{0x80}) throw bad_input(where + ".offsets: code -128 is invalid");
+    }
+  }
   if (view.mask != nullptr) {
     const Geometry& geometry = view.geometry;
     check_zero_tail(view.mask, geometry.mask_bits(), where + ".mask");
-    unsigned __int128 states = 1;
-    for (int i = 0; i < geometry.words.ranks; ++i) states *= geometry.words.combinations;
+    const int64_t ranks = shape.rows * geometry.full_groups;
     for (int64_t w = 0; w < geometry.full_words; ++w) {
+      unsigned __int128 states = 1;  // the last word's missing ranks are 0
+      for (int64_t i = 0;
+           i < std::min<int64_t>(geometry.words.ranks, ranks - w * geometry.words.ranks); ++i) {
+        states *= geometry.words.combinations;
+      }
       if (get_bits(view.mask, w * geometry.words.bits, geometry.words.bits) >= states) {
         throw bad_input(where + ".mask: word " + std::to_string(w) + " is no valid set of ranks");
       }

@@ -43,7 +43,8 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
                     "give the directory that billm quantize wrote");
   }
   using Existing = OutputDirectory::Existing;
-  OutputDirectory directory(out, overwrite ? Existing::kOverwrite : Existing::kRefuse);
+  OutputDirectory directory(out, overwrite ? Existing::kOverwrite : Existing::kRefuse,
+                            model_directory);
   const auto& shards = model.checkpoint().shards();
   Progress progress("export", static_cast<int64_t>(shards.size()), quiet);
   std::vector<std::string> names;

@@ -3,9 +3,12 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -22,67 +25,128 @@ Error cannot(const fs::path& path, const std::string& what, const std::string& r
                "check permissions and free space, or choose another --out");
 }
 
+// A dangling symbolic link is there, too: a directory cannot be renamed to it.
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(fs::symlink_status(path, ignored));
+}
+
+fs::path without_slash(const fs::path& path) {
+  const fs::path normal = fs::absolute(path).lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+fs::path with_parents(const fs::path& path) {
+  std::error_code failure;
+  fs::create_directories(path.parent_path(), failure);
+  if (failure) throw cannot(path.parent_path(), "create", failure.message());
+  return path;
+}
+
+bool lies_in(const fs::path& path, const fs::path& directory) {
+  const fs::path inner = fs::weakly_canonical(path), outer = fs::weakly_canonical(directory);
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
 }  // namespace
 
-OutputDirectory::OutputDirectory(fs::path out, Existing existing) {
-  out = fs::absolute(out).lexically_normal();
-  if (!out.has_filename()) out = out.parent_path();
-  out_ = std::move(out);
-  partial_ = out_.string() + ".partial";
-  lock_path_ = out_.string() + ".lock";
-  if (fs::exists(out_) && existing != Existing::kOverwrite) {
-    throw Error(ErrorCode::kUsage, out_.string() + ": exists already",
-                "choose another --out, or replace it with --overwrite");
+FileLock::FileLock(fs::path path, const fs::path& what) : path_(std::move(path)) {
+  while (true) {
+    fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd_ < 0) throw cannot(path_, "create", std::strerror(errno));
+    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+      const int reason = errno;
+      ::close(fd_);
+      if (reason == EWOULDBLOCK) {
+        throw Error(ErrorCode::kFailure, what.string() + ": another billm is writing there",
+                    "wait for it, or choose another --out");
+      }
+      throw cannot(path_, "lock", std::strerror(reason));
+    }
+    // The last holder may have removed the file between our open and flock: then lock a new one.
+    struct stat ours {
+    }, there{};
+    if (::fstat(fd_, &ours) == 0 && ::stat(path_.c_str(), &there) == 0 &&
+        ours.st_ino == there.st_ino && ours.st_dev == there.st_dev) {
+      return;
+    }
+    ::close(fd_);
   }
+}
+
+FileLock::~FileLock() {
+  ::unlink(path_.c_str());
+  ::close(fd_);
+}
+
+OutputDirectory::OutputDirectory(const fs::path& out, Existing existing, const fs::path& source)
+    : out_(without_slash(out)),
+      partial_(out_.string() + ".partial"),
+      lock_(with_parents(out_.string() + ".lock"), out_) {
+  check_replaceable(existing, source);
   std::error_code failure;
-  fs::create_directories(out_.parent_path(), failure);
-  if (failure) throw cannot(out_.parent_path(), "create", failure.message());
-  lock();
   if (fs::exists(partial_)) {
     if (existing == Existing::kRefuse) {
       throw Error(ErrorCode::kUsage, partial_.string() + ": an unfinished run is there",
-                  "continue it with --resume, or start again with --overwrite");
+                  "billm quantize --resume continues it, --overwrite starts again");
     }
     if (existing == Existing::kOverwrite) fs::remove_all(partial_, failure);
+    if (failure) throw cannot(partial_, "remove", failure.message());
   }
-  fs::create_directory(partial_, failure);
+  const bool created = fs::create_directory(partial_, failure);
   if (failure) throw cannot(partial_, "create", failure.message());
+  keep_ = !created;
   if (::access(partial_.c_str(), W_OK) != 0) throw cannot(partial_, "write", std::strerror(errno));
 }
 
-OutputDirectory::~OutputDirectory() {
-  if (lock_ < 0) return;
-  ::unlink(lock_path_.c_str());
-  ::close(lock_);
-}
-
-void OutputDirectory::lock() {
-  lock_ = ::open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) throw cannot(lock_path_, "create", std::strerror(errno));
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    const int reason = errno;
-    ::close(std::exchange(lock_, -1));
-    if (reason == EWOULDBLOCK) {
-      throw Error(ErrorCode::kFailure, out_.string() + ": another billm is writing there",
-                  "wait for it, or choose another --out");
-    }
-    throw cannot(lock_path_, "lock", std::strerror(reason));
+void OutputDirectory::check_replaceable(Existing existing, const fs::path& source) const {
+  if (!is_there(out_)) return;
+  if (existing != Existing::kOverwrite) {
+    throw Error(ErrorCode::kUsage, out_.string() + ": exists already",
+                "choose another --out, or replace it with --overwrite");
+  }
+  if (lies_in(source, out_)) {
+    throw Error(ErrorCode::kUsage,
+                out_.string() + ": --overwrite would remove the model " + source.string(),
+                "choose another --out");
+  }
+  // A slip such as --out ~ --overwrite must not cost more than a model.
+  std::error_code failure;
+  const bool model = fs::is_regular_file(out_ / "config.json", failure);
+  if (!model && !(fs::is_directory(out_, failure) && fs::is_empty(out_, failure))) {
+    throw Error(ErrorCode::kUsage,
+                out_.string() + ": --overwrite: expected a model directory, got something else",
+                "choose another --out, or remove it yourself");
   }
 }
 
+OutputDirectory::~OutputDirectory() {
+  std::error_code ignored;
+  if (!keep_) fs::remove_all(partial_, ignored);
+}
+
 void OutputDirectory::finish() {
+  keep_ = true;
   for (const auto& entry : fs::directory_iterator(partial_)) {
     if (entry.path().extension() == ".tmp") fs::remove(entry.path());
   }
   sync_directory(partial_);
-  const fs::path old = out_.string() + ".old";
   std::error_code failure;
-  fs::remove_all(old, failure);
-  if (fs::exists(out_)) fs::rename(out_, old, failure);
-  if (!failure) fs::rename(partial_, out_, failure);
+  fs::path old;
+  if (is_there(out_)) {
+    old = partial_;
+    if (::renameat2(AT_FDCWD, partial_.c_str(), AT_FDCWD, out_.c_str(), RENAME_EXCHANGE) != 0) {
+      // A file system that cannot exchange: for a moment there is no `out`.
+      old = out_.string() + ".replaced-" + std::to_string(::getpid());
+      fs::rename(out_, old, failure);
+      if (!failure) fs::rename(partial_, out_, failure);
+    }
+  } else {
+    fs::rename(partial_, out_, failure);
+  }
   if (failure) throw cannot(out_, "rename to it", failure.message());
   sync_directory(out_.parent_path());
-  fs::remove_all(old, failure);
+  if (!old.empty()) fs::remove_all(old, failure);
 }
 
 }  // namespace billm

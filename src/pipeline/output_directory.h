@@ -6,27 +6,48 @@
 
 namespace billm {
 
+// An exclusive lock on `path`, which exists as long as the lock is held.
+class FileLock {
+ public:
+  // Throws Error{kFailure} if another process holds it; `what` names what it protects.
+  FileLock(std::filesystem::path path, const std::filesystem::path& what);
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  std::filesystem::path path_;
+  int fd_ = -1;
+};
+
 class OutputDirectory {
  public:
   enum class Existing { kRefuse, kOverwrite, kResume };
 
-  // Throws Error{kUsage} if `out` exists (unless kOverwrite) or an unfinished run is there (unless
-  // kOverwrite, which removes it, or kResume); Error{kFailure} if it cannot be made or another
-  // process works on it.
-  OutputDirectory(std::filesystem::path out, Existing existing);
+  // Throws Error{kUsage} if `out` exists (unless kOverwrite), if it exists and is neither empty nor
+  // a model, if `source` (the model that is read) lies in it, or if an unfinished run is there
+  // (unless kOverwrite, which removes it, or kResume); Error{kFailure} if it cannot be made or
+  // another process works on it.
+  OutputDirectory(const std::filesystem::path& out, Existing existing,
+                  const std::filesystem::path& source);
+  // Removes partial() if this object made it and neither keep() nor finish() was called.
   ~OutputDirectory();
   OutputDirectory(const OutputDirectory&) = delete;
   OutputDirectory& operator=(const OutputDirectory&) = delete;
 
   const std::filesystem::path& partial() const { return partial_; }
-  // Removes leftovers (*.tmp), renames partial() to out; an old `out` is removed afterwards.
+  // There is something in partial() now that kResume can go on from.
+  void keep() { keep_ = true; }
+  // Removes leftovers (*.tmp) and renames partial() to out. An old `out` is exchanged with it in
+  // one step and then removed.
   void finish();
 
  private:
-  void lock();
+  void check_replaceable(Existing existing, const std::filesystem::path& source) const;
 
-  std::filesystem::path out_, partial_, lock_path_;
-  int lock_ = -1;
+  std::filesystem::path out_, partial_;
+  FileLock lock_;
+  bool keep_ = false;
 };
 
 }  // namespace billm

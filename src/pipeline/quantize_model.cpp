@@ -142,9 +142,11 @@ class Run {
       throw bad_input("calibration: expected at least one sequence of two tokens");
     }
     using Existing = OutputDirectory::Existing;
-    directory_.emplace(request.out, request.resume      ? Existing::kResume
-                                    : request.overwrite ? Existing::kOverwrite
-                                                        : Existing::kRefuse);
+    directory_.emplace(request.out,
+                       request.resume      ? Existing::kResume
+                       : request.overwrite ? Existing::kOverwrite
+                                           : Existing::kRefuse,
+                       request.model);
     journal_.settings = settings_json(request, model_.checkpoint());
     if (request.resume) read_journal(directory_->partial(), journal_.settings, &journal_);
     report_.resumed_blocks = static_cast<int64_t>(journal_.blocks.size());
@@ -315,6 +317,7 @@ class Run {
     journal_.hidden.sha256 = write_safetensors(path, tensors);
     journal_.hidden.bytes = static_cast<int64_t>(std::filesystem::file_size(path));
     write_journal(directory_->partial(), journal_);
+    directory_->keep();
     if (!old.empty()) std::filesystem::remove(directory_->partial() / old);
   }
 

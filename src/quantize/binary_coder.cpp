@@ -80,16 +80,26 @@ struct Candidate {
 
 // Takes over the rows in which `next` is better.
 void keep_better(const Candidate& next, int64_t width, Candidate* best) {
+  std::array<bool, kTileRows> better;
   for (int lane = 0; lane < kTileRows; ++lane) {
-    if (!(next.loss[lane] < best->loss[lane])) continue;
-    best->loss[lane] = next.loss[lane];
-    copy_levels(next.levels, lane, &best->levels);
-    for (int64_t at = lane; at < width * kTileRows; at += kTileRows) {
-      best->q.get()[at] = next.q.get()[at];
-      best->sign.get()[at] = next.sign.get()[at];
-      best->cls.get()[at] = next.cls.get()[at];
+    better[lane] = next.loss[lane] < best->loss[lane];
+    if (better[lane]) {
+      best->loss[lane] = next.loss[lane];
+      copy_levels(next.levels, lane, &best->levels);
     }
   }
+  const auto merge = [&](const Buffer& from, Buffer* to) {
+    for (int64_t c = 0; c < width; ++c) {
+      const float* source = from.get() + c * kTileRows;
+      float* target = to->get() + c * kTileRows;
+      for (int lane = 0; lane < kTileRows; ++lane) {
+        target[lane] = better[lane] ? source[lane] : target[lane];
+      }
+    }
+  };
+  merge(next.q, &best->q);
+  merge(next.sign, &best->sign);
+  merge(next.cls, &best->cls);
 }
 
 class TileCoder {
@@ -106,6 +116,8 @@ class TileCoder {
         grid_(plan.shape, out->base),
         w_(weight.cols * kTileRows),
         d_(weight.cols * kTileRows),
+        scratch_(2 * kMaxUnknowns * std::min<int64_t>(plan.shape.block_size, weight.cols) *
+                 kTileRows),
         set_(static_cast<size_t>(weight.cols), 0) {
     if (!plan.salient.empty()) set_ = plan.salient;
   }
@@ -162,7 +174,7 @@ class TileCoder {
       refit_levels(factor, codes, target.get(), &next.levels);
       grid_.round(&next.levels);
       if (config_.descend && feedback) {
-        requantize(codes, next.levels, width, w.get(), delta.get());
+        kernels::requantize(factor, next.levels, w.get(), codes, delta.get());
         kernels::multiply_factor(factor, delta.get(), residual.get());
         kernels::descend_codes(factor, next.levels, codes, delta.get(), residual.get(),
                                next.loss.data());
@@ -179,20 +191,6 @@ class TileCoder {
     const auto kernel = config_.feedback == Feedback::kColumns ? kernels::code_with_feedback
                                                                : kernels::code_nearest;
     kernel(factor, next->levels, w, codes, delta, next->loss.data());
-  }
-
-  // The same signs and classes under new levels: values and differences.
-  void requantize(const kernels::BlockCodes& codes, const kernels::Levels& levels, int64_t width,
-                  const float* w, float* delta) const {
-    for (int64_t c = 0; c < width; ++c) {
-      for (int lane = 0; lane < kTileRows; ++lane) {
-        const int64_t at = c * kTileRows + lane;
-        const float sign = codes.sign[at];
-        const float level = levels.level[codes.set[c]][static_cast<int>(codes.cls[at])][lane];
-        codes.q[at] = sign == 0 ? 0.0f : levels.offset[lane] + sign * level;
-        delta[at] = w[at] - codes.q[at];
-      }
-    }
   }
 
   // Levels (and the offset) of the magnitude split, weighted by R_jj^2.
@@ -230,8 +228,8 @@ class TileCoder {
   void refit_levels(const kernels::BlockFactor& factor, const kernels::BlockCodes& codes,
                     const float* target, kernels::Levels* levels) {
     const bool offsets = plan_.shape.offset_kind == OffsetKind::kBlock;
-    kernels::level_equations(factor, codes, levels->classes, offsets, target, gram_.get(),
-                             right_.get());
+    kernels::level_equations(factor, codes, levels->classes, offsets, target, scratch_.get(),
+                             gram_.get(), right_.get());
     for (int lane = 0; lane < static_cast<int>(rows_); ++lane) {
       solve_levels(gram_.get(), right_.get(), lane, offsets, levels);
     }
@@ -277,27 +275,20 @@ class TileCoder {
   QuantizedLinear* out_;
   LevelGrid grid_;
   Buffer w_, d_;  // [cols][64]: original weights, and original minus stored
+  Buffer scratch_;  // of kernels::level_equations
   std::vector<uint8_t> set_;
   Buffer gram_{kMaxUnknowns * kMaxUnknowns * kTileRows}, right_{kMaxUnknowns * kTileRows};
   MagnitudeFit fit_;
   int64_t first_row_ = 0, rows_ = 0;
 };
 
-// Twice the largest scale that one level per row and block would have: room for feedback and for
-// the upper levels, within a grid of 16 octaves.
-float grid_base(const WeightView& weight, const LinearShape& shape) {
-  double largest = 0;
-  for (int64_t row = 0; row < weight.rows; ++row) {
-    for (int64_t first = 0; first < weight.cols; first += shape.block_size) {
-      const int64_t end = std::min<int64_t>(weight.cols, first + shape.block_size);
-      float most = 0;
-      for (int64_t col = first; col < end; ++col) {
-        most = std::max(most, std::fabs(weight.data[row * weight.cols + col]));
-      }
-      largest = std::max<double>(largest, most);
-    }
+// Twice the largest weight: room for feedback, within a grid of 16 octaves.
+float grid_base(const WeightView& weight) {
+  float largest = 0;
+  for (int64_t i = 0; i < weight.rows * weight.cols; ++i) {
+    largest = std::max(largest, std::fabs(weight.data[i]));
   }
-  return static_cast<float>(2 * largest);
+  return 2 * largest;
 }
 
 }  // namespace
@@ -306,7 +297,7 @@ QuantizedLinear code_binary(const WeightView& weight, const Hessian& hessian,
                             const BinaryPlan& plan, const MethodConfig& config) {
   QuantizedLinear out = make_quantized_linear(plan.shape);
   if (plan.shape.salient_classes > 0) out.salient = plan.salient;
-  if (plan.shape.scale_format == ScaleFormat::kLog8) out.base = grid_base(weight, plan.shape);
+  if (plan.shape.scale_format == ScaleFormat::kLog8) out.base = grid_base(weight);
   const std::vector<BlockTriangle> triangles = block_triangles(hessian, plan.shape);
   const int64_t tiles = (weight.rows + kTileRows - 1) / kTileRows;
   parallel_for(tiles, config.threads, [&](int64_t tile) {

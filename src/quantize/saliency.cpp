@@ -11,7 +11,7 @@
 namespace billm {
 namespace {
 
-constexpr int64_t kSampledRows = 64;
+constexpr int64_t kSampledRows = 32;
 
 struct Block {
   int64_t first, width;

@@ -9,7 +9,7 @@
 
 namespace billm {
 
-// [cols]: 1 = salient. `keep` ([rows, cols], 0 pruned) may be empty. The error is taken on about 64
+// [cols]: 1 = salient. `keep` ([rows, cols], 0 pruned) may be empty. The error is taken on about 32
 // rows, evenly spaced: the choice is shared by all rows of a block. Objective kSaliency, for
 // ablations, searches on the saliencies (w R_jj)^2 in place of the weights, as the published code
 // does.

@@ -26,7 +26,9 @@ def encode(tokenizer_path, in_path, out_path):
             text = data[position + 4 : position + 4 + size].decode()
             position += 4 + size
             plain = tokenizer.encode(text, add_special_tokens=False).ids
-            special = tokenizer.encode(text, add_special_tokens=True).ids
+            special = plain
+            if tokenizer.post_processor is not None:
+                special = tokenizer.encode(text, add_special_tokens=True).ids
             for ids in (plain, special):
                 out.write(struct.pack(f"<I{len(ids)}i", len(ids), *ids))
             for ids, skip in ((plain, False), (special, True)):

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string>
 
+#include "billm/base/half.h"
+
 namespace billm {
 
 // Stored by name in the packed file: do not rename or renumber.
@@ -20,14 +22,20 @@ inline constexpr std::array<float, 16> kLog8Steps = {
     0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
     0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
 
-// 2^((code - 255) / 16) in fp32; code 0 means 0.
-inline float log8_factor(uint8_t code) {
-  if (code == 0) return 0.0f;
-  const int step = static_cast<int>(code) - 255;  // -254..0
-  const int octave = (step - 15) / 16;            // floor(step / 16) for step <= 0
-  return kLog8Steps[static_cast<size_t>(step - octave * 16)] * std::ldexp(1.0f, octave);
+// 2^((code - 255) / 16) in fp32 for every code; code 0 means 0. Exact: kLog8Steps times a power
+// of 2.
+constexpr std::array<float, 256> log8_table() {
+  std::array<float, 256> table = {};
+  float octave = 1.0f;
+  for (int step = 0; step > -255; --step) {  // step = code - 255
+    const int position = ((step % 16) + 16) % 16;
+    if (position == 15) octave *= 0.5f;
+    table[static_cast<size_t>(step + 255)] = kLog8Steps[static_cast<size_t>(position)] * octave;
+  }
+  return table;
 }
-inline float log8_decode(uint8_t code, float base) { return base * log8_factor(code); }
+inline constexpr std::array<float, 256> kLog8Factors = log8_table();
+inline float log8_decode(uint8_t code, float base) { return base * kLog8Factors[code]; }
 // The code whose value is nearest to `scale` (>= 0; above base: 255). Ties take the lower code.
 uint8_t log8_encode(float scale, float base);
 
@@ -37,10 +45,5 @@ inline float offset8_decode(int8_t code, float largest) {
   return static_cast<float>(code) * (largest * 0.0078125f);
 }
 int8_t offset8_encode(float offset, float largest);
-
-// fp32 -> fp16 -> fp32, round to nearest even.
-float round_to_half(float value);
-uint16_t half_bits(float value);
-float half_value(uint16_t bits);
 
 }  // namespace billm

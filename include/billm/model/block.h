@@ -1,9 +1,10 @@
 // One transformer block in fp32 and its forward pass for one sequence, as transformers computes it.
 //
-// Activation memory of forward_block at its largest, besides its argument, per sequence of T
-// tokens: 4 * T * (3 * hidden + 2 * intermediate) bytes or 4 * T * (3 * hidden + 2 * heads *
-// head_dim + ...) bytes, whichever is more; attention is computed tile by tile, never [heads, T,
-// T].
+// Activation memory of forward_block at its largest, besides its argument, for T tokens:
+// 4 * T * max(hidden + 3 * heads * head_dim + 2 * kv_heads * head_dim, 2 * hidden + 2 *
+// intermediate) bytes. Attention is computed tile by tile, never [heads, T, T]. The C library and
+// MKL keep about 40 MB more in each thread that has run it (measured with blocks of 45 million
+// weights).
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -21,7 +21,7 @@ struct MethodConfig {
   OffsetKind offset_kind = OffsetKind::kNone;
   Feedback feedback = Feedback::kColumns;
   SearchObjective objective = SearchObjective::kWeights;
-  int refine_rounds = 8;           // alternating updates of scales and codes; 0: none
+  int refine_rounds = 4;           // alternating updates of scales and codes; 0: none
   bool descend = true;             // coordinate descent of the codes inside a round
   int stbllm_salient_classes = 3;  // 2: as the paper (residual of order 2)
   int max_salient = 49;            // largest number of salient columns tried per block

@@ -1,0 +1,282 @@
+"""Wrong command lines, texts and outputs: one clear line, the right exit code, nothing touched."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import billm_testing as bt
+
+
+class BadUsage(bt.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.model = bt.make_tiny_llama(self.dir / "model")
+        self.tokens = self.calibration()
+        self.out = self.dir / "out"
+
+    def arguments(self, *more, out=None, calib=None, method="rtn"):
+        return ("quantize", "--model", self.model, "--method", method, "--calib",
+                calib or self.tokens, "--out", out or self.out, *more)
+
+    def refused(self, code, *more, needles, out=None, calib=None, method="rtn", **options):
+        self.fails(code, *self.arguments(*more, out=out, calib=calib, method=method),
+                   needles=needles, **options)
+        self.assertFalse((self.home / "newest").is_symlink())
+        if out is None:
+            self.assertEqual([p.name for p in self.dir.glob("out*")], [])
+
+    # --- words and flags --------------------------------------------------------------------------
+
+    def test_nm(self):
+        for nm in ("9:8", "0:8", "x", "4", "4:", ":8", "4:8:2", "-4:8", "4:1", "4:17", "4:99999999999",
+                   "4 : 8", ""):
+            with self.subTest(nm=nm):
+                self.refused(bt.USAGE, f"--nm={nm}", needles=["--nm"], method="stbllm") \
+                    if nm else None
+
+    def test_nm_without_a_mask(self):
+        self.refused(bt.USAGE, "--nm", "4:8", needles=["--nm", "billm"], method="billm")
+        self.refused(bt.USAGE, "--nm", "4:8", needles=["--nm", "rtn"])
+
+    def test_block_size_that_does_not_fit(self):
+        self.refused(bt.USAGE, "--block-size", "20", "--nm", "4:8", needles=["--block-size 20"],
+                     method="stbllm")
+        for size in ("0", "-128", "7", "1000000", "x"):
+            with self.subTest(size=size):
+                self.refused(bt.USAGE, f"--block-size={size}", needles=["--block-size"])
+
+    def test_unknown_method(self):
+        self.refused(bt.USAGE, needles=["gptq", "billm, stbllm, rtn"], method="gptq")
+
+    def test_unknown_words(self):
+        for flag in ("--nm-alloc", "--compat", "--feedback", "--objective", "--scales", "--offsets",
+                     "--device"):
+            with self.subTest(flag=flag):
+                self.refused(bt.USAGE, flag, "nonsense", needles=["nonsense"], method="stbllm")
+
+    def test_numbers_out_of_range(self):
+        for flag, value in (("--nsamples", "0"), ("--seqlen", "1"), ("--seqlen", "9" * 30),
+                            ("--threads", "0"), ("--threads", "x"), ("--seed", "-1"),
+                            ("--refine", "101"), ("--damping", "-1"), ("--damping", "nan"),
+                            ("--max-salient", "0")):
+            with self.subTest(flag=flag, value=value):
+                self.refused(bt.USAGE, f"{flag}={value}", needles=[flag])
+
+    def test_unknown_command(self):
+        self.assert_error(self.run_billm("quantise"), "", bt.USAGE, "did you mean 'quantize'?")
+        self.assert_error(self.run_billm("evla"), "", bt.USAGE, "did you mean 'eval'?")
+        self.assert_error(self.run_billm("frobnicate"), "", bt.USAGE, "billm --help")
+        self.assert_error(self.run_billm(), "", bt.USAGE, "billm --help")
+
+    def test_unknown_flag(self):
+        self.refused(bt.USAGE, "--frobnicate", needles=["--frobnicate", "billm quantize --help"])
+        self.assert_error(self.run_billm("eval", "--frobnicate"), "eval", bt.USAGE)
+
+    def test_missing_flags(self):
+        self.fails(bt.USAGE, "quantize", needles=["--model"])
+        self.fails(bt.USAGE, "eval", "--model", self.model, needles=["--ppl"])
+        self.fails(bt.USAGE, "export", "--dense", needles=["--out"])
+        self.fails(bt.USAGE, "tokenize", "--model", self.model, needles=["TEXT"])
+
+    def test_no_result_yet(self):
+        self.fails(bt.USAGE, "eval", "--ppl", self.tokens, needles=[str(self.home), "--model DIR"])
+        self.fails(bt.USAGE, "inspect", needles=["--model DIR"])
+        self.fails(bt.USAGE, "export", "--dense", "--out", self.out, needles=["--model DIR"])
+        self.assertFalse(self.out.exists())
+
+    # --- texts and tokens -------------------------------------------------------------------------
+
+    def test_text_shorter_than_a_window(self):
+        text = self.dir / "short.txt"
+        text.write_text("Hello, world.\n")
+        self.refused(bt.BAD_INPUT, "--seqlen", "64", needles=["64"], calib=text)
+        self.fails(bt.BAD_INPUT, "eval", "--model", self.model, "--ppl", text, "--seqlen", "64",
+                   needles=["64"])
+
+    def test_text_that_is_none(self):
+        text = self.dir / "text.txt"
+        self.refused(bt.BAD_INPUT, needles=["text.txt"], calib=text)
+        text.write_text("")
+        self.refused(bt.BAD_INPUT, needles=["text.txt"], calib=text)
+        self.refused(bt.BAD_INPUT, needles=[str(self.model)], calib=self.model)
+
+    def test_data_set_that_is_not_here(self):
+        self.refused(bt.BAD_INPUT, needles=["wikitext2"], calib="wikitext2")
+        self.refused(bt.BAD_INPUT, needles=["c4"], calib="c4")
+
+    def test_model_without_tokenizer(self):
+        text = self.dir / "text.txt"
+        text.write_text("words " * 200)
+        (self.model / "tokenizer.json").write_text("{}")
+        self.refused(bt.BAD_INPUT, "--seqlen", "64", needles=["tokenizer.json"], calib=text)
+        (self.model / "tokenizer.json").unlink()
+        self.refused(bt.BAD_INPUT, "--seqlen", "64", needles=["tokenizer"], calib=text)
+
+    def test_npy(self):
+        good = np.load(self.tokens)
+        path = self.dir / "bad.npy"
+        arrays = {"float": good.astype(np.float32), "int64": good.astype(np.int64),
+                  "vector": good.ravel(), "cube": good[None], "empty": good[:0],
+                  "narrow": good[:, :1], "fortran": np.asfortranarray(good),
+                  "big endian": good.astype(">i4"), "negative": -1 - good,
+                  "vocabulary": good + 300, "object": np.array([[None, 1]], dtype=object)}
+        for name, array in arrays.items():
+            with self.subTest(name=name):
+                np.save(path, array, allow_pickle=True)
+                needle = "" if name in ("negative", "vocabulary") else "bad.npy"
+                if name in ("int64",):  # numpy's own default: read, or refused by name
+                    result = self.run_billm(*self.arguments("--quiet", calib=path))
+                    self.assertIn(result.returncode, (0, bt.BAD_INPUT))
+                    shutil.rmtree(self.out, ignore_errors=True)
+                    (self.home / "newest").unlink(missing_ok=True)
+                else:
+                    self.refused(bt.BAD_INPUT, needles=[needle or "vocabulary"], calib=path)
+
+    def test_npy_that_is_damaged(self):
+        raw = self.tokens.read_bytes()
+        path = self.dir / "bad.npy"
+        for damaged in (b"", raw[:5], raw[:20], raw[:-1], raw + b"\0", b"PK" + raw[2:],
+                        raw.replace(b"(2, 64)", b"(2, -4)"), raw.replace(b"(2, 64)", b"(9, 99)"),
+                        raw[:8] + b"\xff\xff" + raw[10:]):
+            with self.subTest(size=len(damaged)):
+                path.write_bytes(damaged)
+                self.refused(bt.BAD_INPUT, needles=["bad.npy"], calib=path)
+
+    def test_window_longer_than_the_model_allows(self):
+        tokens = self.calibration(length=300)
+        self.refused(bt.BAD_INPUT, needles=["256"], calib=tokens)
+        self.fails(bt.BAD_INPUT, "eval", "--model", self.model, "--ppl", tokens, needles=["256"])
+
+    def test_kl_to_another_vocabulary(self):
+        other = bt.make_tiny_llama(self.dir / "other", vocab=400)
+        self.fails(bt.BAD_INPUT, "eval", "--model", self.model, "--ppl", self.tokens, "--kl", other,
+                   needles=["vocab_size"])
+
+    # --- outputs ----------------------------------------------------------------------------------
+
+    def test_existing_out(self):
+        self.billm(*self.arguments("--quiet"))
+        before = bt.digests(self.out)
+        self.fails(bt.USAGE, *self.arguments(), needles=["out", "exists already", "--overwrite"])
+        self.fails(bt.USAGE, "export", "--dense", "--out", self.out, "--model", self.out,
+                   needles=["exists already", "--overwrite"])
+        self.assertEqual(bt.digests(self.out), before)
+        # A run that fails leaves the old result, with --overwrite too.
+        self.fails(bt.BAD_INPUT, *self.arguments("--overwrite", calib=self.dir / "none.npy"))
+        (self.model / "model.safetensors").rename(self.model / "away")
+        self.fails(bt.BAD_INPUT, *self.arguments("--overwrite"))
+        (self.model / "away").rename(self.model / "model.safetensors")
+        self.assertEqual(bt.digests(self.out), before)
+        self.billm(*self.arguments("--quiet", "--overwrite", method="billm"))
+        self.assertNotEqual(bt.digests(self.out), before)
+        self.assertEqual([p.name for p in self.dir.glob("out*")], ["out"])
+
+    def test_overwrite_replaces_models_only(self):
+        precious = self.dir / "precious"
+        precious.mkdir()
+        (precious / "diary.txt").write_text("dear diary")
+        self.fails(bt.USAGE, *self.arguments("--overwrite", out=precious), needles=["precious"])
+        self.fails(bt.USAGE, *self.arguments("--overwrite", out=self.tokens),
+                   needles=[self.tokens.name])
+        self.fails(bt.USAGE, *self.arguments("--overwrite", out=self.model), needles=["--out"])
+        self.fails(bt.USAGE, *self.arguments("--overwrite", out=self.dir), needles=["--out"])
+        self.assertTrue((precious / "diary.txt").exists() and self.tokens.is_file())
+        self.assertTrue((self.model / "model.safetensors").exists())
+        for neighbour in ("precious.old", "out.old"):  # names a rename might want
+            (self.dir / neighbour).mkdir()
+        self.billm(*self.arguments("--quiet"))
+        self.billm(*self.arguments("--quiet", "--overwrite"))
+        self.assertTrue((self.dir / "out.old").is_dir())
+
+    def test_unwritable_out(self):
+        self.refused(bt.FAILURE, needles=["/proc/out"], out="/proc/out")
+        self.refused(bt.FAILURE, needles=["tokens"], out=self.tokens / "below" / "a-file")
+        closed = self.dir / "closed"
+        closed.mkdir(mode=0o500)
+        if os.geteuid() != 0:  # root may write anywhere
+            self.refused(bt.FAILURE, needles=["closed"], out=closed / "out")
+
+    def test_unwritable_home(self):
+        self.home.write_text("not a directory")
+        result = self.run_billm("quantize", "--model", self.model, "--method", "rtn", "--calib",
+                                self.tokens, "--quiet")
+        self.assert_error(result, "quantize", bt.FAILURE, str(self.home))
+
+    def test_json_into_a_missing_directory(self):
+        report = self.dir / "missing" / "report.json"
+        self.refused(bt.FAILURE, "--json", report, needles=["--json", "missing"])
+        for command in (("eval", "--model", self.model, "--ppl", self.tokens),
+                        ("inspect", self.model), ("tokenize", "--model", self.model, "x"),
+                        ("export", "--dense", "--model", self.model, "--out", self.out)):
+            self.fails(bt.FAILURE, *command, "--json", report, needles=["--json", "missing"])
+
+    def test_file_size_limit(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
+
+        self.refused(bt.FAILURE, needles=["out.partial", "cannot write"], preexec_fn=limit)
+
+    def test_unwritable_stdout(self):
+        if not os.path.exists("/dev/full"):
+            self.skipTest("no /dev/full")
+        for command in (("eval", "--model", self.model, "--ppl", self.tokens, "--json", "-"),
+                        ("eval", "--model", self.model, "--ppl", self.tokens),
+                        ("tokenize", "--model", self.model, "x")):
+            with self.subTest(command=command), open("/dev/full", "w") as full:
+                import subprocess
+                result = subprocess.run([bt.binary(), *map(str, command)], stdout=full,
+                                        stderr=subprocess.PIPE, text=True, timeout=60,
+                                        env=self.environment())
+                self.assertEqual(result.returncode, bt.FAILURE, result.stderr)
+
+    def test_threads_that_the_system_refuses(self):
+        # 16 stacks of 512 MB do not fit: fewer threads do the work, with the same result.
+        def limit():
+            resource.setrlimit(resource.RLIMIT_STACK, (512 << 20, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+
+        self.billm(*self.arguments("--quiet", "--threads", "16"), preexec_fn=limit)
+        self.billm(*self.arguments("--quiet", out=self.dir / "again"))
+        self.assertEqual(bt.digests(self.out), bt.digests(self.dir / "again"))
+
+    def test_two_runs_on_the_same_out(self):
+        model = bt.make_tiny_llama(self.dir / "slow", hidden=256, intermediate=640, blocks=4)
+        arguments = ("quantize", "--model", model, "--method", "billm", "--calib", self.tokens,
+                     "--out", self.out, "--quiet")
+        first = self.start(*arguments)
+        self.addCleanup(first.wait)
+        self.addCleanup(first.kill)
+        with contextlib.closing(first.stdout), contextlib.closing(first.stderr):
+            deadline = time.monotonic() + 60
+            while not (self.dir / "out.partial").exists() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            for more in ((), ("--resume",), ("--overwrite",)):
+                self.assert_error(self.run_billm(*arguments, *more), "quantize", bt.FAILURE,
+                                  "another billm")
+            self.assertIsNone(first.poll(), "the first run was too fast for this test")
+            self.assertEqual(first.wait(120), 0, first.stderr.read())
+        self.assertEqual(sorted(p.name for p in self.dir.glob("out*")), ["out"])
+        self.billm("inspect", self.out)
+
+    def test_quantizing_a_packed_model(self):
+        self.billm(*self.arguments("--quiet"))
+        self.fails(bt.BAD_INPUT, "quantize", "--model", self.out, "--calib", self.tokens, "--out",
+                   self.dir / "twice", needles=["is quantized already"])
+        self.fails(bt.BAD_INPUT, "export", "--dense", "--model", self.model, "--out",
+                   self.dir / "twice", needles=["is not a packed model"])
+        self.fails(bt.BAD_INPUT, "inspect", self.model, needles=["is not a packed model"])
+        self.fails(bt.USAGE, "export", "--model", self.out, "--out", self.dir / "twice",
+                   needles=["--dense"])
+        self.assertEqual(list(self.dir.glob("twice*")), [])
+
+
+if __name__ == "__main__":
+    bt.main()

@@ -1,0 +1,190 @@
+// The bytes of small layers, derived by hand from docs/format.md: a change of any of them breaks
+// every packed model that exists.
+#include <gtest/gtest.h>
+
+#include "format/layer_testing.h"
+
+namespace billm::test {
+namespace {
+
+// Codes of one kept weight after the other, row by row: class and sign.
+struct Code {
+  int cls, sign;
+};
+
+LinearShape shape_of(int64_t rows, int64_t cols, int classes, int salient, ScaleFormat format) {
+  LinearShape shape;
+  shape.rows = rows;
+  shape.cols = cols;
+  shape.classes = classes;
+  shape.salient_classes = salient;
+  shape.scale_format = format;
+  return shape;
+}
+
+// `keep` ([rows * cols] of 'x' and '.') may be empty: all kept.
+QuantizedLinear layer_of(const LinearShape& shape, const std::vector<Code>& codes,
+                         const std::string& keep, const std::vector<uint8_t>& salient) {
+  QuantizedLinear linear = make_quantized_linear(shape);
+  linear.salient = salient;
+  size_t next = 0;
+  for (int64_t i = 0; i < shape.rows * shape.cols; ++i) {
+    if (!keep.empty() && keep[static_cast<size_t>(i)] != 'x') continue;
+    const Code code = codes.at(next++);
+    const bool column_is_salient =
+        !salient.empty() && salient[static_cast<size_t>(i % shape.cols)] != 0;
+    linear.region[static_cast<size_t>(i)] =
+        static_cast<uint8_t>(1 + code.cls + (column_is_salient ? shape.classes : 0));
+    linear.code[static_cast<size_t>(i)] = static_cast<uint8_t>(code.sign);
+  }
+  EXPECT_EQ(next, codes.size());
+  return linear;
+}
+
+TEST(Bytes, OneClassF32) {
+  QuantizedLinear linear = layer_of(shape_of(1, 5, 1, 0, ScaleFormat::kF32),
+                                    {{0, 1}, {0, 0}, {0, 1}, {0, 1}, {0, 0}}, "", {});
+  linear.scale = {1.5f};
+  const PackedLinear packed = pack(linear);
+  EXPECT_EQ(packed.layout, "planes");
+  ASSERT_EQ(packed.planes.size(), 2u);
+  EXPECT_EQ(hex(packed, "signs"), "0d");  // bits 0, 2, 3
+  EXPECT_EQ(hex(packed, "scales"), "00 00 c0 3f");
+  EXPECT_EQ(packed.find("signs")->dtype, "U8");
+  EXPECT_EQ(packed.find("scales")->dtype, "F32");
+  EXPECT_EQ(packed.find("scales")->shape, (std::vector<int64_t>{1, 1, 1}));
+  EXPECT_EQ(packed.bytes(), 5);
+  EXPECT_DOUBLE_EQ(packed.stored_bits(), 8.0);
+  EXPECT_EQ(describe(packed),
+            R"({"layout":"planes","rows":1,"cols":5,"block_size":128,"n":0,"m":0,"classes":1,)"
+            R"("salient_classes":0,"scale_format":"f32","offsets":"none"})");
+  EXPECT_EQ(decode_all(packed), (std::vector<float>{1.5f, -1.5f, 1.5f, 1.5f, -1.5f}));
+}
+
+TEST(Bytes, TwoAndTwoClassesLog8RegionOffsets) {
+  LinearShape shape = shape_of(2, 5, 2, 2, ScaleFormat::kLog8);
+  shape.block_size = 4;  // blocks of 4 and 1 columns
+  shape.offset_kind = OffsetKind::kRegion;
+  QuantizedLinear linear = layer_of(shape,
+                                    {{0, 1},
+                                     {1, 1},
+                                     {1, 0},
+                                     {0, 0},
+                                     {1, 1},  //
+                                     {1, 0},
+                                     {0, 0},
+                                     {0, 0},
+                                     {1, 1},
+                                     {1, 0}},  //
+                                    "", {0, 1, 0, 0, 1});
+  linear.base = 2.0f;
+  // Codes: 255 = 2, 247 = 2 * 2^(-1/2), 239 = 1, 238 = 2^(-1/16), 223 = 0.5, 0 = 0,
+  // 1 = 2 * 2^(-254/16) = 2 * 2^(2/16) * 2^-16.
+  linear.scale = {
+      2.0f, 0x1.6a09e6p+0f, 1.0f,  0x1.ea4afap-1f, 0.5f, 0.0f, 0x1.172b84p-15f, 1.0f, 1.0f, 0.5f,
+      0.0f, 0.0f,           0.25f, 0.25f,          2.0f, 0.0f};
+  // Units: block 0: row 0 2/128, row 1 T[8]/128; block 1: row 0 2/128, row 1 0.5/128.
+  constexpr float kUnit = 0x1.6a09e6p-7f;
+  linear.offset = {0.25f, kUnit, -0.015625f, -127 * kUnit, 0, 0, 0, 127 * kUnit, 0.5f, 0.25f, 0, 0,
+                   0,     0,     0,          -0.00390625f};
+  const PackedLinear packed = pack(linear);
+  ASSERT_EQ(packed.planes.size(), 6u);
+  EXPECT_EQ(hex(packed, "signs"), "13 01");
+  EXPECT_EQ(hex(packed, "classes"), "36 03");
+  EXPECT_EQ(hex(packed, "salient"), "12");
+  EXPECT_EQ(hex(packed, "scales"), "ff f7 ef ee df 00 01 ef ef df 00 00 cf cf ff 00");
+  EXPECT_EQ(hex(packed, "base"), "00 00 00 40");
+  EXPECT_EQ(hex(packed, "offsets"), "10 01 ff 81 00 00 00 7f 20 40 00 00 00 00 00 ff");
+  EXPECT_EQ(packed.find("scales")->shape, (std::vector<int64_t>{2, 4, 2}));
+  EXPECT_EQ(packed.find("scales")->dtype, "U8");
+  EXPECT_EQ(packed.find("offsets")->shape, (std::vector<int64_t>{2, 4, 2}));
+  EXPECT_EQ(packed.find("offsets")->dtype, "I8");
+  EXPECT_EQ(packed.find("base")->shape, (std::vector<int64_t>{1}));
+  const std::vector<float> weight = decode_all(packed);
+  EXPECT_EQ(weight[0], 0.25f + 2.0f);            // block 0, region 1, row 0
+  EXPECT_EQ(weight[1], 0.0f + 0x1.172b84p-15f);  // region 4 (salient, class 1)
+  EXPECT_EQ(weight[2], -0.015625f - 1.0f);       // region 2
+  EXPECT_EQ(weight[3], 0.25f - 2.0f);            // region 1, sign 0
+  EXPECT_EQ(weight[4], 2.0f);                    // block 1, region 4
+  EXPECT_EQ(weight[5], -127 * kUnit - 0x1.ea4afap-1f);
+  EXPECT_EQ(weight[9], -0.00390625f - 0.0f);
+}
+
+TEST(Bytes, ThreeClassesBase3) {
+  QuantizedLinear linear =
+      layer_of(shape_of(1, 7, 3, 2, ScaleFormat::kF16),
+               {{2, 0}, {1, 1}, {0, 1}, {1, 1}, {2, 0}, {2, 0}, {0, 1}}, "", {0, 1, 1, 1, 0, 0, 0});
+  linear.scale = {0.5f, -2.0f, 1.0f, 0x1p-24f, 65504.0f};
+  const PackedLinear packed = pack(linear);
+  EXPECT_EQ(hex(packed, "classes"), "c2 02");  // 2 + 1*3 + 0*9 + 1*27 + 2*81; 2 + 0*3
+  EXPECT_EQ(hex(packed, "signs"), "4e");
+  EXPECT_EQ(hex(packed, "salient"), "0e");
+  EXPECT_EQ(hex(packed, "scales"), "00 38 00 c0 00 3c 01 00 ff 7b");
+  EXPECT_EQ(packed.find("scales")->dtype, "F16");
+  EXPECT_EQ(hex(packed, "base"), "(absent)");
+  EXPECT_EQ(decode_all(packed), (std::vector<float>{-1, 65504, 0x1p-24f, 65504, -1, -1, 0.5f}));
+}
+
+TEST(Bytes, BlockOffsets) {
+  LinearShape shape = shape_of(1, 2, 1, 0, ScaleFormat::kF16);
+  shape.block_size = 1;
+  shape.offset_kind = OffsetKind::kBlock;
+  QuantizedLinear linear = layer_of(shape, {{0, 1}, {0, 0}}, "", {});
+  linear.scale = {0.5f, 2.0f};
+  linear.offset = {1.0f, -1.5f};
+  const PackedLinear f16 = pack(linear);
+  EXPECT_EQ(hex(f16, "offsets"), "00 3c 00 be");
+  EXPECT_EQ(f16.find("offsets")->dtype, "F16");
+  EXPECT_EQ(f16.find("offsets")->shape, (std::vector<int64_t>{2, 1}));
+  EXPECT_EQ(decode_all(f16), (std::vector<float>{1.5f, -3.5f}));
+  linear.shape.scale_format = ScaleFormat::kF32;
+  EXPECT_EQ(hex(pack(linear), "offsets"), "00 00 80 3f 00 00 c0 bf");
+}
+
+TEST(Bytes, MaskWithTails) {
+  LinearShape shape = shape_of(2, 7, 1, 0, ScaleFormat::kF32);
+  shape.nm = {2, 4};  // C = 6, G = 5, w = 13; tails keep ceil(3 * 2 / 4) = 2: 3 sets, 2 bits
+  QuantizedLinear linear = layer_of(shape, std::vector<Code>(8, Code{0, 1}),
+                                    "x.x.xx."
+                                    ".x.x.xx",
+                                    {});
+  linear.scale = {1.0f, 3.0f};
+  const PackedLinear packed = pack(linear);
+  // {0, 2} has rank C(0,1) + C(2,2) = 1, {1, 3} has C(1,1) + C(3,2) = 4: word 1 + 4 * 6 = 25.
+  // Tails {0, 1}: rank 0, {1, 2}: rank 2, in bits 13-14 and 15-16.
+  EXPECT_EQ(hex(packed, "mask"), "19 00 01");
+  EXPECT_EQ(hex(packed, "signs"), "ff");
+  EXPECT_EQ(decode_all(packed), (std::vector<float>{1, 0, 1, 0, 1, 1, 0, 0, 3, 0, 3, 0, 3, 3}));
+}
+
+TEST(Bytes, MaskOfTwoWords) {
+  LinearShape shape = shape_of(1, 64, 1, 0, ScaleFormat::kF32);
+  shape.nm = {4, 8};                               // C = 70, G = 7, w = 43
+  std::string keep = "....xxxx";                   // the last rank, 69
+  for (int g = 1; g < 6; ++g) keep += "xxxx....";  // rank 0
+  keep += "xxx.x...";                              // rank 1, times 70^6 = 0x1b646d4640
+  keep += "xx.xx...";                              // rank 2, in the second word
+  QuantizedLinear linear = layer_of(shape, std::vector<Code>(32, Code{0, 1}), keep, {});
+  linear.scale = {1.0f};
+  EXPECT_EQ(hex(pack(linear), "mask"), "85 46 6d 64 1b 10 00 00 00 00 00");
+}
+
+TEST(Bytes, NoMaskPlaneWithoutBits) {
+  LinearShape shape = shape_of(2, 8, 1, 0, ScaleFormat::kF32);
+  shape.nm = {8, 8};
+  QuantizedLinear linear = layer_of(shape, std::vector<Code>(16, Code{0, 1}), "", {});
+  EXPECT_EQ(hex(pack(linear), "mask"), "(absent)");
+  shape.cols = 1;
+  shape.nm = {4, 8};  // the tail keeps ceil(1 * 4 / 8) = 1 of 1
+  linear = layer_of(shape, std::vector<Code>(2, Code{0, 1}), "", {});
+  EXPECT_EQ(hex(pack(linear), "mask"), "(absent)");
+}
+
+TEST(Bytes, ZeroScaleKeepsItsSign) {
+  QuantizedLinear linear =
+      layer_of(shape_of(1, 2, 1, 0, ScaleFormat::kF32), {{0, 1}, {0, 0}}, "", {});
+  EXPECT_TRUE(same_bits(decode_all(pack(linear)), {0.0f, -0.0f}));
+}
+
+}  // namespace
+}  // namespace billm::test

@@ -1,0 +1,70 @@
+// Helpers of the format tests: planes as text, damaged copies of a packed layer.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "billm/base/error.h"
+#include "billm/pack/packed_linear.h"
+
+namespace billm::test {
+
+// "a5 00 ff", or "(absent)".
+inline std::string hex(const PackedLinear& packed, const std::string& name) {
+  const Plane* plane = packed.find(name);
+  if (plane == nullptr) return "(absent)";
+  std::string text;
+  for (const std::byte byte : plane->bytes) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    const auto value = static_cast<unsigned>(byte);
+    text += (text.empty() ? "" : " ") + std::string(1, kDigits[value >> 4]) + kDigits[value & 15];
+  }
+  return text;
+}
+
+// A copy whose planes are its own and may be changed.
+inline PackedLinear copy_of(const PackedLinear& packed) {
+  PackedLinear copy;
+  copy.layout = packed.layout;
+  copy.shape = packed.shape;
+  for (const Plane& plane : packed.planes) {
+    copy.owned.emplace_back(plane.bytes.begin(), plane.bytes.end());
+    copy.planes.push_back({plane.name, plane.dtype, plane.shape, copy.owned.back()});
+  }
+  return copy;
+}
+
+inline std::vector<std::byte>& bytes_of(PackedLinear& packed, const std::string& name) {
+  for (size_t i = 0; i < packed.planes.size(); ++i) {
+    if (packed.planes[i].name == name) return packed.owned[i];
+  }
+  throw std::runtime_error("no plane " + name);
+}
+
+// True if check_packed accepts the layer; false if it throws Error{kBadInput} with one line.
+inline bool accepted(const PackedLinear& packed) {
+  try {
+    check_packed(packed, "file: module");
+    return true;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kBadInput) << error.message();
+    EXPECT_EQ(error.message().rfind("file: module", 0), 0u) << error.message();
+    EXPECT_EQ(error.message().find('\n'), std::string::npos) << error.message();
+    return false;
+  }
+}
+
+inline std::vector<float> decode_all(const PackedLinear& packed) {
+  std::vector<float> weight(static_cast<size_t>(packed.shape.rows * packed.shape.cols));
+  decode_rows(packed, 0, packed.shape.rows, weight.data());
+  return weight;
+}
+
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+}  // namespace billm::test

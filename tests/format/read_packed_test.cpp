@@ -1,0 +1,87 @@
+// tools/read_packed.py, written from docs/format.md alone, decodes what billm packs to the same
+// bits, and refuses the same damaged planes.
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "billm/checkpoint/safetensors.h"
+#include "format/layer_testing.h"
+#include "support/environment.h"
+#include "support/random_layer.h"
+
+namespace billm::test {
+namespace {
+
+// Collects modules for one shard, and what the decoder must say of each: a byte, 1 accepted or 0
+// refused, and if accepted the weights. In the order of the modules' names.
+class Cases {
+ public:
+  void add(PackedLinear packed) {
+    char name[16];
+    std::snprintf(name, sizeof(name), "m%06d", static_cast<int>(layers_.size()));
+    names_.emplace_back(name);
+    const bool ok = accepted(packed);
+    expected_.push_back(ok ? 1 : 0);
+    if (ok) {
+      const std::vector<float> weight = decode_all(packed);
+      const auto* bytes = reinterpret_cast<const char*>(weight.data());
+      expected_.insert(expected_.end(), bytes, bytes + weight.size() * sizeof(float));
+    }
+    layers_.push_back(std::move(packed));
+  }
+
+  // Runs the Python decoder over all of them.
+  std::string check(const std::string& python) const {
+    const TemporaryDirectory directory;
+    Metadata metadata = {{"format", "pt"}, {"billm_format", "1"}};
+    std::vector<TensorToWrite> tensors;
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      metadata[names_[i]] = describe(layers_[i]);
+      for (const Plane& plane : layers_[i].planes) {
+        tensors.push_back(
+            {names_[i] + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+      }
+    }
+    const std::filesystem::path shard = directory.path() / "packed.safetensors";
+    const std::filesystem::path decoded = directory.path() / "decoded.f32";
+    write_safetensors(shard, std::move(tensors), metadata);
+    std::ofstream(decoded, std::ios::binary)
+        .write(expected_.data(), static_cast<std::streamsize>(expected_.size()));
+    return run_python(python, "check_read_packed.py", {shard.string(), decoded.string()});
+  }
+
+ private:
+  std::vector<PackedLinear> layers_;
+  std::vector<std::string> names_;
+  std::vector<char> expected_;
+};
+
+TEST(ReadPacked, SameWeights) {
+  BILLM_NEED(python, "BILLM_PYTHON");
+  Cases cases;
+  uint32_t seed = 2000;
+  for (const LinearShape& shape : shape_sweep(5)) cases.add(pack(random_codes(shape, ++seed)));
+  EXPECT_EQ(cases.check(python), "378 modules: 378 equal, 0 refused\n");
+}
+
+TEST(ReadPacked, SameRefusals) {
+  BILLM_NEED(python, "BILLM_PYTHON");
+  Cases cases;
+  uint32_t seed = 3000;
+  for (LinearShape shape : shape_sweep(211)) {
+    shape.rows = 2;
+    shape.cols = 21;
+    const PackedLinear good = pack(random_codes(shape, ++seed));
+    for (const Plane& plane : good.planes) {
+      for (size_t bit = 0; bit < 8 * plane.bytes.size(); bit += bit < 256 ? 1 : 61) {
+        PackedLinear bad = copy_of(good);
+        bytes_of(bad, plane.name)[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+        cases.add(std::move(bad));
+      }
+    }
+  }
+  EXPECT_EQ(cases.check(python), "3122 modules: 2788 equal, 334 refused\n");
+}
+
+}  // namespace
+}  // namespace billm::test

@@ -1,0 +1,66 @@
+// Properties of packing over a sweep of shapes: the codes come back, and the decoded weights are
+// those of dequantize() to the bit.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "format/layer_testing.h"
+#include "src/pack/layouts.h"
+#include "support/random_layer.h"
+
+namespace billm::test {
+namespace {
+
+TEST(RoundTrip, CodesAndWeights) {
+  uint32_t seed = 0;
+  for (const LinearShape& shape : shape_sweep()) {
+    SCOPED_TRACE(text_of(shape));
+    const QuantizedLinear linear = random_codes(shape, ++seed);
+    ASSERT_NO_THROW(check_codes(linear));
+    const PackedLinear packed = pack(linear);
+    ASSERT_TRUE(accepted(packed));
+    const QuantizedLinear back = unpack(packed);
+    ASSERT_TRUE(back.shape == shape);
+    ASSERT_EQ(back.region, linear.region);
+    ASSERT_EQ(back.code, linear.code);
+    ASSERT_EQ(back.salient, linear.salient);
+    ASSERT_EQ(back.base, linear.base);
+    ASSERT_TRUE(same_bits(back.scale, linear.scale));
+    ASSERT_EQ(back.offset, linear.offset);
+    ASSERT_TRUE(same_bits(decode_all(packed), dequantize(linear)));
+  }
+}
+
+TEST(RoundTrip, PartsOfRowsAndCopies) {
+  uint32_t seed = 1000;
+  for (const LinearShape& shape : shape_sweep(17)) {
+    SCOPED_TRACE(text_of(shape));
+    const PackedLinear packed = pack(random_codes(shape, ++seed));
+    const std::vector<float> whole = decode_all(packed);
+    for (int64_t row = 0; row < shape.rows; row += 3) {
+      const int64_t count = std::min<int64_t>(3, shape.rows - row);
+      std::vector<float> part(static_cast<size_t>(count * shape.cols));
+      decode_rows(packed, row, count, part.data());
+      const auto first = whole.begin() + row * shape.cols;
+      ASSERT_TRUE(same_bits(part, {first, first + count * shape.cols}));
+    }
+    const PackedLinear again = pack(unpack(packed));
+    ASSERT_EQ(again.planes.size(), packed.planes.size());
+    for (size_t i = 0; i < packed.planes.size(); ++i) {
+      ASSERT_TRUE(std::ranges::equal(again.planes[i].bytes, packed.planes[i].bytes))
+          << packed.planes[i].name;
+    }
+  }
+}
+
+TEST(RoundTrip, EveryLayoutHasItsFunctions) {
+  for (const Layout& layout : layouts()) {
+    EXPECT_NE(layout.pack, nullptr) << layout.name;
+    EXPECT_NE(layout.check, nullptr) << layout.name;
+    EXPECT_NE(layout.decode_rows, nullptr) << layout.name;
+    EXPECT_NE(layout.unpack, nullptr) << layout.name;
+  }
+}
+
+}  // namespace
+}  // namespace billm::test

@@ -1,0 +1,281 @@
+// A packed model directory: opening its modules, and that the manifest notices any change.
+#include "billm/pack/packed_checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "billm/base/error.h"
+#include "billm/base/sha256.h"
+#include "support/environment.h"
+#include "support/random_layer.h"
+#include "support/tiny_checkpoint.h"
+
+namespace billm::test {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// Two packed modules in the first shard, one dense tensor in the second.
+class PackedModel : public testing::Test {
+ protected:
+  PackedModel() {
+    TinyLlama tiny;
+    tiny.hidden = tiny.intermediate = tiny.vocab = 8;
+    tiny.heads = tiny.kv_heads = tiny.blocks = 1;
+    tiny.head_dim = 8;
+    tiny.config_changes = {
+        {"quantization_config", {{"quant_method", "billm"}, {"format_version", 1}}}};
+    write_tiny_llama(path(), tiny);
+    fs::remove(path() / "model.safetensors");
+    LinearShape shape;
+    shape.rows = 5;
+    shape.cols = 21;
+    shape.block_size = 16;
+    linears_["layer.q_proj"] = random_codes(shape, 1);
+    shape.nm = {4, 8};
+    shape.classes = 3;
+    shape.rows = 3;
+    linears_["layer.v_proj"] = random_codes(shape, 2);
+    for (const auto& [name, linear] : linears_) {
+      packed_.push_back(pack(linear));
+      metadata_[name] = describe(packed_.back());
+      for (const Plane& plane : packed_.back().planes) {
+        tensors_.push_back(
+            {name + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+      }
+    }
+    write();
+  }
+
+  const fs::path& path() const { return directory_.path(); }
+
+  void write() {
+    write_safetensors(path() / kFirst, tensors_, metadata_);
+    static constexpr std::byte kDense[4] = {};
+    write_safetensors(path() / kSecond, {{"norm.weight", DType::F16, {2}, kDense}},
+                      {{"format", "pt"}});
+    json map = {{"norm.weight", kSecond}};
+    for (const TensorToWrite& tensor : tensors_) map[tensor.name] = kFirst;
+    write_text("model.safetensors.index.json", json{{"weight_map", map}}.dump());
+    json files;
+    for (const char* name : kFiles) {
+      files[name] = {{"bytes", fs::file_size(path() / name)},
+                     {"sha256", sha256_file(path() / name)}};
+    }
+    write_manifest({{"format_version", 1}, {"files", files}});
+  }
+
+  void write_text(const std::string& name, const std::string& text) const {
+    std::ofstream(path() / name, std::ios::binary) << text;
+  }
+
+  void write_manifest(const json& manifest) {
+    manifest_ = manifest;
+    write_text("manifest.json", manifest.dump());
+    write_text("manifest.sha256", sha256_hex(manifest.dump()) + "  manifest.json\n");
+  }
+
+  // Runs `body`, which must throw Error{kBadInput} with one line that contains `part`.
+  static void expect_bad_input(const std::function<void()>& body, const std::string& part) {
+    try {
+      body();
+      ADD_FAILURE() << "no error, expected one with: " << part;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+      EXPECT_EQ(error.message().find('\n'), std::string::npos) << error.message();
+      EXPECT_NE(error.message().find(part), std::string::npos)
+          << "expected \"" << part << "\" in: " << error.message();
+    }
+  }
+  void expect_manifest_refused(const std::string& part) const {
+    for (const int threads : {1, 3}) {
+      expect_bad_input([&] { verify_manifest(path(), threads); }, part);
+    }
+  }
+  void expect_modules_refused(const std::string& part) {
+    write();
+    expect_bad_input(
+        [&] {
+          const Checkpoint checkpoint(path());
+          const PackedModules modules(checkpoint);
+          for (const std::string& name : modules.names()) modules.open(name);
+        },
+        part);
+  }
+
+  static constexpr const char* kFirst = "model-00001-of-00002.safetensors";
+  static constexpr const char* kSecond = "model-00002-of-00002.safetensors";
+  static constexpr const char* kFiles[] = {"config.json", kFirst, kSecond,
+                                           "model.safetensors.index.json"};
+  TemporaryDirectory directory_;
+  std::map<std::string, QuantizedLinear> linears_;
+  std::vector<PackedLinear> packed_;
+  std::vector<TensorToWrite> tensors_;
+  Metadata metadata_ = {{"format", "pt"}, {"billm_format", "1"}};
+  json manifest_;
+};
+
+TEST_F(PackedModel, OpensWhatWasPacked) {
+  verify_manifest(path(), 2);
+  const Checkpoint checkpoint(path());
+  ASSERT_TRUE(is_packed_model(checkpoint));
+  const PackedModules modules(checkpoint);
+  EXPECT_EQ(modules.names(), (std::set<std::string>{"layer.q_proj", "layer.v_proj"}));
+  EXPECT_TRUE(modules.has("layer.q_proj"));
+  EXPECT_FALSE(modules.has("norm"));
+  for (const auto& [name, linear] : linears_) {
+    EXPECT_TRUE(modules.shape(name) == linear.shape);
+    const PackedLinear packed = modules.open(name);
+    std::vector<float> weight(linear.region.size());
+    decode_rows(packed, 0, linear.shape.rows, weight.data());
+    EXPECT_EQ(weight, dequantize(linear));
+    EXPECT_EQ(unpack(packed).region, linear.region);
+  }
+  EXPECT_EQ(modules.open("layer.q_proj").bytes() + modules.open("layer.v_proj").bytes(),
+            packed_[0].bytes() + packed_[1].bytes());
+  expect_bad_input([&] { modules.open("layer.k_proj"); }, "layer.k_proj");
+  expect_bad_input([&] { modules.shape("norm"); }, "norm");
+}
+
+TEST_F(PackedModel, IsPackedModel) {
+  const auto with = [&](const json& quantization) {
+    json config = json::parse(std::ifstream(path() / "config.json"));
+    config["quantization_config"] = quantization;
+    write_text("config.json", config.dump());
+    return is_packed_model(Checkpoint(path()));
+  };
+  EXPECT_TRUE(with({{"quant_method", "billm"}, {"format_version", 1}}));
+  EXPECT_FALSE(with({{"quant_method", "gptq"}, {"bits", 4}}));
+  EXPECT_FALSE(with({{"quant_method", 5}}));
+  EXPECT_FALSE(with(json::object()));
+  expect_bad_input([&] { with({{"quant_method", "billm"}, {"format_version", 2}}); }, "got 2");
+  expect_bad_input([&] { with({{"quant_method", "billm"}}); }, "format_version");
+  expect_bad_input(
+      [&] {
+        with({{"quant_method", "billm"}, {"format_version", "1"}});
+      },
+      "expected 1");
+}
+
+TEST_F(PackedModel, EveryByteOfEveryFileCounts) {
+  for (const char* name : kFiles) {
+    SCOPED_TRACE(name);
+    const std::string good = read_text_file(path() / name);
+    // Every byte of small files, about 200 of larger ones.
+    for (size_t at = 0; at < good.size(); at += 1 + good.size() / 200) {
+      std::string bad = good;
+      bad[at] = static_cast<char>(bad[at] ^ (1 << at % 8));
+      write_text(name, bad);
+      expect_manifest_refused(std::string(name) + ": checksum does not match");
+    }
+    write_text(name, good + "x");
+    expect_manifest_refused(std::string(name) + ": expected");
+    write_text(name, good.substr(1));
+    expect_manifest_refused(std::string(name) + ": expected");
+    fs::remove(path() / name);
+    expect_manifest_refused(name);
+    write_text(name, good);
+    EXPECT_NO_THROW(verify_manifest(path(), 1));
+  }
+}
+
+TEST_F(PackedModel, ManifestItself) {
+  const std::string good = read_text_file(path() / "manifest.json");
+  for (size_t at = 0; at < good.size(); ++at) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 1);
+    write_text("manifest.json", bad);
+    expect_manifest_refused("does not match manifest.sha256");
+  }
+  write_text("manifest.json", good);
+  for (const std::string own : {"", "\n", "0  manifest.json\n"}) {
+    write_text("manifest.sha256", own);
+    expect_manifest_refused("manifest.sha256");
+  }
+  fs::remove(path() / "manifest.sha256");
+  expect_manifest_refused("manifest.sha256");
+  fs::remove(path() / "manifest.json");
+  expect_manifest_refused("manifest.json");
+  expect_bad_input([] { verify_manifest("/nowhere", 1); }, "/nowhere/manifest.json");
+}
+
+TEST_F(PackedModel, ManifestContent) {
+  const json good = manifest_;
+  const auto refuse = [&](const std::function<void(json&)>& change, const std::string& part) {
+    json bad = good;
+    change(bad);
+    write_manifest(bad);
+    expect_manifest_refused(part);
+  };
+  refuse([](json& m) { m["format_version"] = 2; }, "format_version: expected 1, got 2");
+  refuse([](json& m) { m["format_version"] = "1"; }, "format_version");
+  refuse([](json& m) { m.erase("format_version"); }, "got nothing");
+  refuse([](json& m) { m.erase("files"); }, "files");
+  refuse([](json& m) { m["files"] = json::array(); }, "files");
+  refuse([](json& m) { m["files"].erase(kSecond); }, "not listed in manifest.json");
+  refuse([](json& m) { m["files"]["config.json"] = 1; }, "config.json");
+  refuse([](json& m) { m["files"]["config.json"].erase("bytes"); }, "config.json");
+  refuse([](json& m) { m["files"]["config.json"]["sha256"] = 7; }, "config.json");
+  refuse([](json& m) { m["files"]["config.json"]["bytes"] = -1; }, "config.json");
+  refuse([](json& m) { m["files"]["../x"] = m["files"]["config.json"]; }, "../x");
+  refuse([](json& m) { m["files"]["a\nb"] = m["files"]["config.json"]; }, "a?b");
+  refuse([](json& m) { m["files"]["absent"] = m["files"]["config.json"]; }, "absent");
+  write_text("manifest.json", "[]");
+  write_text("manifest.sha256", sha256_hex("[]") + "  manifest.json\n");
+  expect_manifest_refused("expected a JSON object");
+}
+
+TEST_F(PackedModel, ExtraShard) {
+  fs::copy_file(path() / kSecond, path() / "model-00003-of-00002.safetensors");
+  expect_manifest_refused("model-00003-of-00002.safetensors: not listed");
+}
+
+TEST_F(PackedModel, OtherVersionOfAShard) {
+  metadata_["billm_format"] = "2";
+  expect_modules_refused("billm_format: expected 1, got 2");
+}
+
+TEST_F(PackedModel, NothingPacked) {
+  metadata_.erase("billm_format");
+  expect_modules_refused("no packed module");
+}
+
+TEST_F(PackedModel, BadDescriptions) {
+  metadata_["layer.q_proj"] = "{}";
+  expect_modules_refused("layer.q_proj");
+  metadata_["layer.q_proj"] = R"({"rows":5})";
+  expect_modules_refused("layer.q_proj");
+  metadata_["layer.q_proj"] = metadata_["layer.v_proj"];  // planes of another shape
+  expect_modules_refused("layer.q_proj");
+}
+
+TEST_F(PackedModel, MissingAndForeignPlanes) {
+  const std::vector<TensorToWrite> good = tensors_;
+  tensors_.erase(tensors_.begin());
+  expect_modules_refused("layer.q_proj: missing plane signs");
+  tensors_ = good;
+  static constexpr std::byte kByte[1] = {};
+  tensors_.push_back({"layer.q_proj.extra", DType::U8, {1}, kByte});
+  expect_modules_refused("layer.q_proj");
+  tensors_ = good;
+  tensors_[0].dtype = DType::I8;
+  expect_modules_refused("layer.q_proj.signs");
+}
+
+TEST_F(PackedModel, ModuleOfTwoShards) {
+  write();
+  write_safetensors(path() / kSecond, {}, metadata_);
+  expect_bad_input(
+      [&] {
+        const Checkpoint checkpoint(path());
+        const PackedModules modules(checkpoint);
+      },
+      "");
+}
+
+}  // namespace
+}  // namespace billm::test
