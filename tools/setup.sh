@@ -309,6 +309,9 @@ report_cuda() {
 
 # --- (e) build ---------------------------------------------------------------------------------
 
+# Compiled objects are shared by all checkouts: paths below the root count as relative.
+export CCACHE_BASEDIR="$billm_root" CCACHE_NOHASHDIR=1
+
 build_jobs() {
   local memory_gb cores
   memory_gb="$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)"

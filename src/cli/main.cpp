@@ -1,8 +1,10 @@
 // The program: parses the command line, runs one command, turns every error into one line on stderr
 // and an exit status (include/billm/base/error.h).
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <iostream>
 #include <numeric>
@@ -37,6 +39,16 @@ size_t distance(const std::string& a, const std::string& b) {
     }
   }
   return row.back();
+}
+
+// Results that did not reach stdout are a failure (a full disk), unless the reader stopped reading.
+void flush_results() {
+  errno = 0;
+  std::cout.flush();
+  const bool ok = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
+  if (ok || errno == EPIPE) return;
+  throw billm::Error(ErrorCode::kFailure,
+                     std::string("standard output: cannot write: ") + std::strerror(errno));
 }
 
 // The command that `word` may have meant, or "".
@@ -88,6 +100,7 @@ int main(int argc, char** argv) {
     for (const Entry& entry : entries) {
       if (entry.app->parsed()) entry.run();
     }
+    flush_results();
     return 0;
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version

@@ -189,6 +189,7 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->group(calibration);
   app.add_option("--seed", options->seed, "Seed of the random windows")
       ->capture_default_str()
+      ->check(CLI::NonNegativeNumber)  // without it -1 would become 2^64 - 1
       ->group(calibration);
   app.add_option("--data-dir", options->data_dir,
                  "Where wikitext2/ and c4/ lie (default: $BILLM_DATA_DIR, then the HuggingFace "

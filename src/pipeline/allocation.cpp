@@ -1,9 +1,9 @@
 // See allocation.h.
 #include "allocation.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sum.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -29,7 +29,7 @@ std::map<std::string, std::vector<float>> input_squares(const ModelSpec& spec, c
   const auto sequences = static_cast<int64_t>(hidden.size());
   std::vector<std::map<std::string, at::Tensor>> parts(hidden.size());
   parallel_for(sequences, threads, [&](int64_t i) {
-    const c10::InferenceMode guard;
+    const at::NoGradGuard no_grad;
     forward_block(
         spec, block, hidden[i], rope,
         [&](const std::string& group, const at::Tensor& input) {

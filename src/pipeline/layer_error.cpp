@@ -1,12 +1,12 @@
 // See layer_error.h.
 #include "layer_error.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
-#include <c10/core/InferenceMode.h>
 
 #include <vector>
 
@@ -21,7 +21,7 @@ double layer_error(const at::Tensor& weight, const at::Tensor& decoded, const He
   const int64_t tiles = (rows + kTile - 1) / kTile;
   std::vector<double> error(static_cast<size_t>(tiles)), norm(static_cast<size_t>(tiles));
   parallel_for(tiles, threads, [&](int64_t tile) {
-    const c10::InferenceMode guard;
+    const at::NoGradGuard no_grad;
     const at::Tensor h =
         at::from_blob(const_cast<float*>(hessian.matrix.data()), {cols, cols}, at::kFloat);
     const int64_t first = tile * kTile;

@@ -1,9 +1,9 @@
 // The main job, block by block: see include/billm/pipeline/quantize_model.h.
 #include "billm/pipeline/quantize_model.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <chrono>
@@ -14,7 +14,6 @@
 #include "billm/base/file.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
-#include "billm/base/sha256.h"
 #include "billm/calibrate/collect.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
@@ -24,6 +23,7 @@
 #include "layer_error.h"
 #include "output_directory.h"
 #include "result_files.h"
+#include "settings.h"
 
 namespace billm {
 namespace {
@@ -40,71 +40,6 @@ class Stopwatch {
   double* sum_;
   std::chrono::steady_clock::time_point start_;
 };
-
-const char* feedback_name(Feedback feedback) {
-  switch (feedback) {
-    case Feedback::kColumns:
-      return "columns";
-    case Feedback::kBlocks:
-      return "blocks";
-    case Feedback::kNone:
-      return "none";
-  }
-  return "?";
-}
-
-std::string tokens_digest(const TokenMatrix& tokens) {
-  Sha256 hash;
-  hash.update(std::to_string(tokens.rows) + "x" + std::to_string(tokens.cols) + ";");
-  hash.update(std::as_bytes(std::span(tokens.values)));
-  return hash.hex();
-}
-
-// Identifies the source without hashing every weight: names, sizes and headers of its files.
-std::string source_digest(const Checkpoint& checkpoint) {
-  Sha256 hash;
-  hash.update(checkpoint.config().raw.dump());
-  for (const SafetensorsFile& shard : checkpoint.shards()) {
-    hash.update(shard.path().filename().string() + " " +
-                std::to_string(std::filesystem::file_size(shard.path())) + "\n");
-    for (const auto& [name, tensor] : shard.tensors()) {
-      hash.update(name);
-      hash.update(tensor.data.first(std::min<size_t>(tensor.data.size(), 64)));
-    }
-  }
-  return hash.hex();
-}
-
-// Everything that decides the bytes of the result.
-nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source) {
-  const MethodConfig& method = request.method;
-  std::string name = std::filesystem::absolute(request.model).lexically_normal().filename();
-  if (name.empty()) {
-    name = std::filesystem::absolute(request.model).lexically_normal().parent_path().filename();
-  }
-  return {{"model", name},
-          {"model_digest", source_digest(source)},
-          {"method", method.method},
-          {"compat", method.reference ? "reference" : "none"},
-          {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())
-                                    : nlohmann::ordered_json(nullptr)},
-          {"nm_alloc", method.nm_alloc},
-          {"block_size", method.block_size},
-          {"scale_format", scale_format_name(method.scale_format)},
-          {"offsets", offset_kind_name(method.offset_kind)},
-          {"feedback", feedback_name(method.feedback)},
-          {"objective", method.objective == SearchObjective::kWeights ? "weights" : "saliency"},
-          {"refine_rounds", method.refine_rounds},
-          {"descend", method.descend},
-          {"stbllm_salient_classes", method.stbllm_salient_classes},
-          {"max_salient", method.max_salient},
-          {"damping", method.damping},
-          {"calibration", request.calibration_source},
-          {"calibration_digest", tokens_digest(request.calibration)},
-          {"nsamples", request.calibration.rows},
-          {"seqlen", request.calibration.cols},
-          {"seed", request.seed}};
-}
 
 void append_planes(const PackedLinear& packed, const std::string& module,
                    std::vector<TensorToWrite>* tensors, Metadata* metadata) {
@@ -133,6 +68,7 @@ class Run {
       : request_(request),
         method_(find_method(request.method.method)),
         device_(resolve_device(request.device)),
+        forward_threads_(device_.is_cpu() ? request.threads : 1),
         model_(request.model, request.threads) {
     if (model_.packed() != nullptr) {
       throw bad_input(request.model.string() + ": is quantized already",
@@ -198,7 +134,7 @@ class Run {
     if (request_.method.nm.active() && request_.method.nm_alloc == "adaptive") {
       const Stopwatch forward(&report_.seconds.forward);
       const auto outliers =
-          measure_outliers(model_, rope, hidden_, device_, request_.threads, request_.quiet);
+          measure_outliers(model_, rope, hidden_, device_, forward_threads_, request_.quiet);
       for (const auto& [module, nm] : allocate_nm(outliers, request_.method.nm)) {
         journal_.nm[module] = nm.text();
       }
@@ -216,7 +152,7 @@ class Run {
     Block block = load_block(model_.weights(), spec, b, request_.threads, device_);
     CollectSeconds collect;
     const std::map<std::string, CalibrationStats> stats =
-        collect_stats(spec, block, rope, hidden_, {.threads = request_.threads}, &collect);
+        collect_stats(spec, block, rope, hidden_, {.threads = forward_threads_}, &collect);
     report_.seconds.forward += collect.forward;
     report_.seconds.hessian += collect.hessian;
 
@@ -248,7 +184,7 @@ class Run {
       done.shard.bytes =
           static_cast<int64_t>(std::filesystem::file_size(directory_->partial() / name));
     }
-    advance(spec, block, rope, hidden_, request_.threads, &report_.seconds.forward);
+    advance(spec, block, rope, hidden_, forward_threads_, &report_.seconds.forward);
     const auto worst = std::max_element(
         done.layers.begin(), done.layers.end(),
         [](const LayerReport& x, const LayerReport& y) { return x.error < y.error; });
@@ -423,6 +359,7 @@ class Run {
   const QuantizeRequest& request_;
   const Method& method_;
   c10::Device device_;
+  const int forward_threads_;  // a GPU's stream is filled by one thread
   Model model_;
   std::optional<OutputDirectory> directory_;
   Journal journal_;
@@ -432,36 +369,10 @@ class Run {
 
 }  // namespace
 
-void to_json(nlohmann::ordered_json& json, const LayerReport& layer) {
-  json = {
-      {"name", layer.name},
-      {"shape", {layer.rows, layer.cols}},
-      {"nm", layer.nm.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(layer.nm)},
-      {"nominal_bits", layer.nominal_bits},
-      {"stored_bits", layer.stored_bits},
-      {"salient_share", layer.salient_share},
-      {"region_shares", layer.region_shares},
-      {"damping", layer.damping},
-      {"error", layer.error}};
-}
-
-void from_json(const nlohmann::json& json, LayerReport& layer) {
-  layer.name = json.at("name");
-  layer.rows = json.at("shape").at(0);
-  layer.cols = json.at("shape").at(1);
-  layer.nm = json.at("nm").is_null() ? "" : json.at("nm").get<std::string>();
-  layer.nominal_bits = json.at("nominal_bits");
-  layer.stored_bits = json.at("stored_bits");
-  layer.salient_share = json.at("salient_share");
-  layer.region_shares = json.at("region_shares").get<std::vector<double>>();
-  layer.damping = json.at("damping");
-  layer.error = json.at("error");
-}
-
 QuantizeReport quantize_model(const QuantizeRequest& request) {
   check_config(request.method);
   init_torch();
-  const c10::InferenceMode guard;
+  const at::NoGradGuard no_grad;
   return Run(request).run();
 }
 

@@ -69,6 +69,13 @@ class BadPacked(bt.TestCase):
         bt.write_parts(self.shard(), header, bytes(data))
         self.sign_again()
 
+    def rename_in_index(self, name, new):
+        path = self.packed / "model.safetensors.index.json"
+        index = json.loads(path.read_text())
+        index["weight_map"][new] = index["weight_map"].pop(name)
+        path.write_text(json.dumps(index))
+        self.sign_again()
+
     def test_the_good_one(self):
         self.sign_again()
         self.billm("eval", "--model", self.packed, "--ppl", self.tokens)
@@ -77,7 +84,7 @@ class BadPacked(bt.TestCase):
         names = sorted(p.name for p in self.good.iterdir())
         self.assertEqual(len(names), 8)  # 3 shards, index, config, tokenizer, manifest, its digest
         for name in names:
-            for place, bit in ((0.0, 0), (0.37, 5), (0.5, 2), (1.0, 7)):
+            for place, bit in ((0.37, 5), (1.0, 7)):
                 with self.subTest(name=name, place=place):
                     self.restore()
                     self.flip(name, place, bit)
@@ -165,15 +172,8 @@ class BadPacked(bt.TestCase):
                     header[name + "x"] = header.pop(name)
 
                 self.edit_shard(rename)
-                self.edit_index(name)
+                self.rename_in_index(name, name + "x")
                 self.refused(module[:-1])
-
-    def edit_index(self, name):
-        path = self.packed / "model.safetensors.index.json"
-        index = json.loads(path.read_text())
-        index["weight_map"][name + "x"] = index["weight_map"].pop(name)
-        path.write_text(json.dumps(index))
-        self.sign_again()
 
     def test_honest_codes(self):
         # What no writer writes: class bytes above 242, mask words that are no ranks, NaN as base.

@@ -1,12 +1,12 @@
 """Wrong command lines, texts and outputs: one clear line, the right exit code, nothing touched."""
 
 import contextlib
-import json
 import os
 import resource
 import shutil
+import signal
+import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +33,18 @@ class BadUsage(bt.TestCase):
         if out is None:
             self.assertEqual([p.name for p in self.dir.glob("out*")], [])
 
+    def forget(self):
+        """Removes what a case that should have failed has left."""
+        for path in (self.out, self.home):
+            shutil.rmtree(path, ignore_errors=True)
+
     # --- words and flags --------------------------------------------------------------------------
 
     def test_nm(self):
-        for nm in ("9:8", "0:8", "x", "4", "4:", ":8", "4:8:2", "-4:8", "4:1", "4:17", "4:99999999999",
-                   "4 : 8", ""):
+        for nm in ("9:8", "0:8", "x", "4", "4:", ":8", "4:8:2", "-4:8", "4:1", "4:17", "4 : 8",
+                   "4:99999999999"):
             with self.subTest(nm=nm):
-                self.refused(bt.USAGE, f"--nm={nm}", needles=["--nm"], method="stbllm") \
-                    if nm else None
+                self.refused(bt.USAGE, f"--nm={nm}", needles=["--nm"], method="stbllm")
 
     def test_nm_without_a_mask(self):
         self.refused(bt.USAGE, "--nm", "4:8", needles=["--nm", "billm"], method="billm")
@@ -67,6 +71,7 @@ class BadUsage(bt.TestCase):
                             ("--threads", "0"), ("--threads", "x"), ("--seed", "-1"),
                             ("--refine", "101"), ("--damping", "-1"), ("--damping", "nan"),
                             ("--max-salient", "0")):
+            self.forget()
             with self.subTest(flag=flag, value=value):
                 self.refused(bt.USAGE, f"{flag}={value}", needles=[flag])
 
@@ -123,22 +128,17 @@ class BadUsage(bt.TestCase):
     def test_npy(self):
         good = np.load(self.tokens)
         path = self.dir / "bad.npy"
-        arrays = {"float": good.astype(np.float32), "int64": good.astype(np.int64),
-                  "vector": good.ravel(), "cube": good[None], "empty": good[:0],
-                  "narrow": good[:, :1], "fortran": np.asfortranarray(good),
-                  "big endian": good.astype(">i4"), "negative": -1 - good,
-                  "vocabulary": good + 300, "object": np.array([[None, 1]], dtype=object)}
+        arrays = {"float": good.astype(np.float32), "int16": good.astype(np.int16),
+                  "cube": good[None], "empty": good[:0], "narrow": good[:, :1],
+                  "fortran": np.asfortranarray(good), "big endian": good.astype(">i4"),
+                  "negative": -1 - good, "vocabulary": good + 300,
+                  "object": np.array([[None, 1]], dtype=object)}
         for name, array in arrays.items():
+            self.forget()
             with self.subTest(name=name):
                 np.save(path, array, allow_pickle=True)
-                needle = "" if name in ("negative", "vocabulary") else "bad.npy"
-                if name in ("int64",):  # numpy's own default: read, or refused by name
-                    result = self.run_billm(*self.arguments("--quiet", calib=path))
-                    self.assertIn(result.returncode, (0, bt.BAD_INPUT))
-                    shutil.rmtree(self.out, ignore_errors=True)
-                    (self.home / "newest").unlink(missing_ok=True)
-                else:
-                    self.refused(bt.BAD_INPUT, needles=[needle or "vocabulary"], calib=path)
+                needle = "vocabulary" if name in ("negative", "vocabulary") else "bad.npy"
+                self.refused(bt.BAD_INPUT, needles=[needle], calib=path)
 
     def test_npy_that_is_damaged(self):
         raw = self.tokens.read_bytes()
@@ -149,11 +149,6 @@ class BadUsage(bt.TestCase):
             with self.subTest(size=len(damaged)):
                 path.write_bytes(damaged)
                 self.refused(bt.BAD_INPUT, needles=["bad.npy"], calib=path)
-
-    def test_window_longer_than_the_model_allows(self):
-        tokens = self.calibration(length=300)
-        self.refused(bt.BAD_INPUT, needles=["256"], calib=tokens)
-        self.fails(bt.BAD_INPUT, "eval", "--model", self.model, "--ppl", tokens, needles=["256"])
 
     def test_kl_to_another_vocabulary(self):
         other = bt.make_tiny_llama(self.dir / "other", vocab=400)
@@ -231,11 +226,11 @@ class BadUsage(bt.TestCase):
                         ("eval", "--model", self.model, "--ppl", self.tokens),
                         ("tokenize", "--model", self.model, "x")):
             with self.subTest(command=command), open("/dev/full", "w") as full:
-                import subprocess
                 result = subprocess.run([bt.binary(), *map(str, command)], stdout=full,
                                         stderr=subprocess.PIPE, text=True, timeout=60,
                                         env=self.environment())
-                self.assertEqual(result.returncode, bt.FAILURE, result.stderr)
+                self.assertEqual(result.returncode, bt.FAILURE)
+                self.assertIn("error: standard output: cannot write", result.stderr)
 
     def test_threads_that_the_system_refuses(self):
         # 16 stacks of 512 MB do not fit: fewer threads do the work, with the same result.
@@ -255,13 +250,13 @@ class BadUsage(bt.TestCase):
         self.addCleanup(first.wait)
         self.addCleanup(first.kill)
         with contextlib.closing(first.stdout), contextlib.closing(first.stderr):
-            deadline = time.monotonic() + 60
-            while not (self.dir / "out.partial").exists() and time.monotonic() < deadline:
-                time.sleep(0.005)
+            while not (self.dir / "out.partial").exists():
+                self.assertIsNone(first.poll(), "the first run was too fast")
+            first.send_signal(signal.SIGSTOP)  # so that it cannot finish before the others
             for more in ((), ("--resume",), ("--overwrite",)):
                 self.assert_error(self.run_billm(*arguments, *more), "quantize", bt.FAILURE,
                                   "another billm")
-            self.assertIsNone(first.poll(), "the first run was too fast for this test")
+            first.send_signal(signal.SIGCONT)
             self.assertEqual(first.wait(120), 0, first.stderr.read())
         self.assertEqual(sorted(p.name for p in self.dir.glob("out*")), ["out"])
         self.billm("inspect", self.out)

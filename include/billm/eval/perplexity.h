@@ -25,7 +25,7 @@ namespace billm {
 
 // Logits of one chunk of predictions; at least one row. Fixed, so that results do not depend on the
 // machine's memory.
-inline constexpr int64_t kLogitBytes = int64_t{32} << 20;
+inline constexpr int64_t kLogitBytes = int64_t{48} << 20;
 
 struct EvalRequest {
   std::filesystem::path model;                                   // dense or packed directory

@@ -32,7 +32,7 @@ struct LayerReport {
   std::string nm;  // "4:8" or ""
   double nominal_bits = 0, stored_bits = 0, salient_share = 0;
   double error = 0;    // tr(D H D') / tr(W H W'), H undamped, D = W minus decoded weights
-  double damping = 0;  // lambda / mean(diag H) that the factorization needed
+  double damping = 0;  // lambda that the factorization needed; 0: none was made
   std::vector<double> region_shares;  // [R + 1]
 };
 void to_json(nlohmann::ordered_json& json, const LayerReport& layer);

@@ -1,0 +1,103 @@
+// See settings.h; and the JSON form of a layer's report.
+#include "settings.h"
+
+#include "billm/base/parallel.h"
+#include "billm/base/sha256.h"
+
+namespace billm {
+namespace {
+
+const char* feedback_name(Feedback feedback) {
+  switch (feedback) {
+    case Feedback::kColumns:
+      return "columns";
+    case Feedback::kBlocks:
+      return "blocks";
+    case Feedback::kNone:
+      return "none";
+  }
+  return "?";
+}
+
+std::string tokens_digest(const TokenMatrix& tokens) {
+  Sha256 hash;
+  hash.update(std::to_string(tokens.rows) + "x" + std::to_string(tokens.cols) + ";");
+  hash.update(std::as_bytes(std::span(tokens.values)));
+  return hash.hex();
+}
+
+// Of the configuration and every tensor's name, dtype, shape and bytes, however they are sharded.
+std::string source_digest(const Checkpoint& checkpoint, int threads) {
+  const std::vector<std::string> names = checkpoint.names();
+  std::vector<std::string> digests(names.size());
+  parallel_for(static_cast<int64_t>(names.size()), threads, [&](int64_t i) {
+    const TensorView& tensor = checkpoint.tensor(names[i]);
+    digests[i] = names[i] + " " + dtype_name(tensor.dtype) + shape_text(tensor.shape) + " " +
+                 sha256_hex(tensor.data) + "\n";
+    checkpoint.release(names[i]);
+  });
+  Sha256 hash;
+  hash.update(checkpoint.config().raw.dump());
+  for (const std::string& digest : digests) hash.update(digest);
+  return hash.hex();
+}
+
+}  // namespace
+
+nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source) {
+  const MethodConfig& method = request.method;
+  std::string name = std::filesystem::absolute(request.model).lexically_normal().filename();
+  if (name.empty()) {
+    name = std::filesystem::absolute(request.model).lexically_normal().parent_path().filename();
+  }
+  return {{"model", name},
+          {"model_digest", source_digest(source, request.threads)},
+          {"method", method.method},
+          {"compat", method.reference ? "reference" : "none"},
+          {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())
+                                    : nlohmann::ordered_json(nullptr)},
+          {"nm_alloc", method.nm_alloc},
+          {"block_size", method.block_size},
+          {"scale_format", scale_format_name(method.scale_format)},
+          {"offsets", offset_kind_name(method.offset_kind)},
+          {"feedback", feedback_name(method.feedback)},
+          {"objective", method.objective == SearchObjective::kWeights ? "weights" : "saliency"},
+          {"refine_rounds", method.refine_rounds},
+          {"descend", method.descend},
+          {"stbllm_salient_classes", method.stbllm_salient_classes},
+          {"max_salient", method.max_salient},
+          {"damping", method.damping},
+          {"calibration", request.calibration_source},
+          {"calibration_digest", tokens_digest(request.calibration)},
+          {"nsamples", request.calibration.rows},
+          {"seqlen", request.calibration.cols},
+          {"seed", request.seed}};
+}
+
+void to_json(nlohmann::ordered_json& json, const LayerReport& layer) {
+  json = {
+      {"name", layer.name},
+      {"shape", {layer.rows, layer.cols}},
+      {"nm", layer.nm.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(layer.nm)},
+      {"nominal_bits", layer.nominal_bits},
+      {"stored_bits", layer.stored_bits},
+      {"salient_share", layer.salient_share},
+      {"region_shares", layer.region_shares},
+      {"damping", layer.damping},
+      {"error", layer.error}};
+}
+
+void from_json(const nlohmann::json& json, LayerReport& layer) {
+  layer.name = json.at("name");
+  layer.rows = json.at("shape").at(0);
+  layer.cols = json.at("shape").at(1);
+  layer.nm = json.at("nm").is_null() ? "" : json.at("nm").get<std::string>();
+  layer.nominal_bits = json.at("nominal_bits");
+  layer.stored_bits = json.at("stored_bits");
+  layer.salient_share = json.at("salient_share");
+  layer.region_shares = json.at("region_shares").get<std::vector<double>>();
+  layer.damping = json.at("damping");
+  layer.error = json.at("error");
+}
+
+}  // namespace billm
