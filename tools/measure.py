@@ -88,7 +88,7 @@ def main():
         if old["binary_sha256"] == binary:
             record = old
     for row in args.rows:
-        label, _, flags = row.partition(":")
+        label, _, flags = row.partition(": ")
         if any(done["flags"] == flags.strip() for done in record["rows"]):
             continue
         try:

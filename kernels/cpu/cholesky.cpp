@@ -58,6 +58,7 @@ bool factor_upper(double* h, int64_t n, int64_t stride, int threads) {
   constexpr int64_t kBlock = 64;
   std::vector<double> panel;       // [rows rounded up to 4][kBlock]: R of the block's columns
   std::vector<double> transposed;  // [kBlock][rows rounded up to 8]
+  std::vector<double> negative_inverse;
   const int64_t last_start = (n - 1) / kBlock * kBlock;
   for (int64_t start = last_start; start >= 0; start -= kBlock) {
     const int64_t end = std::min(n, start + kBlock);
@@ -76,28 +77,37 @@ bool factor_upper(double* h, int64_t n, int64_t stride, int threads) {
       }
     }
     if (start == 0) break;
-    // The rows above: R[i][j] = (h[i][j] - sum_{k>j} R[i][k] R[j][k]) / R[j][j].
+    // The rows above: R_panel = h_panel (R_bb')^-1, with the inverse of the small triangle.
     const int64_t rows4 = (start + 3) / 4 * 4, rows8 = (start + 7) / 8 * 8;
     panel.assign(static_cast<size_t>(rows4 * kBlock), 0.0);
     transposed.assign(static_cast<size_t>(kBlock * rows8), 0.0);
-    const int64_t chunks = (start + kBlock - 1) / kBlock;
-    parallel_for(chunks, threads, [&](int64_t chunk) {
-      for (int64_t i = chunk * kBlock; i < std::min(start, (chunk + 1) * kBlock); ++i) {
-        double* row = h + i * stride;
-        for (int64_t j = end - 1; j >= start; --j) {
-          double sum = row[j];
-          for (int64_t k = j + 1; k < end; ++k) sum -= row[k] * h[j * stride + k];
-          row[j] = sum / h[j * stride + j];
+    negative_inverse.assign(static_cast<size_t>(kBlock * kBlock), 0.0);  // -(R_bb')^-1, lower
+    for (int64_t j = 0; j < width; ++j) {
+      for (int64_t i = j; i < width; ++i) {
+        double sum = i == j ? -1.0 : 0.0;
+        for (int64_t k = j; k < i; ++k) {
+          sum -= h[(start + k) * stride + start + i] * negative_inverse[k * kBlock + j];
         }
+        negative_inverse[i * kBlock + j] = sum / h[(start + i) * stride + start + i];
+      }
+    }
+    const auto subtract = HWY_DYNAMIC_DISPATCH(SubtractProduct);
+    const int64_t chunks = start / kBlock;  // start is a multiple of kBlock
+    parallel_for(chunks, threads, [&](int64_t chunk) {
+      for (int64_t i = chunk * kBlock; i < (chunk + 1) * kBlock; i += 4) {
+        // panel starts at 0: panel = 0 - h_panel * (-(R_bb')^-1).
+        subtract(panel.data() + i * kBlock, kBlock, h + i * stride + start, stride,
+                 negative_inverse.data(), kBlock, width, kBlock);
+      }
+      for (int64_t i = chunk * kBlock; i < (chunk + 1) * kBlock; ++i) {
         for (int64_t k = 0; k < width; ++k) {
-          panel[i * kBlock + k] = row[start + k];
-          transposed[k * rows8 + i] = row[start + k];
+          h[i * stride + start + k] = panel[i * kBlock + k];
+          transposed[k * rows8 + i] = panel[i * kBlock + k];
         }
       }
     });
     // The leading part. Only j >= i is read later, so a row tile starts at its own first column.
     const int64_t tiles = (start + kBlock - 1) / kBlock;
-    const auto subtract = HWY_DYNAMIC_DISPATCH(SubtractProduct);
     parallel_for(tiles, threads, [&](int64_t tile) {
       const int64_t first = tile * kBlock;
       const int64_t limit = std::min(start, first + kBlock);

@@ -1,4 +1,5 @@
 // billm quantize.
+#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -56,6 +57,9 @@ MethodConfig method_config(const Options& options) {
   method.offset_kind = choose<OffsetKind>(
       "--offsets", options.offsets, {{"none", OffsetKind::kNone}, {"block", OffsetKind::kBlock}});
   method.descend = !options.no_descend;
+  if (std::isnan(method.damping)) {  // CLI::Range lets it pass
+    throw Error(ErrorCode::kUsage, "--damping nan: expected a number");
+  }
   check_config(method);
   return method;
 }

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <dlfcn.h>
+#include <malloc.h>
 
 #include <filesystem>
 
@@ -44,6 +45,13 @@ std::string why_no_cuda() {
 
 void init_torch() {
   static const bool once = [] {
+#ifdef __GLIBC__
+    // By default glibc moves these limits up to 32 and 64 MB as large buffers are freed, and then
+    // keeps fragments of logits and activations in every thread's arena: evaluating the demo model
+    // with 2 threads peaked at 669 MB instead of 502 MB, at the same CPU time within 3 %.
+    mallopt(M_MMAP_THRESHOLD, 8 << 20);
+    mallopt(M_TRIM_THRESHOLD, 32 << 20);
+#endif
     set_thread_start([] { at::set_num_threads(1); });
     return true;
   }();

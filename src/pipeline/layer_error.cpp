@@ -8,11 +8,31 @@
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "billm/base/parallel.h"
 
 namespace billm {
+namespace {
+
+// sum over the rows x of x h x', h symmetric: what lies left of the diagonal tiles counts twice,
+// which halves the product.
+double quadratic_form(const at::Tensor& x, const at::Tensor& h) {
+  constexpr int64_t kColumns = 256;
+  const int64_t cols = x.size(1);
+  double sum = 0;
+  for (int64_t first = 0; first < cols; first += kColumns) {
+    const int64_t count = std::min(kColumns, cols - first);
+    const at::Tensor right = h.narrow(1, first, count), tile = x.narrow(1, first, count);
+    at::Tensor product = at::mm(tile, right.narrow(0, first, count));
+    if (first > 0) product.addmm_(x.narrow(1, 0, first), right.narrow(0, 0, first), 1, 2);
+    sum += product.mul_(tile).sum(at::kDouble).item<double>();
+  }
+  return sum;
+}
+
+}  // namespace
 
 double layer_error(const at::Tensor& weight, const at::Tensor& decoded, const Hessian& hessian,
                    int threads) {
@@ -28,9 +48,7 @@ double layer_error(const at::Tensor& weight, const at::Tensor& decoded, const He
     const int64_t count = std::min(kTile, rows - first);
     const at::Tensor w = weight.narrow(0, first, count);
     const at::Tensor d = w.sub(decoded.narrow(0, first, count));
-    const auto quadratic = [&](const at::Tensor& x) {
-      return at::mm(x, h).mul(x).sum(at::kDouble).item<double>();
-    };
+    const auto quadratic = [&](const at::Tensor& x) { return quadratic_form(x, h); };
     error[tile] = quadratic(d);
     norm[tile] = quadratic(w);
   });

@@ -75,7 +75,10 @@ class Run {
                       "give --model the original checkpoint");
     }
     if (request.calibration.rows < 1 || request.calibration.cols < 2) {
-      throw bad_input("calibration: expected at least one sequence of two tokens");
+      throw bad_input(
+          request.calibration_source +
+          ": expected at least one sequence of at least two tokens, got " +
+          shape_text(std::vector<int64_t>{request.calibration.rows, request.calibration.cols}));
     }
     using Existing = OutputDirectory::Existing;
     directory_.emplace(request.out,

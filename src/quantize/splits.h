@@ -16,9 +16,8 @@ class MagnitudeFit {
   void reset() { keys_.clear(); }
   // |w| with weight h >= 0 (its share in the error). At most 2^31 values.
   void add(float magnitude, float h);
-  // The levels, growing, that minimize (K = 2: exactly; K = 3: from the best pair of thresholds p,
-  // 2p, then alternating) sum h (|w| - level(class))^2. Returns that error. Levels of empty classes
-  // repeat the one below.
+  // The levels, growing, that minimize sum h (|w| - level(class))^2, exactly. Returns that error.
+  // Levels of empty classes repeat the one below.
   double fit(int classes, float* levels);
 
  private:
@@ -40,7 +39,6 @@ class MagnitudeFit {
     const Sums s = range(begin, end);
     return s.h > 0 ? static_cast<float>(s.hw / s.h) : fallback;
   }
-  size_t first_above(float threshold) const;
 
   std::vector<uint64_t> keys_;  // magnitude bits, then index of addition
   std::vector<float> h_;

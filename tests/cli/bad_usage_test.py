@@ -137,7 +137,7 @@ class BadUsage(bt.TestCase):
             self.forget()
             with self.subTest(name=name):
                 np.save(path, array, allow_pickle=True)
-                needle = "vocabulary" if name in ("negative", "vocabulary") else "bad.npy"
+                needle = "vocabulary" if name == "vocabulary" else "bad.npy"
                 self.refused(bt.BAD_INPUT, needles=[needle], calib=path)
 
     def test_npy_that_is_damaged(self):

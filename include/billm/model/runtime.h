@@ -12,7 +12,8 @@
 namespace billm {
 
 // Call before any tensor work, from the main thread; more calls do nothing. Sets ATen to one thread
-// here and in every worker of parallel_for.
+// here and in every worker of parallel_for, and has the C library return large freed buffers to the
+// system at once.
 void init_torch();
 
 // "cpu", "cuda", or "auto" (cuda where there is one, else cpu without a word). The CUDA side of

@@ -1,0 +1,112 @@
+"""The same command gives the same bytes, for any number of threads and however often it runs.
+
+The tiny model's widths leave a shorter last block and, at M = 16, a tail behind the last group. Each
+result is also read by the independent decoder, which checks that exactly N of every M are kept.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import billm_testing as bt
+
+VARIANTS = {
+    "billm": ("--method", "billm"),
+    "stbllm": ("--method", "stbllm", "--nm", "4:8"),
+    "stbllm adaptive": ("--method", "stbllm", "--nm", "5:8", "--nm-alloc", "adaptive"),
+    "stbllm with a tail": ("--method", "stbllm", "--nm", "5:16"),
+    "stbllm 2:4, means": ("--method", "stbllm", "--nm", "2:4", "--offsets", "block"),
+    "rtn": ("--method", "rtn"),
+    "reference": ("--method", "billm", "--compat", "reference"),
+    "blocks, f16": ("--method", "billm", "--feedback", "blocks", "--scales", "f16"),
+}
+
+
+class Determinism(bt.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.model = bt.make_tiny_llama(self.dir / "model", hidden=96, intermediate=152, blocks=2)
+        self.tokens = self.calibration(rows=3, length=100)
+
+    def quantize(self, name, *arguments):
+        out = self.dir / name
+        report = self.report("quantize", "--model", self.model, "--calib", self.tokens,
+                             "--block-size", "64", "--out", out, *arguments)
+        return out, report
+
+    def test_threads_and_runs(self):
+        for name, arguments in VARIANTS.items():
+            with self.subTest(name=name):
+                prefix = name.replace(" ", "-").replace(",", "").replace(":", "of")
+                first, report = self.quantize(f"{prefix}-1", *arguments, "--threads", "1")
+                expected = bt.digests(first)
+                self.assertIn("manifest.json", expected)
+                for threads in ("2", "3"):
+                    out, other = self.quantize(f"{prefix}-{threads}", *arguments, "--threads",
+                                               threads)
+                    self.assertEqual(bt.digests(out), expected)
+                    self.assertEqual(other["layers"], report["layers"])
+                self.check_strict(first)
+
+    def check_strict(self, result):
+        check = subprocess.run([bt.python(), bt.READ_PACKED, "--check", result],
+                               capture_output=True, text=True)
+        self.assertEqual(check.returncode, 0, check.stderr)
+        self.assertIn("strict N:M checked", check.stdout)
+
+    def test_defaults_repeated(self):
+        text = self.dir / "text.txt"
+        text.write_text("the rain in spain stays mainly in the plain. " * 300)
+        arguments = ("quantize", "--model", self.model, "--calib", text, "--nsamples", "4",
+                     "--seqlen", "64", "--quiet")
+        for name in ("one", "two"):
+            self.billm(*arguments, "--out", self.dir / name)
+        self.assertEqual(bt.digests(self.dir / "one"), bt.digests(self.dir / "two"))
+        self.billm(*arguments, "--out", self.dir / "seed", "--seed", "1")
+        seed, one = bt.digests(self.dir / "seed"), bt.digests(self.dir / "one")
+        shard = "model-00001-of-00003.safetensors"
+        self.assertNotEqual(seed[shard], one[shard])
+        self.assertEqual(seed["tokenizer.json"], one["tokenizer.json"])
+
+    def test_eval_and_export(self):
+        out, _ = self.quantize("packed", "--method", "stbllm")
+        tokens = self.calibration(rows=5, length=50, seed=2)
+        reports = [self.report("eval", "--model", out, "--ppl", tokens, "--kl", self.model,
+                               "--threads", threads) for threads in ("1", "2", "3")]
+        for report in reports[1:]:
+            self.assertEqual(report["ppl"], reports[0]["ppl"])
+            self.assertEqual(report["kl_mean"], reports[0]["kl_mean"])
+        for threads in ("1", "3"):
+            self.billm("export", "--dense", "--model", out, "--out", self.dir / f"dense-{threads}",
+                       "--threads", threads, "--quiet")
+        self.assertEqual(bt.digests(self.dir / "dense-1"), bt.digests(self.dir / "dense-3"))
+
+    def test_export_is_what_the_decoder_reads(self):
+        sys.path.insert(0, str(bt.READ_PACKED.parent))
+        import read_packed
+
+        out, _ = self.quantize("packed", "--method", "stbllm", "--nm", "5:8")
+        dense = self.dir / "dense"
+        self.billm("export", "--dense", "--model", out, "--out", dense, "--quiet")
+        packed = read_packed.open_packed(out)
+        shards = {}
+        for path in sorted(dense.glob("*.safetensors")):
+            header, data = bt.read_parts(path)
+            shards |= {name: data[slice(*entry["data_offsets"])] for name, entry in header.items()
+                       if name != "__metadata__"}
+        names = read_packed.modules(packed)
+        self.assertEqual(len(names), 14)
+        for name in names:
+            weight = read_packed.decode(packed, name).astype("<f2")
+            self.assertEqual(shards[f"{name}.weight"], weight.tobytes(), name)
+        header, data = bt.read_parts(self.model / "model.safetensors")
+        for name, entry in header.items():  # the others as they were
+            if name != "__metadata__" and name.removesuffix(".weight") not in names:
+                self.assertEqual(shards[name], data[slice(*entry["data_offsets"])], name)
+
+
+if __name__ == "__main__":
+    bt.main()

@@ -1,0 +1,205 @@
+"""A killed run goes on with --resume: nothing finished is done again, and the bytes are the same.
+
+The run is killed with SIGKILL right after each block has been recorded, and at random moments.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import billm_testing as bt
+
+BLOCKS = 6
+
+
+class Resume(bt.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.model = bt.make_tiny_llama(self.dir / "model", blocks=BLOCKS, hidden=96,
+                                        intermediate=160)
+        self.tokens = self.calibration(rows=4, length=128)
+        self.out = self.dir / "out"
+        self.partial = self.dir / "out.partial"
+
+    def arguments(self, *more, out=None):
+        return ("quantize", "--model", self.model, "--calib", self.tokens, "--method", "stbllm",
+                "--nm-alloc", "adaptive", "--block-size", "32", "--threads", "2", "--out",
+                out or self.out, *more)
+
+    def uninterrupted(self):
+        out = self.dir / "uninterrupted"
+        if not out.exists():
+            self.billm(*self.arguments("--quiet", out=out))
+        return bt.digests(out)
+
+    def journal(self):
+        """What the unfinished run has recorded, or None."""
+        try:
+            return json.loads((self.partial / "journal.json").read_text())
+        except FileNotFoundError:
+            return None
+
+    def finished_blocks(self):
+        journal = self.journal()
+        return len(journal["blocks"]) if journal else 0
+
+    def kill_after(self, blocks, *more):
+        """Runs until `blocks` blocks are recorded, then kills; the number of finished blocks."""
+        process = subprocess.Popen([bt.binary(), *map(str, self.arguments("--quiet", *more))],
+                                   env=self.environment())
+        try:
+            while self.finished_blocks() < blocks:
+                self.assertIsNone(process.poll(), "ended before it could be killed")
+                time.sleep(0.001)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        self.assertFalse(self.out.exists(), "the result was there before it was whole")
+        return self.finished_blocks()
+
+    def shards(self):
+        """{name: (time of the last change, inode)} of the shards of finished blocks."""
+        names = [block["shard"]["name"] for block in self.journal()["blocks"]]
+        stats = {name: (self.partial / name).stat() for name in names}
+        return {name: (stat.st_mtime_ns, stat.st_ino) for name, stat in stats.items()}
+
+    def test_killed_after_each_block(self):
+        expected = self.uninterrupted()
+        reached = 0
+        for blocks in range(1, BLOCKS):
+            if blocks <= reached:
+                continue
+            before = self.shards() if reached else {}
+            reached = self.kill_after(blocks, *(["--resume"] if reached else []))
+            after = self.shards()
+            for name, stat in before.items():
+                self.assertEqual(after[name], stat, f"{name} was written again")
+        self.assertGreaterEqual(reached, 2)
+        before = self.shards()
+        report = self.report(*self.arguments("--resume"))
+        self.assertEqual(report["resumed_blocks"], reached)
+        self.assertEqual(report["blocks"], BLOCKS)
+        self.assertEqual(len(report["layers"]), 7 * BLOCKS)
+        for name, (changed, inode) in before.items():
+            stat = (self.out / name).stat()
+            self.assertEqual((stat.st_mtime_ns, stat.st_ino), (changed, inode), name)
+        self.assertEqual(bt.digests(self.out), expected)
+        self.assertEqual(sorted(p.name for p in self.dir.glob("out*")), ["out"])
+        self.billm("eval", "--ppl", self.tokens, "--model", self.out, "--quiet")
+
+    def test_killed_at_random_moments(self):
+        expected = self.uninterrupted()
+        random.seed(4)
+        started = time.monotonic()
+        self.billm(*self.arguments("--quiet", out=self.dir / "timed"))
+        length = time.monotonic() - started
+        for _ in range(6):
+            if self.out.exists():
+                break
+            process = subprocess.Popen([bt.binary(), *map(str, self.arguments("--quiet", "--resume"))],
+                                       env=self.environment())
+            time.sleep(length * random.uniform(0.5, 0.9))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        if not self.out.exists():
+            self.billm(*self.arguments("--quiet", "--resume"))
+        self.assertEqual(bt.digests(self.out), expected)
+
+    def test_changed_settings_are_refused(self):
+        self.kill_after(2)
+        tokens, kept = self.calibration(seed=9), bt.digests(self.partial)
+        changes = {("--block-size", "64"): ("block_size was 32, is 64",),
+                   ("--nm", "5:8"): ('nm was "4:8", is "5:8"',),
+                   ("--nm-alloc", "uniform"): ('nm_alloc was "adaptive", is "uniform"',),
+                   ("--refine", "1"): ("refine_rounds was", "is 1"),
+                   ("--calib", tokens): ("calibration_digest was",),
+                   ("--seed", "7"): ("seed was 0, is 7",)}
+        for change, needles in changes.items():
+            with self.subTest(change=change):
+                # The changed flag takes the place of the first one.
+                arguments = [str(a) for a in self.arguments("--resume")]
+                if change[0] in arguments:
+                    place = arguments.index(change[0])
+                    del arguments[place : place + 2]
+                self.fails(bt.USAGE, *arguments, *change, needles=("--resume", *needles))
+        self.assertEqual(bt.digests(self.partial), kept)
+
+    def test_a_changed_model_is_refused(self):
+        self.kill_after(1)
+        header, data = bt.read_parts(self.model / "model.safetensors")
+        damaged = bytearray(data)
+        damaged[header["model.layers.3.mlp.up_proj.weight"]["data_offsets"][1] - 2] ^= 1
+        bt.write_parts(self.model / "model.safetensors", header, bytes(damaged))
+        self.fails(bt.USAGE, *self.arguments("--resume"), needles=["model_digest was"])
+
+    def test_other_threads_and_another_device_are_no_change(self):
+        expected = self.uninterrupted()
+        self.kill_after(2)
+        self.billm(*self.arguments("--quiet", "--resume")[:-2], "--threads", "1", "--device", "cpu",
+                   "--quiet", "--resume") if False else None
+        arguments = [str(a) for a in self.arguments("--quiet", "--resume")]
+        arguments[arguments.index("--threads") + 1] = "3"
+        self.billm(*arguments)
+        self.assertEqual(bt.digests(self.out), expected)
+
+    def test_damaged_partial_files_are_refused(self):
+        self.kill_after(2)
+        journal = self.journal()
+        for name in (journal["blocks"][0]["shard"]["name"], journal["hidden"]["name"]):
+            with self.subTest(name=name):
+                path = self.partial / name
+                good = path.read_bytes()
+                path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+                self.fails(bt.BAD_INPUT, *self.arguments("--resume"), needles=[name, "--overwrite"])
+                path.unlink()
+                self.fails(bt.BAD_INPUT, *self.arguments("--resume"), needles=[name])
+                path.write_bytes(good)
+        path = self.partial / "journal.json"
+        good = path.read_text()
+        for text in ("", "{", "[]", "{}", good.replace('"blocks"', '"flocks"'),
+                     good.replace('"shape"', '"shapes"'), good.replace('"bytes": ', '"bytes": "x')):
+            with self.subTest(journal=text[:20]):
+                path.write_text(text)
+                self.fails(bt.BAD_INPUT, *self.arguments("--resume"), needles=["journal.json"])
+        path.write_text(good)
+        self.billm(*self.arguments("--quiet", "--resume"))
+        self.assertEqual(bt.digests(self.out), self.uninterrupted())
+
+    def test_without_resume_an_unfinished_run_is_not_touched(self):
+        self.kill_after(2)
+        before = bt.digests(self.partial)
+        self.fails(bt.USAGE, *self.arguments(), needles=["unfinished", "--resume", "--overwrite"])
+        self.assertEqual(bt.digests(self.partial), before)
+        report = self.report(*self.arguments("--overwrite"))
+        self.assertEqual(report["resumed_blocks"], 0)
+        self.assertEqual(bt.digests(self.out), self.uninterrupted())
+
+    def test_nothing_to_resume(self):
+        # With --out: the same command line serves the first run and every further one.
+        self.assertEqual(self.report(*self.arguments("--resume"))["resumed_blocks"], 0)
+        self.fails(bt.USAGE, *self.arguments("--resume"), needles=["exists already"])
+        # Without: there must be something to go on with.
+        arguments = ("quantize", "--model", self.model, "--calib", self.tokens, "--method", "rtn")
+        self.fails(bt.USAGE, *arguments, "--resume", needles=["--resume", "no unfinished run"])
+
+    def test_resume_without_out(self):
+        arguments = ("quantize", "--model", self.model, "--calib", self.tokens)
+        self.partial = self.home / "results" / "model-billm.partial"
+        process = subprocess.Popen([bt.binary(), *map(str, arguments), "--quiet"],
+                                   env=self.environment())
+        while self.finished_blocks() < 1:
+            self.assertIsNone(process.poll(), "ended before it could be killed")
+        process.kill()
+        process.wait()
+        report = self.report(*arguments, "--resume")
+        self.assertGreaterEqual(report["resumed_blocks"], 1)
+        self.assertEqual(Path(report["output"]), self.home / "results" / "model-billm")
+
+
+if __name__ == "__main__":
+    bt.main()

@@ -1,0 +1,81 @@
+// The method table and the checks of its settings.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <set>
+
+#include "billm/base/error.h"
+#include "billm/quantize/methods.h"
+
+namespace billm {
+namespace {
+
+void expect_usage(const std::function<void()>& body, const std::string& part) {
+  try {
+    body();
+    ADD_FAILURE() << "no error, expected one with: " << part;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUsage) << error.message();
+    EXPECT_NE(error.message().find(part), std::string::npos)
+        << "expected \"" << part << "\" in: " << error.message();
+  }
+}
+
+TEST(ParseNm, Good) {
+  EXPECT_EQ(parse_nm("4:8"), (NmPattern{4, 8}));
+  EXPECT_EQ(parse_nm("1:2"), (NmPattern{1, 2}));
+  EXPECT_EQ(parse_nm("16:16"), (NmPattern{16, 16}));
+}
+
+TEST(ParseNm, Bad) {
+  for (const char* text : {"", ":", "4", "4:", ":8", "4:8:2", "4/8", " 4:8", "4:8 ", "a:b", "4:8x",
+                           "99999999999:8", "4:99999999999"}) {
+    expect_usage([&] { parse_nm(text); }, "expected N:M");
+  }
+  expect_usage([] { parse_nm("9:8"); }, "expected N in 1..8, got 9");
+  expect_usage([] { parse_nm("0:8"); }, "got 0");
+  expect_usage([] { parse_nm("-1:8"); }, "got -1");
+  expect_usage([] { parse_nm("1:1"); }, "expected M in 2..16, got 1");
+  expect_usage([] { parse_nm("4:17"); }, "got 17");
+  expect_usage([] { parse_nm("4:-8"); }, "got -8");
+}
+
+TEST(Methods, Table) {
+  std::set<std::string> names;
+  for (const Method& method : methods()) {
+    EXPECT_TRUE(names.insert(method.name).second) << method.name;
+    EXPECT_GT(std::string(method.summary).size(), 10u) << method.name;
+    EXPECT_NE(method.quantize, nullptr) << method.name;
+    EXPECT_NE(method.nominal_bits, nullptr) << method.name;
+    EXPECT_EQ(&find_method(method.name), &method);
+  }
+  expect_usage([] { find_method("bilm"); }, "unknown method: expected one of billm, stbllm");
+}
+
+TEST(CheckConfig, GoodAndBad) {
+  for (const Method& method : methods()) {
+    MethodConfig good;
+    good.method = method.name;
+    if (method.needs_nm) good.nm = {4, 8};
+    EXPECT_NO_THROW(check_config(good)) << method.name;
+    const auto refuse = [&](const std::function<void(MethodConfig&)>& change,
+                            const std::string& part) {
+      SCOPED_TRACE(method.name);
+      MethodConfig bad = good;
+      change(bad);
+      expect_usage([&] { check_config(bad); }, part);
+    };
+    refuse([](auto& c) { c.method = "gptq"; }, "gptq");
+    refuse([](auto& c) { c.block_size = 7; }, "--block-size 7");
+    refuse([](auto& c) { c.block_size = -128; }, "--block-size");
+    refuse([](auto& c) { c.block_size = 4097; }, "4097");
+    refuse([](auto& c) { c.nm_alloc = "best"; }, "--nm-alloc best");
+    refuse([](auto& c) { c.refine_rounds = -1; }, "--refine -1");
+    refuse([](auto& c) { c.refine_rounds = 101; }, "--refine 101");
+    refuse([&](auto& c) { c.nm = method.needs_nm ? NmPattern{} : NmPattern{4, 8}; }, "--nm");
+    if (method.needs_nm) refuse([](auto& c) { c.block_size = 100; }, "multiple of M");
+  }
+}
+
+}  // namespace
+}  // namespace billm

@@ -1,0 +1,152 @@
+// The published code's results on a real layer (SmolLM2-135M, layer 0, q_proj; W [576, 576] and the
+// undamped H), and how far billm's own methods are below them. The numbers come with the data.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "billm/pack/packed_linear.h"
+#include "billm/quantize/methods.h"
+#include "support/compare.h"
+#include "support/environment.h"
+#include "support/random_layer.h"
+
+namespace billm::test {
+namespace {
+
+constexpr int64_t kSide = 576;
+constexpr double kPublishedRunningLoss = 6856.309;
+constexpr double kPublishedTrueError = 15750.5;  // tr(D H' D') / 2, H' damped
+
+struct Golden {
+  std::vector<float> w, billm;
+  std::vector<uint8_t> stbllm_keep;
+  CalibrationStats stats;
+  Hessian hessian;
+  WeightView weight() const { return {w.data(), kSide, kSide}; }
+};
+
+Golden load(const std::string& python, const std::string& data) {
+  const TemporaryDirectory directory;
+  run_python(python, "dump_npz.py",
+             {data + "/golden/layer0_q_proj.npz", directory.path().string()});
+  Golden golden;
+  golden.w = read_floats(directory.path() / "W.f32");
+  golden.billm = read_floats(directory.path() / "billm.f32");
+  // np.packbits along the rows: the most significant bit is the first column.
+  std::ifstream packed(directory.path() / "stbllm_keep_4of8.u8", std::ios::binary);
+  for (const char byte : std::string(std::istreambuf_iterator<char>(packed), {})) {
+    for (int bit = 7; bit >= 0; --bit) golden.stbllm_keep.push_back(byte >> bit & 1);
+  }
+  golden.stats.width = kSide;
+  golden.stats.tokens = 2;  // H = 2 / tokens * X^T X is given
+  golden.stats.xtx = read_floats(directory.path() / "H.f32");
+  golden.hessian = make_hessian(golden.stats, true, 0.01, 2);
+  return golden;
+}
+
+#define BILLM_GOLDEN(golden)                \
+  BILLM_NEED(data, "BILLM_DATA_DIR");       \
+  BILLM_NEED(python, "BILLM_PYTHON");       \
+  const Golden golden = load(python, data); \
+  ASSERT_EQ(golden.w.size(), kSide* kSide); \
+  ASSERT_EQ(golden.billm.size(), kSide* kSide)
+
+double true_error(const Golden& golden, const std::vector<float>& q) {
+  return layer_error(golden.w, q, golden.hessian.matrix, golden.hessian.lambda, kSide);
+}
+
+// What the published loop adds up: block by block, e = (w - q) / U_jj for all columns of the block
+// at once, loss += sum e^2 / 2, and the later columns take w -= e U. U = R^-1.
+double published_running_loss(const Golden& golden, const std::vector<float>& q, int block_size) {
+  std::vector<double> u(kSide * kSide, 0.0);
+  for (int64_t col = 0; col < kSide; ++col) {
+    for (int64_t i = col; i >= 0; --i) {
+      double sum = i == col ? 1.0 : 0.0;
+      for (int64_t k = i + 1; k <= col; ++k) {
+        sum -= golden.hessian.factor[i * kSide + k] * u[k * kSide + col];
+      }
+      u[i * kSide + col] = sum / golden.hessian.factor[i * kSide + i];
+    }
+  }
+  double loss = 0;
+  for (int64_t row = 0; row < kSide; ++row) {
+    std::vector<double> w(golden.w.begin() + row * kSide, golden.w.begin() + (row + 1) * kSide);
+    for (int64_t first = 0; first < kSide; first += block_size) {
+      const int64_t end = std::min<int64_t>(kSide, first + block_size);
+      for (int64_t i = first; i < end; ++i) {
+        const double e = (w[i] - q[row * kSide + i]) / u[i * kSide + i];
+        loss += e * e / 2;
+        for (int64_t j = end; j < kSide; ++j) w[j] -= e * u[i * kSide + j];
+      }
+    }
+  }
+  return loss;
+}
+
+TEST(Golden, ReferenceBillmIsThePublishedOne) {
+  BILLM_GOLDEN(golden);
+  EXPECT_NEAR(true_error(golden, golden.billm), kPublishedTrueError, 1e-3 * kPublishedTrueError);
+  EXPECT_NEAR(published_running_loss(golden, golden.billm, 128), kPublishedRunningLoss,
+              1e-3 * kPublishedRunningLoss);
+  MethodConfig config;
+  config.reference = true;
+  config.scale_format = ScaleFormat::kF32;
+  config.threads = 2;
+  const QuantizedLinear linear =
+      find_method("billm").quantize(golden.weight(), golden.hessian, config);
+  const std::vector<float> q = dequantize(linear);
+  EXPECT_TRUE(close(q, golden.billm, {.absolute = 1e-5, .missing_share = 0.005}));
+  EXPECT_NEAR(published_running_loss(golden, q, 128), kPublishedRunningLoss,
+              1e-3 * kPublishedRunningLoss);
+  EXPECT_NEAR(true_error(golden, q), kPublishedTrueError, 1e-3 * kPublishedTrueError);
+}
+
+TEST(Golden, StbllmMask) {
+  BILLM_GOLDEN(golden);
+  ASSERT_EQ(golden.stbllm_keep.size(), static_cast<size_t>(kSide * kSide));
+  const std::vector<uint8_t> keep =
+      nm_mask(si_scores(golden.weight(), golden.hessian), kSide, kSide, {4, 8});
+  int64_t equal = 0;
+  for (size_t i = 0; i < keep.size(); ++i) equal += keep[i] == golden.stbllm_keep[i];
+  EXPECT_GE(static_cast<double>(equal), 0.999 * kSide * kSide);
+}
+
+TEST(Golden, DefaultsAreFarBelowThePublishedError) {
+  BILLM_GOLDEN(golden);
+  struct Row {
+    const char* method;
+    NmPattern nm;
+    double stored_bits;
+  };
+  for (const Row& row : {Row{"billm", {}, 2.4}, Row{"stbllm", {4, 8}, 2.6}}) {
+    SCOPED_TRACE(row.method);
+    MethodConfig config;
+    config.method = row.method;
+    config.nm = row.nm;
+    config.threads = 2;
+    const QuantizedLinear linear =
+        find_method(row.method).quantize(golden.weight(), golden.hessian, config);
+    EXPECT_NO_THROW(check_codes(linear));
+    EXPECT_LT(true_error(golden, dequantize(linear)), kPublishedTrueError / 5);
+    EXPECT_LE(pack(linear).stored_bits(), row.stored_bits);
+  }
+}
+
+// Sign RTN is the floor that a method with calibration must not fall below.
+TEST(Golden, MethodsBeatPlainSigns) {
+  BILLM_GOLDEN(golden);
+  MethodConfig config;
+  const auto error_of = [&](const char* method, NmPattern nm) {
+    config.method = method;
+    config.nm = nm;
+    return true_error(
+        golden, dequantize(find_method(method).quantize(golden.weight(), golden.hessian, config)));
+  };
+  const double signs = error_of("rtn", {});
+  EXPECT_LT(error_of("billm", {}), 0.5 * signs);
+  EXPECT_LT(error_of("stbllm", {4, 8}), 0.5 * signs);
+}
+
+}  // namespace
+}  // namespace billm::test
