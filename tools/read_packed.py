@@ -26,7 +26,8 @@ from math import comb
 import numpy as np
 
 FORMAT_VERSION = 1
-DTYPES = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+DTYPES = {name: np.dtype(code) for name, code in
+          [("U8", "u1"), ("I8", "i1"), ("F16", "<f2"), ("F32", "<f4")]}
 SCALE_DTYPES = {"log8": "U8", "f16": "F16", "f32": "F32"}
 # 2^(i/16) rounded to fp32.
 LOG8_STEPS = np.array([2.0 ** (i / 16) for i in range(16)], dtype=np.float32)
@@ -58,6 +59,10 @@ class Shard:
         require(length <= self.data.size - 8, f"{self.path}: the header is longer than the file")
         header = parse_json(self.data[8 : 8 + length].tobytes(), self.path)
         self.metadata = header.pop("__metadata__", {})
+        strings = isinstance(self.metadata, dict) and all(
+            isinstance(text, str) for text in self.metadata.values()
+        )
+        require(strings, f"{self.path}: __metadata__: expected texts")
         self.entries = header
         self.start = 8 + length
         self.planes_of = {}  # module -> names of its planes
@@ -66,13 +71,15 @@ class Shard:
             self.planes_of.setdefault(module, []).append(plane)
 
     def tensor(self, name):
-        entry = self.entries[name]
-        begin, end = entry["data_offsets"]
-        require(
-            0 <= begin <= end <= self.data.size - self.start,
-            f"{self.path}: {name}: data_offsets outside of the file",
-        )
-        return entry["dtype"], entry["shape"], self.data[self.start + begin : self.start + end]
+        try:
+            entry = self.entries[name]
+            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            inside = 0 <= begin <= end <= self.data.size - self.start
+            data = self.data[self.start + begin : self.start + end]
+        except (KeyError, TypeError, ValueError):
+            raise FormatError(f"{self.path}: {name}: not a tensor") from None
+        require(inside, f"{self.path}: {name}: data_offsets outside of the file")
+        return dtype, shape, data
 
 
 def parse_json(text, where):
@@ -139,17 +146,20 @@ def open_packed(directory):
     manifest = parse_json(text, path)
     config = parse_json(read_bytes(directory / "config.json"), directory / "config.json")
     config = config.get("quantization_config", {})
-    require(config.get("quant_method") == "billm", f"{directory}/config.json: not a billm model")
+    ours = isinstance(config, dict) and config.get("quant_method") == "billm"
+    require(ours, f"{directory}/config.json: not a billm model")
     for where, version in ((path, manifest), (directory / "config.json", config)):
         got = version.get("format_version")
-        require(got == FORMAT_VERSION, f"{where}: format_version: expected {FORMAT_VERSION}, got {got}")
+        require(got == FORMAT_VERSION, f"{where}: format_version: expected 1, got {got}")
     require(isinstance(manifest.get("files"), dict), f"{path}: files: expected an object")
     for name, entry in manifest["files"].items():
-        require("/" not in name, f"{path}: files.{name}: not a file of the directory")
+        known = isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() and "/" not in name
+        require(known, f"{path}: files: {name!r}: expected bytes and sha256")
         data = read_bytes(directory / name)
         require(len(data) == entry["bytes"], f"{directory / name}: expected {entry['bytes']} bytes")
         digest = hashlib.sha256(data).hexdigest()
-        require(digest == entry["sha256"], f"{directory / name}: checksum does not match manifest.json")
+        same = digest == entry["sha256"]
+        require(same, f"{directory / name}: checksum does not match manifest.json")
     shards = sorted(directory.glob("*.safetensors"))
     for shard in shards:
         require(shard.name in manifest["files"], f"{shard}: not listed in manifest.json")
@@ -354,7 +364,7 @@ def decode(packed, module):
 
 
 def check_strict(module, weight, keep):
-    """Exactly N of every M consecutive columns kept, ceil(t N / M) of a tail, the rest exactly 0."""
+    """Exactly N of every M columns in a row kept, ceil(t N / M) of a tail, the rest exactly 0."""
     require(np.isfinite(weight).all(), f"{module.where}: a weight is not finite")
     require(not weight[~keep].any(), f"{module.where}: a pruned weight is not 0")
     if module.m == 0:
@@ -364,7 +374,8 @@ def check_strict(module, weight, keep):
     counts = keep[:, :full].reshape(module.rows, -1, module.m).sum(axis=2)
     require((counts == module.n).all(), f"{module.where}: not {module.n} of {module.m} kept")
     tail = -(-(module.cols - full) * module.n // module.m)
-    require((keep[:, full:].sum(axis=1) == tail).all(), f"{module.where}: not {tail} kept in a tail")
+    tails = keep[:, full:].sum(axis=1)
+    require((tails == tail).all(), f"{module.where}: not {tail} kept in a tail")
 
 
 # --- command line ---------------------------------------------------------------------------------

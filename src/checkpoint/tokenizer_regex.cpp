@@ -69,8 +69,8 @@ std::vector<Span> Regex::split(std::string_view text, RegexScratch& scratch) con
                     PCRE2_NO_UTF_CHECK, scratch.match_, scratch.context_);
     if (found == PCRE2_ERROR_NOMATCH) break;
     if (found < 0) {
-      throw Error(ErrorCode::kFailure, "tokenizer: regular expression gave up at byte " +
-                                           std::to_string(from) + ": " + reason(found));
+      throw bad_input("tokenizer: expected a regular expression that ends, it gave up at byte " +
+                      std::to_string(from) + " of a text: " + reason(found));
     }
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(scratch.match_);
     const size_t begin = range[0], end = range[1];

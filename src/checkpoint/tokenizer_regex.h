@@ -48,7 +48,7 @@ class Regex {
   explicit Regex(const std::string& pcre2);
   // Successive matches and the text between them, covering `text` (well-formed UTF-8, stand-ins in
   // place) in order; an empty match is a span of its own, but not right behind another match.
-  // Throws Error{kFailure} if the pattern backtracks without end.
+  // Throws Error{kBadInput} if the pattern backtracks without end.
   std::vector<Span> split(std::string_view text, RegexScratch& scratch) const;
 
  private:

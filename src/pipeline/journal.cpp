@@ -55,12 +55,12 @@ void write_journal(const std::filesystem::path& directory, const Journal& journa
     }
     json["blocks"].push_back(std::move(entry));
   }
-  write_file_atomic(directory / "journal.json", json.dump(1) + "\n");
+  write_file_atomic(directory / kJournalName, json.dump(1) + "\n");
 }
 
 bool read_journal(const std::filesystem::path& directory, const nlohmann::ordered_json& settings,
                   Journal* journal) {
-  const std::filesystem::path path = directory / "journal.json";
+  const std::filesystem::path path = directory / kJournalName;
   if (!std::filesystem::exists(path)) return false;
   try {
     const nlohmann::json json = nlohmann::json::parse(read_text_file(path));

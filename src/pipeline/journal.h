@@ -28,7 +28,8 @@ struct Journal {
   WrittenFile hidden;                     // inputs of the next block (empty name: none yet)
 };
 
-// Written atomically as `directory`/journal.json.
+// Written atomically into `directory`.
+inline constexpr const char* kJournalName = "journal.json";
 void write_journal(const std::filesystem::path& directory, const Journal& journal);
 
 // True and filled if there is a journal. Throws Error{kUsage} "--resume: NAME was OLD, is NEW" if

@@ -127,9 +127,6 @@ OutputDirectory::~OutputDirectory() {
 
 void OutputDirectory::finish() {
   keep_ = true;
-  for (const auto& entry : fs::directory_iterator(partial_)) {
-    if (entry.path().extension() == ".tmp") fs::remove(entry.path());
-  }
   sync_directory(partial_);
   std::error_code failure;
   fs::path old;

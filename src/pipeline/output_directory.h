@@ -35,11 +35,11 @@ class OutputDirectory {
   OutputDirectory(const OutputDirectory&) = delete;
   OutputDirectory& operator=(const OutputDirectory&) = delete;
 
+  const std::filesystem::path& out() const { return out_; }  // absolute
   const std::filesystem::path& partial() const { return partial_; }
   // There is something in partial() now that kResume can go on from.
   void keep() { keep_ = true; }
-  // Removes leftovers (*.tmp) and renames partial() to out. An old `out` is exchanged with it in
-  // one step and then removed.
+  // Renames partial() to out. An old `out` is exchanged with it in one step and then removed.
   void finish();
 
  private:

@@ -115,6 +115,7 @@ class Run {
   // Inputs of the first block that is not done; the N:M allocation if there is none yet.
   void start_hidden(const Rope& rope) {
     const ModelSpec& spec = model_.spec();
+    if (report_.resumed_blocks == spec.blocks()) return;
     const TokenMatrix& tokens = request_.calibration;
     if (!journal_.hidden.name.empty()) {
       const SafetensorsFile file(directory_->partial() / journal_.hidden.name);
@@ -345,11 +346,15 @@ class Run {
         head["layers"].push_back(std::move(json));
       }
       write_manifest(partial, head, files);
-      std::filesystem::remove(partial / "journal.json");
-      std::filesystem::remove(partial / journal_.hidden.name);
+      // A run killed from here on is finished by --resume without any block done again: the journal
+      // goes last, and nothing reads it in a result that is in its place.
+      journal_.hidden = {};
+      write_journal(partial, journal_);
+      remove_others(partial, files);
       directory_->finish();
+      std::filesystem::remove(directory_->out() / kJournalName);
     }
-    report_.output = std::filesystem::absolute(request_.out).lexically_normal();
+    report_.output = directory_->out();
     report_.blocks = blocks;
     report_.bytes_before = checkpoint_bytes(model_.checkpoint());
     for (const WrittenFile& file : files) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 
 #include "billm/base/file.h"
 #include "billm/base/sha256.h"
@@ -75,6 +76,16 @@ void write_manifest(const fs::path& directory, const nlohmann::ordered_json& hea
   const std::string text = manifest.dump(1) + "\n";
   write_file_atomic(directory / "manifest.json", text);
   write_file_atomic(directory / "manifest.sha256", sha256_hex(text) + "  manifest.json\n");
+}
+
+void remove_others(const fs::path& directory, const std::vector<WrittenFile>& files) {
+  std::set<std::string> keep = {"manifest.json", "manifest.sha256", kJournalName};
+  for (const WrittenFile& file : files) keep.insert(file.name);
+  std::vector<fs::path> others;
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    if (keep.count(entry.path().filename()) == 0) others.push_back(entry.path());
+  }
+  for (const fs::path& other : others) fs::remove_all(other);
 }
 
 int64_t checkpoint_bytes(const Checkpoint& checkpoint) {

@@ -29,6 +29,9 @@ WrittenFile written_file(const std::filesystem::path& directory, const std::stri
 void write_manifest(const std::filesystem::path& directory, const nlohmann::ordered_json& head,
                     const std::vector<WrittenFile>& files);
 
+// Removes what a killed run may have left: every file but `files`, the manifest and the journal.
+void remove_others(const std::filesystem::path& directory, const std::vector<WrittenFile>& files);
+
 // Sum of the sizes of all safetensors files of a checkpoint.
 int64_t checkpoint_bytes(const Checkpoint& checkpoint);
 

@@ -241,6 +241,12 @@ TEST(TokenizerFormat, LongWordsAndRunsAreNotQuadratic) {
   }
 }
 
+TEST(TokenizerFormat, EndlessPatternsAreAnError) {
+  const Tokenizer tokenizer = Tokenizer::from_json(
+      split_tokenizer("(?:(?:a|b|[a-b])+)+x", "Isolated", false).dump(), "t.json");
+  expect_bad_input([&] { tokenizer.encode(std::string(200, 'a'), false); }, {"gave up at byte 0"});
+}
+
 // The two ways of merging give the same ids: a word of more than 64 bytes takes the heap.
 TEST(TokenizerFormat, LongAndShortWordsMergeAlike) {
   json json = small_tokenizer();

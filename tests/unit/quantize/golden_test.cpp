@@ -133,7 +133,7 @@ TEST(Golden, DefaultsAreFarBelowThePublishedError) {
   }
 }
 
-// Sign RTN is the floor that a method with calibration must not fall below.
+// Plain signs need no calibration: a method that uses it must do far better.
 TEST(Golden, MethodsBeatPlainSigns) {
   BILLM_GOLDEN(golden);
   MethodConfig config;

@@ -1,0 +1,87 @@
+"""A disk that fills up: one clear line, exit code 1, no result that looks whole, the old one kept.
+
+Runs in a mount namespace of its own on a tmpfs of the wanted size, so that no root is needed where
+the system allows user namespaces; skips elsewhere (bad_usage_test.py has a limit on file sizes).
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import billm_testing as bt
+
+# $1: size of the disk, $2: where to mount it, the rest: a shell script run there.
+IN_NAMESPACE = 'mount -t tmpfs -o "size=$1" none "$2" && cd "$2" && eval "$3"'
+
+
+class FullDisk(bt.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.model = bt.make_tiny_llama(self.dir / "model")
+        self.tokens = self.calibration()
+        self.disk = self.dir / "disk"
+        self.disk.mkdir()
+
+    def on_disk(self, size, script):
+        return subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+                               IN_NAMESPACE, "sh", size, self.disk, script],
+                              env=self.environment() | {"BILLM": bt.binary()}, timeout=300,
+                              capture_output=True, text=True)
+
+    def require_namespaces(self):
+        try:
+            result = self.on_disk("64k", "true")
+        except FileNotFoundError:
+            self.skipTest("no unshare program")
+        if result.returncode != 0:
+            self.skipTest("this system allows no mount: " + result.stderr.strip())
+
+    def quantize(self, *more):
+        words = ["$BILLM quantize --quiet --model", self.model, "--calib", self.tokens, *more]
+        return " ".join(map(str, words))
+
+    def test_quantize(self):
+        self.require_namespaces()
+        self.billm("quantize", "--quiet", "--model", self.model, "--calib", self.tokens, "--out",
+                   self.dir / "whole")
+        whole = sum(path.stat().st_size for path in (self.dir / "whole").iterdir())
+        # Full in the first block, in between, and when the last files are written.
+        for share in (0.02, 0.15, 0.3, 0.5, 0.7, 0.9, 0.97):
+            with self.subTest(share=share):
+                pages = max(1, int(whole * share / 4096))
+                result = self.on_disk(str(pages * 4096), self.quantize("--out out; code=$?; ls; exit $code"))
+                self.assertNotIn("out\n", result.stdout.splitlines(keepends=True))
+                result.stdout = ""
+                self.assert_error(result, "quantize", bt.FAILURE, "out", "No space left on device")
+
+    def test_the_old_result_stays(self):
+        self.require_namespaces()
+        result = self.on_disk("400k", "; ".join([
+            "set -e", self.quantize("--method rtn --out out"), "sha256sum out/* > before",
+            "head -c 40k /dev/zero > spare", "(cat /dev/zero > rest) 2> /dev/null || true",
+            "rm spare", "set +e",
+            self.quantize("--out out --overwrite"), "code=$?", "set -e",
+            "sha256sum --quiet -c before", "ls | tr '\\n' ' '", "exit $code"]))
+        self.assertEqual(result.stdout.split()[:2], ["before", "out"], result)
+        result.stdout = ""
+        self.assert_error(result, "quantize", bt.FAILURE, "No space left on device")
+
+    def test_export(self):
+        self.require_namespaces()
+        self.billm("quantize", "--model", self.model, "--calib", self.tokens, "--out",
+                   self.dir / "packed", "--quiet")
+        result = self.on_disk("100k", f"$BILLM export --dense --quiet --model {self.dir / 'packed'} "
+                                      "--out dense; code=$?; ls; exit $code")
+        self.assertEqual(result.stdout, "")  # nothing finished that would be worth keeping
+        self.assert_error(result, "export", bt.FAILURE, "dense", "No space left on device")
+
+    def test_json(self):
+        self.require_namespaces()
+        result = self.on_disk("4k", f"head -c 4096 /dev/zero > zeros; $BILLM eval --quiet --model "
+                                    f"{self.model} --ppl {self.tokens} --json report.json")
+        self.assert_error(result, "eval", bt.FAILURE, "report.json", "No space left on device")
+
+
+if __name__ == "__main__":
+    bt.main()
