@@ -8,9 +8,7 @@ ids, the independent decoder for every weight of a block and for the sizes.
 import json
 import subprocess
 import sys
-import tempfile
 import time
-import unittest
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +30,10 @@ class Demo(bt.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.model = bt.demo_model()
-        cls.shared = tempfile.TemporaryDirectory(prefix="billm-test-")
-        cls.addClassCleanup(cls.shared.cleanup)
-        cls.results, cls.reports = {}, {}
-        maker = cls("setUp")
-        maker.dir = Path(cls.shared.name)
-        maker.home = maker.dir / "home"
+        cls.results, cls.reports, cls.evaluated = {}, {}, {}
+        maker = cls()  # an instance for its directory, which lives as long as the class
+        maker.setUp()
+        cls.addClassCleanup(maker.doCleanups)
         for name, arguments in METHODS.items():
             started = time.monotonic()
             cls.results[name] = maker.dir / name
@@ -53,7 +49,6 @@ class Demo(bt.TestCase):
         ids = maker.report("tokenize", "--model", cls.model, "--file", EVALUATION)["ids"]
         np.save(cls.tokens, np.array(ids[: LENGTH * WINDOWS], dtype=np.int32).reshape(-1, LENGTH))
         cls.ids = ids
-        cls.evaluated = {}
 
     def evaluate(self, model):
         if model not in self.evaluated:

@@ -1,0 +1,134 @@
+"""A model is never held whole: 2 GB of fp16 linears are quantized and evaluated under a limit of 700 MB.
+
+The checkpoint is synthetic: random bits with one exponent, the same for every block. Mapped files are
+not private data, so RLIMIT_DATA does not count them; the peak of `billm eval` counts everything.
+"""
+
+import json
+import resource
+import shutil
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import billm_testing as bt
+
+HIDDEN, INNER, BLOCKS, VOCAB = 1024, 2816, 84, 1000
+LENGTH, THREADS = 64, 2
+LIMIT = 700_000_000
+FREE_DISK = 6_000_000_000
+
+
+def block_weights(config):
+    return sum(rows * cols for rows, cols in bt.linear_shapes(config).values())
+
+
+def half_bits(count, seed=0):
+    """fp16 in +-[2^-6, 2^-5) as bytes."""
+    bits = np.random.default_rng(seed).integers(0, 1 << 16, count, dtype=np.uint16)
+    return ((bits & 0x83FF) | (9 << 10)).astype("<u2").tobytes()
+
+
+def write_shard(path, shapes, data):
+    """All tensors of fp16; `data` holds them one behind the other."""
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in shapes.items():
+        size = 2 * int(np.prod(shape))
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(memoryview(data)[:offset])
+
+
+def make_checkpoint(directory):
+    """The bytes of fp16 linears it has."""
+    config = bt.tiny_config(hidden=HIDDEN, intermediate=INNER, blocks=BLOCKS, vocab=VOCAB, heads=16,
+                            kv_heads=16, tied=True)
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.json").write_text(json.dumps(bt.tiny_tokenizer()))
+    norm = struct.pack("<e", 1.0) * HIDDEN
+    data = norm + norm + half_bits(block_weights(config))
+    index = {}
+    for block in range(BLOCKS):
+        prefix = f"model.layers.{block}."
+        shapes = {prefix + "input_layernorm.weight": (HIDDEN,),
+                  prefix + "post_attention_layernorm.weight": (HIDDEN,)}
+        shapes |= {f"{prefix}{name}.weight": shape
+                   for name, shape in bt.linear_shapes(config).items()}
+        name = f"model-{block + 1:05}-of-{BLOCKS + 1:05}.safetensors"
+        write_shard(directory / name, shapes, data)
+        index |= dict.fromkeys(shapes, name)
+    name = f"model-{BLOCKS + 1:05}-of-{BLOCKS + 1:05}.safetensors"
+    shapes = {"model.norm.weight": (HIDDEN,), "model.embed_tokens.weight": (VOCAB, HIDDEN)}
+    write_shard(directory / name, shapes, norm + half_bits(VOCAB * HIDDEN, seed=1))
+    index |= dict.fromkeys(shapes, name)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return config
+
+
+def limit_data():
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+
+
+class Memory(bt.TestCase):
+    def setUp(self):
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if free < FREE_DISK:
+            bt.skip(f"{tempfile.gettempdir()}: needs 6 GB of disk, {free / 1e9:.1f} GB are free")
+        super().setUp()
+
+    def timed(self, *arguments):
+        started = time.monotonic()
+        report = self.report(*arguments, "--threads", THREADS, preexec_fn=limit_data)
+        print(f"{arguments[0]}: {time.monotonic() - started:.1f} s, "
+              f"peak {report['peak_rss_bytes'] / 1e6:.0f} MB")
+        return report
+
+    def idle_bytes(self):
+        """Peak of a LibTorch process that evaluates next to nothing."""
+        tiny = bt.make_tiny_llama(self.dir / "tiny", blocks=1)
+        return self.report("eval", "--model", tiny, "--ppl", self.calibration(), "--threads",
+                           THREADS)["peak_rss_bytes"]
+
+    def test_two_gigabytes(self):
+        started = time.monotonic()
+        config = make_checkpoint(self.dir / "model")
+        linears = 2 * BLOCKS * block_weights(config)
+        self.assertGreater(linears, 2_000_000_000)
+        self.assertGreater(linears, 2.5 * LIMIT)
+        print(f"checkpoint: {time.monotonic() - started:.1f} s")
+        tokens = self.calibration(vocab=VOCAB, rows=2, length=LENGTH)
+        out = self.dir / "out"
+        made = self.timed("quantize", "--model", self.dir / "model", "--method", "rtn", "--calib",
+                          tokens, "--nsamples", 1, "--out", out)
+        self.assertEqual(made["blocks"], BLOCKS)
+        self.assertGreater(made["bytes_before"], linears)
+        # Mapped pages count here; those of finished blocks must have been given back.
+        self.assertLess(made["peak_rss_bytes"], LIMIT)
+
+        shutil.rmtree(self.dir / "model")
+        report = self.timed("eval", "--model", out, "--ppl", tokens)
+        self.assertTrue(np.isfinite(report["ppl"]))
+        packed = sum(path.stat().st_size for path in out.iterdir())
+        self.assertLess(packed, 0.1 * linears)
+        # include/billm/eval/perplexity.h: one block in fp32, the windows' hidden states, per thread
+        # one forward pass (block.h) and, at the head, two chunks of logits and a piece of the head.
+        activations = 4 * LENGTH * HIDDEN * report["windows"]
+        activations += THREADS * 4 * LENGTH * (3 * HIDDEN + 2 * INNER)
+        activations += THREADS * 4 * VOCAB * (2 * LENGTH + HIDDEN)
+        bound = self.idle_bytes() + packed + 4 * block_weights(config) + activations
+        print(f"bound of eval: {bound / 1e6:.0f} MB, of which packed {packed / 1e6:.0f} MB")
+        self.assertLessEqual(report["peak_rss_bytes"], bound)
+
+
+if __name__ == "__main__":
+    bt.main()
