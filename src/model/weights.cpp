@@ -104,6 +104,7 @@ at::Tensor ModelWeights::linear(const std::string& module, int threads) const {
     const std::span<const float> values(tile, static_cast<size_t>(count * columns));
     if (!all_finite(values)) throw_not_finite(module, values, first, columns);
   });
+  for (const Plane& plane : planes.planes) checkpoint_.release(module + "." + plane.name);
   return result;
 }
 

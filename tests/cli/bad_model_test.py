@@ -8,7 +8,6 @@ import json
 import shutil
 import struct
 import sys
-import unittest
 from pathlib import Path
 
 import numpy as np

@@ -53,7 +53,8 @@ class BadPacked(bt.TestCase):
         manifest = json.loads(path.read_text())
         for name in manifest["files"]:
             data = (self.packed / name).read_bytes()
-            manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            digest = hashlib.sha256(data).hexdigest()
+            manifest["files"][name] = {"bytes": len(data), "sha256": digest}
         text = json.dumps(manifest, indent=1) + "\n"
         path.write_text(text)
         digest = hashlib.sha256(text.encode()).hexdigest()

@@ -66,6 +66,10 @@ class BadUsage(bt.TestCase):
             with self.subTest(flag=flag):
                 self.refused(bt.USAGE, flag, "nonsense", needles=["nonsense"], method="stbllm")
 
+    def test_device_that_is_not_here(self):
+        if shutil.which("nvidia-smi") is None:
+            self.refused(bt.FAILURE, "--device", "cuda", needles=["cuda", "--device cpu"])
+
     def test_numbers_out_of_range(self):
         for flag, value in (("--nsamples", "0"), ("--seqlen", "1"), ("--seqlen", "9" * 30),
                             ("--threads", "0"), ("--threads", "x"), ("--seed", "-1"),
@@ -233,13 +237,13 @@ class BadUsage(bt.TestCase):
                 self.assertIn("error: standard output: cannot write", result.stderr)
 
     def test_threads_that_the_system_refuses(self):
-        # 16 stacks of 512 MB do not fit: fewer threads do the work, with the same result.
+        # A stack of 64 GB does not fit: one thread does the work, with the same result.
         def limit():
-            resource.setrlimit(resource.RLIMIT_STACK, (512 << 20, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_STACK, (64 << 30, resource.RLIM_INFINITY))
             resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 
-        self.billm(*self.arguments("--quiet", "--threads", "16"), preexec_fn=limit)
-        self.billm(*self.arguments("--quiet", out=self.dir / "again"))
+        self.billm(*self.arguments("--quiet", "--threads", "16", method="billm"), preexec_fn=limit)
+        self.billm(*self.arguments("--quiet", out=self.dir / "again", method="billm"))
         self.assertEqual(bt.digests(self.out), bt.digests(self.dir / "again"))
 
     def test_two_runs_on_the_same_out(self):

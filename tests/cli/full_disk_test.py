@@ -50,7 +50,8 @@ class FullDisk(bt.TestCase):
         for share in (0.02, 0.15, 0.3, 0.5, 0.7, 0.9, 0.97):
             with self.subTest(share=share):
                 pages = max(1, int(whole * share / 4096))
-                result = self.on_disk(str(pages * 4096), self.quantize("--out out; code=$?; ls; exit $code"))
+                script = self.quantize("--out out; code=$?; ls; exit $code")
+                result = self.on_disk(str(pages * 4096), script)
                 self.assertNotIn("out\n", result.stdout.splitlines(keepends=True))
                 result.stdout = ""
                 self.assert_error(result, "quantize", bt.FAILURE, "out", "No space left on device")
@@ -71,8 +72,8 @@ class FullDisk(bt.TestCase):
         self.require_namespaces()
         self.billm("quantize", "--model", self.model, "--calib", self.tokens, "--out",
                    self.dir / "packed", "--quiet")
-        result = self.on_disk("100k", f"$BILLM export --dense --quiet --model {self.dir / 'packed'} "
-                                      "--out dense; code=$?; ls; exit $code")
+        script = f"$BILLM export --dense --quiet --model {self.dir / 'packed'} --out dense; "
+        result = self.on_disk("100k", script + "code=$?; ls; exit $code")
         self.assertEqual(result.stdout, "")  # nothing finished that would be worth keeping
         self.assert_error(result, "export", bt.FAILURE, "dense", "No space left on device")
 

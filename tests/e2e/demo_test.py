@@ -74,8 +74,8 @@ class Demo(bt.TestCase):
     def test_ids_are_those_of_the_tokenizers_library(self):
         code = ("import sys, json, tokenizers; t = tokenizers.Tokenizer.from_file(sys.argv[1]); "
                 "print(json.dumps(t.encode(open(sys.argv[2], encoding='utf-8').read()).ids))")
-        result = subprocess.run([bt.python(), "-c", code, self.model / "tokenizer.json", EVALUATION],
-                                capture_output=True, text=True)
+        command = [bt.python(), "-c", code, self.model / "tokenizer.json", EVALUATION]
+        result = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual(result.returncode, 0, result.stderr[-2000:])
         self.assertEqual(json.loads(result.stdout), self.ids)
         self.assertGreater(len(self.ids), LENGTH * WINDOWS)
@@ -166,4 +166,5 @@ def untouched_bytes(last_shard):
 
 
 if __name__ == "__main__":
+    bt.demo_model()  # or skip
     bt.main()

@@ -1,14 +1,13 @@
 """The same command gives the same bytes, for any number of threads and however often it runs.
 
-The tiny model's widths leave a shorter last block and, at M = 16, a tail behind the last group. Each
-result is also read by the independent decoder, which checks that exactly N of every M are kept.
+The tiny model's widths leave a shorter last block and, at M = 16, a tail behind the last group.
+Each result is also read by the independent decoder, which checks that exactly N of every M are
+kept.
 """
 
 import subprocess
 import sys
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import billm_testing as bt

@@ -123,8 +123,8 @@ class Resume(bt.TestCase):
         for _ in range(6):
             if self.out.exists():
                 break
-            process = subprocess.Popen([bt.binary(), *map(str, self.arguments("--quiet", "--resume"))],
-                                       env=self.environment())
+            command = [bt.binary(), *map(str, self.arguments("--quiet", "--resume"))]
+            process = subprocess.Popen(command, env=self.environment())
             time.sleep(length * random.uniform(0.5, 0.9))
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -45,7 +45,7 @@ def binary():
 def demo_model():
     path = Path(os.environ.get("BILLM_DEMO_MODEL", ""))
     if not (path / "config.json").is_file():
-        skip("BILLM_DEMO_MODEL is not the demo model (tools/make_demo_model.py makes it)", data=True)
+        skip("BILLM_DEMO_MODEL: no demo model there (tools/make_demo_model.py)", data=True)
     return path
 
 
@@ -55,6 +55,7 @@ def python():
 
 def main():
     """unittest.main(), except that a script all of whose cases were skipped counts as skipped."""
+    binary()
     program = unittest.main(module="__main__", exit=False, verbosity=2)
     result = program.result
     if result.wasSuccessful() and result.skipped and len(result.skipped) == result.testsRun:

@@ -13,6 +13,8 @@
 
 namespace billm::test {
 
+std::filesystem::path tests_directory() { return BILLM_TESTS_DIR; }
+
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
@@ -43,7 +45,7 @@ std::string run_python(const std::string& python, const std::string& script,
   const TemporaryDirectory directory;
   const std::string out = (directory.path() / "out").string();
   const std::string err = (directory.path() / "err").string();
-  const std::string file = (std::filesystem::path(__FILE__).parent_path() / script).string();
+  const std::string file = (tests_directory() / "support" / script).string();
   std::vector<const char*> words = {python.c_str(), file.c_str()};
   for (const std::string& argument : arguments) words.push_back(argument.c_str());
   words.push_back(nullptr);

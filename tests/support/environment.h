@@ -13,6 +13,8 @@ namespace billm::test {
 
 // Value of an environment variable, "" if it is not set.
 std::string environment(const char* name);
+// The folder tests/ of the sources.
+std::filesystem::path tests_directory();
 bool require_data();  // BILLM_REQUIRE_DATA=1
 
 // In a TEST body: const std::string `variable` = value of `name`, or the test ends here.

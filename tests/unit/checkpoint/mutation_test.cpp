@@ -7,6 +7,7 @@
 #include "billm/base/file.h"
 #include "billm/checkpoint/config.h"
 #include "billm/checkpoint/safetensors.h"
+#include "support/environment.h"
 #include "testing.h"
 
 namespace billm {
@@ -15,8 +16,7 @@ namespace {
 constexpr int kIterations = 20000;
 
 std::vector<std::string> seeds(const std::string& kind) {
-  const std::filesystem::path tests =
-      std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+  const std::filesystem::path tests = test::tests_directory();
   std::vector<std::filesystem::path> paths;
   for (const auto& entry : std::filesystem::directory_iterator(tests / "fuzz" / "seeds" / kind)) {
     paths.push_back(entry.path());
