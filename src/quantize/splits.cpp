@@ -1,5 +1,5 @@
-// See splits.h. BiLLM section 3.3 (bell-shaped splitting) and STBLLM's three regions, with the error
-// of the weights as the objective and every threshold tried, not only p and 2p.
+// See splits.h. BiLLM section 3.3 (bell-shaped splitting) and STBLLM's three regions, with the
+// error of the weights as the objective and every threshold tried, not only p and 2p.
 #include "splits.h"
 
 #include <algorithm>
