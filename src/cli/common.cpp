@@ -30,6 +30,9 @@ int CommonOptions::resolved_threads() const { return resolve_threads(threads); }
 void CommonOptions::check_json() const {
   if (json.empty() || json == "-") return;
   const fs::path parent = fs::absolute(json).parent_path();
+  if (fs::is_directory(json)) {
+    throw Error(ErrorCode::kFailure, "--json " + json + ": is a directory");
+  }
   if (!fs::is_directory(parent) || ::access(parent.c_str(), W_OK) != 0) {
     throw Error(ErrorCode::kFailure, "--json " + json + ": cannot write into " + parent.string());
   }
@@ -40,8 +43,14 @@ void CommonOptions::write_json(const nlohmann::ordered_json& report) const {
   const std::string text = report.dump(2) + "\n";
   if (json == "-") {
     std::cout << text << std::flush;
+    return;
+  }
+  std::error_code failure;
+  const fs::path target = fs::weakly_canonical(json, failure);  // a link's target is replaced
+  if (fs::exists(target, failure) && !fs::is_regular_file(target, failure)) {
+    std::ofstream(target) << text << std::flush;  // a device or a pipe
   } else {
-    write_file_atomic(json, text);
+    write_file_atomic(target, text);
   }
 }
 

@@ -19,9 +19,12 @@ using billm::ErrorCode;
 
 int report(const std::string& command, const std::string& message, const std::string& hint,
            ErrorCode code) {
-  std::cerr << "billm" << (command.empty() ? "" : " " + command) << ": error: " << message;
-  if (!hint.empty()) std::cerr << " (" << hint << ")";
-  std::cerr << std::endl;
+  std::string line = "billm" + (command.empty() ? "" : " " + command) + ": error: " + message;
+  if (!hint.empty()) line += " (" + hint + ")";
+  for (char& c : line) {  // one line, whatever the arguments were
+    if (static_cast<unsigned char>(c) < 0x20) c = ' ';
+  }
+  std::cerr << line << std::endl;
   return static_cast<int>(code);
 }
 

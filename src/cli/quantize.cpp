@@ -144,9 +144,9 @@ void run(const Options& options) {
   request.resume = options.resume;
   request.quiet = options.common.quiet;
   const QuantizeReport report = quantize_model(request);
-  set_newest_result(report.output);
   if (options.common.print()) print_report(report);
   options.common.write_json(report_json(report));
+  set_newest_result(report.output);
 }
 
 }  // namespace
@@ -201,7 +201,7 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->type_name("DIR")
       ->group(calibration);
 
-  const std::string expert = "Ablations and comparison (defaults are what measured best)";
+  const std::string expert = "Ablations and comparison";
   app.add_option("--compat", options->compat,
                  "reference: the published code's search and feedback, defects included")
       ->capture_default_str()

@@ -152,6 +152,10 @@ void check_model(const Checkpoint& checkpoint, const ModelSpec& spec, const Pack
     for (const LinearSpec& linear : family.linears) {
       const std::string module = spec.module(block, linear);
       const std::vector<int64_t> shape = {linear.out_width(config), linear.in_width(config)};
+      if (checkpoint.has(module + ".bias")) {
+        throw bad_input(checkpoint.directory().string() + ": " + module +
+                        ".bias: linears with a bias are not supported");
+      }
       if (packed == nullptr || !packed->has(module)) {
         check(module + ".weight", shape);
         continue;

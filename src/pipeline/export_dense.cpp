@@ -15,7 +15,8 @@ namespace billm {
 namespace {
 
 // The weight of a packed module as fp16 bytes, [rows, cols].
-std::vector<std::byte> decode_half(const PackedLinear& packed, int threads) {
+std::vector<std::byte> decode_half(const PackedLinear& packed, const std::string& module,
+                                   int threads) {
   const int64_t rows = packed.shape.rows, cols = packed.shape.cols;
   std::vector<std::byte> bytes(static_cast<size_t>(rows * cols * 2));
   constexpr int64_t kTile = 64;
@@ -26,6 +27,11 @@ std::vector<std::byte> decode_half(const PackedLinear& packed, int threads) {
     decode_rows(packed, first, count, values.data());
     for (size_t i = 0; i < values.size(); ++i) {
       const uint16_t half = float_to_half(values[i]);
+      if ((half & 0x7c00u) == 0x7c00u) {
+        throw bad_input(
+            module + ": a weight of " + std::to_string(values[i]) + " does not fit fp16",
+            "this model cannot be exported as fp16");
+      }
       std::memcpy(bytes.data() + (static_cast<size_t>(first * cols) + i) * 2, &half, 2);
     }
   });
@@ -57,12 +63,13 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
         tensors.push_back({name, view.dtype, view.shape, view.data});
       } else if (modules.insert(module).second) {
         const LinearShape& shape = packed->shape(module);
-        tensors.push_back(
-            {module + ".weight",
-             DType::F16,
-             {shape.rows, shape.cols},
-             {},
-             [packed, module, threads] { return decode_half(packed->open(module), threads); }});
+        tensors.push_back({module + ".weight",
+                           DType::F16,
+                           {shape.rows, shape.cols},
+                           {},
+                           [packed, module, threads] {
+                             return decode_half(packed->open(module), module, threads);
+                           }});
       }
     }
     names.push_back(shard.path().filename());
@@ -74,6 +81,10 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
   nlohmann::ordered_json config =
       nlohmann::ordered_json::parse(read_text_file(model_directory / "config.json"));
   config.erase("quantization_config");
+  // A loader casts everything to this: it must be what the weights are.
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (config.contains(key)) config[key] = "float16";
+  }
   write_file_atomic(directory.partial() / "config.json", config.dump(2) + "\n");
   directory.finish();
 }

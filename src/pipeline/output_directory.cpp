@@ -48,6 +48,28 @@ bool lies_in(const fs::path& path, const fs::path& directory) {
   return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
+// Whether everything in `directory` is a file that a model directory or an unfinished run may hold.
+bool looks_like_ours(const fs::path& directory, bool unfinished) {
+  std::error_code failure;
+  if (!fs::is_directory(directory, failure)) return false;
+  bool weights = false;
+  for (const auto& entry : fs::directory_iterator(directory, failure)) {
+    const std::string name = entry.path().filename();
+    const std::string extension = entry.path().extension();
+    if (!entry.is_regular_file(failure)) return false;
+    const bool known = extension == ".safetensors" || extension == ".json" || extension == ".tmp" ||
+                       name == "manifest.sha256";
+    if (unfinished && !known && !name.starts_with("LICENSE") && name != "NOTICE" &&
+        extension != ".model" && extension != ".txt" && extension != ".jinja") {
+      return false;
+    }
+    weights = weights || extension == ".safetensors";
+  }
+  if (failure) return false;
+  return fs::is_empty(directory, failure) || unfinished ||
+         (weights && fs::is_regular_file(directory / "config.json", failure));
+}
+
 }  // namespace
 
 FileLock::FileLock(fs::path path, const fs::path& what) : path_(std::move(path)) {
@@ -90,6 +112,10 @@ OutputDirectory::OutputDirectory(const fs::path& out, Existing existing, const f
       throw Error(ErrorCode::kUsage, partial_.string() + ": an unfinished run is there",
                   "billm quantize --resume continues it, --overwrite starts again");
     }
+    if (!looks_like_ours(partial_, true)) {
+      throw Error(ErrorCode::kUsage, partial_.string() + ": expected an unfinished run of billm",
+                  "choose another --out, or remove it yourself");
+    }
     if (existing == Existing::kOverwrite) fs::remove_all(partial_, failure);
     if (failure) throw cannot(partial_, "remove", failure.message());
   }
@@ -101,7 +127,7 @@ OutputDirectory::OutputDirectory(const fs::path& out, Existing existing, const f
 
 void OutputDirectory::check_replaceable(Existing existing, const fs::path& source) const {
   if (!is_there(out_)) return;
-  if (existing != Existing::kOverwrite) {
+  if (existing != Existing::kOverwrite && existing != Existing::kResumeOverwrite) {
     throw Error(ErrorCode::kUsage, out_.string() + ": exists already",
                 "choose another --out, or replace it with --overwrite");
   }
@@ -111,9 +137,7 @@ void OutputDirectory::check_replaceable(Existing existing, const fs::path& sourc
                 "choose another --out");
   }
   // A slip such as --out ~ --overwrite must not cost more than a model.
-  std::error_code failure;
-  const bool model = fs::is_regular_file(out_ / "config.json", failure);
-  if (!model && !(fs::is_directory(out_, failure) && fs::is_empty(out_, failure))) {
+  if (!looks_like_ours(out_, false)) {
     throw Error(ErrorCode::kUsage,
                 out_.string() + ": --overwrite: expected a model directory, got something else",
                 "choose another --out, or remove it yourself");

@@ -22,7 +22,7 @@ class FileLock {
 
 class OutputDirectory {
  public:
-  enum class Existing { kRefuse, kOverwrite, kResume };
+  enum class Existing { kRefuse, kOverwrite, kResume, kResumeOverwrite };
 
   // Throws Error{kUsage} if `out` exists (unless kOverwrite), if it exists and is neither empty nor
   // a model, if `source` (the model that is read) lies in it, or if an unfinished run is there

@@ -82,9 +82,10 @@ class Run {
     }
     using Existing = OutputDirectory::Existing;
     directory_.emplace(request.out,
-                       request.resume      ? Existing::kResume
-                       : request.overwrite ? Existing::kOverwrite
-                                           : Existing::kRefuse,
+                       request.resume && request.overwrite ? Existing::kResumeOverwrite
+                       : request.resume                    ? Existing::kResume
+                       : request.overwrite                 ? Existing::kOverwrite
+                                                           : Existing::kRefuse,
                        request.model);
     journal_.settings = settings_json(request, model_.checkpoint());
     if (request.resume) read_journal(directory_->partial(), journal_.settings, &journal_);
