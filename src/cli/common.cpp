@@ -70,20 +70,34 @@ TokenizedSource load_tokens(const TokenRequest& request) {
 
 fs::path new_result_path(const std::string& stem, bool resume) {
   const fs::path results = billm_home() / "results";
-  fs::path latest;
-  for (int i = 1;; ++i) {
-    const fs::path path = results / (i == 1 ? stem : stem + "-" + std::to_string(i));
-    const bool unfinished = fs::exists(path.string() + ".partial");
-    if (unfinished) latest = path;
-    if (unfinished || fs::exists(path)) continue;
-    if (!resume) return path;
-    if (latest.empty()) {
-      throw Error(ErrorCode::kUsage,
-                  "--resume: no unfinished run of " + stem + " in " + results.string(),
-                  "leave out --resume, or name the directory with --out");
-    }
-    return latest;
+  const auto numbered = [&](int i) {
+    return results / (i == 1 ? stem : stem + "-" + std::to_string(i));
+  };
+  const auto unfinished = [](const fs::path& path) {
+    return fs::exists(path.string() + ".partial");
+  };
+  if (!resume) {
+    int i = 1;
+    while (fs::exists(numbered(i)) || unfinished(numbered(i))) ++i;
+    return numbered(i);
   }
+  fs::path latest;
+  fs::file_time_type time;
+  constexpr int kMostRuns = 10000;  // numbers may have gaps
+  for (int i = 1; i <= kMostRuns; ++i) {
+    if (!unfinished(numbered(i))) continue;
+    const auto written = fs::last_write_time(numbered(i).string() + ".partial");
+    if (latest.empty() || written > time) {
+      latest = numbered(i);
+      time = written;
+    }
+  }
+  if (latest.empty()) {
+    throw Error(ErrorCode::kUsage,
+                "--resume: no unfinished run of " + stem + " in " + results.string(),
+                "leave out --resume, or name the directory with --out");
+  }
+  return latest;
 }
 
 void set_newest_result(const fs::path& result) {

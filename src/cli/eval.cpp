@@ -54,7 +54,7 @@ void run(const Options& options) {
     std::printf("dataset       %s\n", source.description.c_str());
     std::printf("perplexity    %.4f   (%ld windows of %ld tokens%s)\n", result.ppl,
                 static_cast<long>(windows), static_cast<long>(length),
-                options.windows > 0 ? ", limited by --windows" : "");
+                windows == options.windows ? ", limited by --windows" : "");
     if (result.kl_mean) std::printf("KL(original)  %.6f nats per token\n", *result.kl_mean);
     std::printf("seconds       %.1f\n", result.seconds);
     std::printf("peak memory   %.0f MB\n", static_cast<double>(result.peak_rss_bytes) / 1e6);

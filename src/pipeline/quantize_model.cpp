@@ -12,6 +12,7 @@
 #include "allocation.h"
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/log.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
 #include "billm/calibrate/collect.h"
@@ -88,7 +89,10 @@ class Run {
                                                            : Existing::kRefuse,
                        request.model);
     journal_.settings = settings_json(request, model_.checkpoint());
-    if (request.resume) read_journal(directory_->partial(), journal_.settings, &journal_);
+    check_leftovers();
+    if (request.resume && !read_journal(directory_->partial(), journal_.settings, &journal_)) {
+      log_warning("--resume: no block was finished before: starting from the first");
+    }
     report_.resumed_blocks = static_cast<int64_t>(journal_.blocks.size());
   }
 
@@ -172,6 +176,11 @@ class Run {
         const Stopwatch quantize(&report_.seconds.quantize);
         hessian = make_hessian(stats.at(group), method_.needs_factor, request_.method.damping,
                                request_.threads);
+        if (hessian->retries > 0) {
+          log_warning("block " + std::to_string(b) + ", " + group + ": damping raised " +
+                      std::to_string(hessian->retries) +
+                      " times, to lambda = " + std::to_string(hessian->lambda));
+        }
       }
       for (const LinearSpec& linear : spec.family->linears) {
         if (linear.group != group) continue;
@@ -197,6 +206,23 @@ class Run {
     journal_.blocks.push_back(std::move(done));
     commit(b);
     return result;
+  }
+
+  // A tensor beside a quantized weight would share a name's prefix with the planes.
+  void check_leftovers() const {
+    const ModelSpec& spec = model_.spec();
+    std::set<std::string> modules;
+    for (int64_t b = 0; b < spec.blocks(); ++b) {
+      for (const LinearSpec& linear : spec.family->linears) modules.insert(spec.module(b, linear));
+    }
+    for (const std::string& name : model_.checkpoint().names()) {
+      const size_t dot = name.rfind('.');
+      if (dot == std::string::npos || modules.count(name.substr(0, dot)) == 0) continue;
+      if (name.substr(dot) != ".weight") {
+        throw bad_input(request_.model.string() + ": " + name +
+                        ": expected only a weight in this module");
+      }
+    }
   }
 
   // Quantizes, packs and decodes one weight; replaces it by what was decoded.

@@ -3,6 +3,7 @@
 
 #include "billm/base/parallel.h"
 #include "billm/base/sha256.h"
+#include "billm/model/runtime.h"
 
 namespace billm {
 namespace {
@@ -50,7 +51,9 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Check
   if (name.empty()) {
     name = std::filesystem::absolute(request.model).lexically_normal().parent_path().filename();
   }
-  return {{"model", name},
+  return {{"billm_version", BILLM_VERSION},
+          {"device", resolve_device(request.device).is_cpu() ? "cpu" : "cuda"},
+          {"model", name},
           {"model_digest", source_digest(source, request.threads)},
           {"method", method.method},
           {"compat", method.reference ? "reference" : "none"},
