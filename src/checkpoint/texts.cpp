@@ -119,18 +119,23 @@ class Search {
     hub_ = hub_cache();
   }
 
-  // wiki.<part>.raw of WikiText-2.
-  std::optional<fs::path> wikitext(const std::string& part) {
-    const std::string name = "wiki." + part + ".raw";
+  // The first of wiki.<part>.raw in the first place that has one, and which of `parts` it is.
+  std::optional<std::pair<fs::path, size_t>> wikitext(const std::vector<std::string>& parts) {
+    const auto name = [&](size_t i) { return "wiki." + parts[i] + ".raw"; };
     for (const auto& [directory, from] : places_) {
-      const fs::path path = directory / "wikitext2" / name;
-      if (is_file(path)) return path;
-      missed(path, from);
+      for (size_t i = 0; i < parts.size(); ++i) {
+        const fs::path path = directory / "wikitext2" / name(i);
+        if (is_file(path)) return std::pair(path, i);
+        missed(path, from);
+      }
     }
-    for (const fs::path& file : snapshots("wikitext", hub_ / "datasets--*wikitext*" / name)) {
-      // WikiText-103 has files of the same names.
-      if (file.filename() == name && file.string().find("103") == std::string::npos) return file;
-      if (file.extension() == ".parquet") note_format(file);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      for (const fs::path& file : snapshots("wikitext", hub_ / "datasets--*wikitext*" / name(i))) {
+        // WikiText-103 has files of the same names.
+        const bool two = file.string().find("103") == std::string::npos;
+        if (file.filename() == name(i) && two) return std::pair(file, i);
+        if (file.extension() == ".parquet") note_format(file);
+      }
     }
     return std::nullopt;
   }
@@ -222,21 +227,18 @@ Text finish(std::string text, std::string description, fs::path path) {
 }
 
 Text load_wikitext2(TextSplit split, Search search) {
-  struct Part {
-    std::string file, name;
-  };
-  std::vector<Part> parts;
-  if (split == TextSplit::kTest) parts = {{"test", "test"}};
-  if (split == TextSplit::kTrain) parts = {{"train", "train"}};
-  if (split == TextSplit::kValidation) parts = {{"valid", "validation"}};
-  if (split == TextSplit::kCalibration) parts = {{"train", "train"}, {"valid", "validation"}};
-  for (const Part& part : parts) {
-    if (const auto path = search.wikitext(part.file)) {
-      return finish(wikitext_rows(read_text_file(*path)),
-                    "WikiText-2 raw, " + part.name + " split, rows joined by two newlines", *path);
-    }
-  }
-  throw search.not_found("wikitext2 " + parts.front().name);
+  std::vector<std::string> parts;  // file names
+  if (split == TextSplit::kTest) parts = {"test"};
+  if (split == TextSplit::kTrain) parts = {"train"};
+  if (split == TextSplit::kValidation) parts = {"valid"};
+  if (split == TextSplit::kCalibration) parts = {"train", "valid"};
+  const auto found = search.wikitext(parts);
+  if (!found) throw search.not_found("wikitext2 " + parts.front());
+  const std::string& part = parts[found->second];
+  return finish(wikitext_rows(read_text_file(found->first)),
+                "WikiText-2 raw, " + (part == "valid" ? "validation" : part) +
+                    " split, rows joined by two newlines",
+                found->first);
 }
 
 Text load_c4(TextSplit split, Search search) {
