@@ -65,8 +65,9 @@ void check_config(const MethodConfig& config) {
     throw usage(method.needs_nm ? "--method " + config.method + ": expected --nm N:M"
                                 : "--nm: --method " + config.method + " has no N:M mask");
   }
-  if (config.reference && config.method == "rtn") {
-    throw usage("--compat reference: --method rtn has no published search to reproduce");
+  if (config.reference && !method.needs_factor) {
+    throw usage("--compat reference: --method " + config.method +
+                " has no published search to reproduce");
   }
   if (config.nm.active() && config.block_size % config.nm.m != 0) {
     throw usage("--block-size " + std::to_string(config.block_size) +

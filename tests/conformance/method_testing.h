@@ -71,7 +71,9 @@ inline std::vector<Variant> variants(const Method& method) {
   add("blocks of 16", [](auto& c) { c.block_size = 16; });
   add("blocks of 4096", [](auto& c) { c.block_size = 4096; });
   add("no salient columns", [](auto& c) { c.max_salient = 0; });
-  add("reference", [](auto& c) { c.reference = true; });
+  if (method.needs_factor) {  // RTN has no published search: check_config refuses it
+    add("reference", [](auto& c) { c.reference = true; });
+  }
   if (method.needs_nm) {
     add("2 salient classes", [](auto& c) { c.stbllm_salient_classes = 2; });
     for (const NmPattern nm : {NmPattern{1, 2}, {6, 8}, {8, 8}, {3, 16}}) {

@@ -74,6 +74,7 @@ TEST(CheckConfig, GoodAndBad) {
     refuse([](auto& c) { c.refine_rounds = 101; }, "--refine 101");
     refuse([&](auto& c) { c.nm = method.needs_nm ? NmPattern{} : NmPattern{4, 8}; }, "--nm");
     if (method.needs_nm) refuse([](auto& c) { c.block_size = 100; }, "multiple of M");
+    if (!method.needs_factor) refuse([](auto& c) { c.reference = true; }, "--compat reference");
   }
 }
 
