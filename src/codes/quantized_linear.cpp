@@ -62,9 +62,9 @@ float QuantizedLinear::value(int64_t row, int64_t col) const {
   if (r == kPrunedRegion) return 0.0f;
   const int64_t block = shape.block_of(col);
   const float s = scale[scale_index(block, r, row)];
-  const float signed_scale = code[row * shape.cols + col] ? s : -s;
-  if (shape.offset_kind == OffsetKind::kNone) return signed_scale;
-  return offset[offset_index(block, r, row)] + signed_scale;
+  float level = code[row * shape.cols + col] ? s : -s;
+  if (shape.offset_kind != OffsetKind::kNone) level += offset[offset_index(block, r, row)];
+  return shape.column_scales ? level * column_scale[col] : level;
 }
 
 QuantizedLinear make_quantized_linear(const LinearShape& shape) {
@@ -76,6 +76,7 @@ QuantizedLinear make_quantized_linear(const LinearShape& shape) {
   linear.code.assign(weights, 0);
   if (shape.salient_classes > 0) linear.salient.assign(static_cast<size_t>(shape.cols), 0);
   linear.scale.assign(scales, 0.0f);
+  if (shape.column_scales) linear.column_scale.assign(static_cast<size_t>(shape.cols), 1.0f);
   if (shape.offset_kind == OffsetKind::kBlock) {
     linear.offset.assign(static_cast<size_t>(shape.blocks() * shape.rows), 0.0f);
   } else if (shape.offset_kind == OffsetKind::kRegion) {
@@ -103,7 +104,8 @@ void check_codes(const QuantizedLinear& linear) {
       linear.code.size() != expected.code.size() ||
       linear.salient.size() != expected.salient.size() ||
       linear.scale.size() != expected.scale.size() ||
-      linear.offset.size() != expected.offset.size()) {
+      linear.offset.size() != expected.offset.size() ||
+      linear.column_scale.size() != expected.column_scale.size()) {
     broken("vector sizes do not match the shape");
   }
   for (const float s : linear.scale) {
@@ -118,6 +120,11 @@ void check_codes(const QuantizedLinear& linear) {
     // log8 offsets are in units of the largest scale: the packer checks them.
     if (shape.scale_format == ScaleFormat::kF16 && round_to_half(o) != o) {
       broken("an offset is not exact in f16");
+    }
+  }
+  for (const float c : linear.column_scale) {
+    if (!std::isfinite(c) || c <= 0 || round_to_half(c) != c) {
+      broken("a column scale is not positive and exact in f16");
     }
   }
   for (const uint8_t s : linear.salient) {

@@ -39,6 +39,7 @@ struct LinearShape {
   int salient_classes = 2;  // S: those of salient columns; 0: no column is salient
   ScaleFormat scale_format = ScaleFormat::kLog8;
   OffsetKind offset_kind = OffsetKind::kNone;
+  bool column_scales = false;  // every value is multiplied by its column's scale (ARB-LLM RC)
 
   int64_t blocks() const { return (cols + block_size - 1) / block_size; }
   int regions() const { return classes + salient_classes; }  // R, without the pruned one
@@ -56,6 +57,7 @@ struct QuantizedLinear {
   float base = 0;                // log8: the largest scale a code can say
   std::vector<float> scale;      // [blocks, R, rows], exact in scale_format
   std::vector<float> offset;     // kBlock: [blocks, rows]; kRegion: [blocks, R, rows]
+  std::vector<float> column_scale;  // [cols], positive and exact in fp16; empty without
 
   int64_t scale_index(int64_t block, int region, int64_t row) const {  // region 1..R
     return (block * shape.regions() + region - 1) * shape.rows + row;
