@@ -19,6 +19,7 @@ struct Options {
   std::string feedback = "columns", objective = "weights", scales = "log8", offsets = "none";
   std::string device = "auto";
   MethodConfig method;
+  TuneConfig tune;
   int64_t nsamples = 128, seqlen = 2048;
   uint64_t seed = 0;
   bool no_descend = false, overwrite = false, resume = false;
@@ -92,6 +93,7 @@ nlohmann::ordered_json report_json(const QuantizeReport& report) {
                                   {{"forward", report.seconds.forward},
                                    {"hessian", report.seconds.hessian},
                                    {"quantize", report.seconds.quantize},
+                                   {"tune", report.seconds.tune},
                                    {"pack", report.seconds.pack},
                                    {"total", report.seconds.total}}},
                                  {"peak_rss_bytes", report.peak_rss_bytes}};
@@ -99,6 +101,11 @@ nlohmann::ordered_json report_json(const QuantizeReport& report) {
     nlohmann::ordered_json entry;
     to_json(entry, layer);
     json["layers"].push_back(std::move(entry));
+  }
+  for (const TuneReport& tune : report.tune) {
+    nlohmann::ordered_json entry;
+    to_json(entry, tune);
+    json["tune"].push_back(std::move(entry));
   }
   return json;
 }
@@ -122,6 +129,8 @@ void run(const Options& options) {
   options.common.check_json();
   QuantizeRequest request;
   request.method = method_config(options);
+  request.tune = options.tune;
+  request.tune.seed = options.seed;
   request.model = resolve_model(options.model);
   std::string stem = directory_name(request.model) + "-" + request.method.method;
   if (request.method.nm.active()) {
@@ -177,6 +186,15 @@ std::function<void()> setup_quantize(CLI::App& app) {
   app.add_flag("--resume", options->resume, "Go on with an interrupted run of the same settings");
   app.add_option("--device", options->device, "auto, cpu or cuda (forward passes and Hessians)")
       ->capture_default_str();
+
+  const std::string tuning = "Tuning";
+  app.add_option("--tune-steps", options->tune.steps, "steps")->group(tuning);
+  app.add_option("--tune-window", options->tune.window, "tokens")->group(tuning);
+  app.add_option("--tune-batch", options->tune.batch, "windows")->group(tuning);
+  app.add_option("--tune-code-rate", options->tune.code_rate, "")->group(tuning);
+  app.add_option("--tune-scale-rate", options->tune.scale_rate, "")->group(tuning);
+  app.add_option("--tune-norm-rate", options->tune.norm_rate, "")->group(tuning);
+  app.add_option("--tune-margin", options->tune.margin, "")->group(tuning);
 
   const std::string calibration = "Calibration";
   app.add_option("--calib", options->calib,

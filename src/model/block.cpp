@@ -8,6 +8,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -45,13 +46,20 @@ at::Tensor split_heads(const at::Tensor& x, int64_t heads) {
   return x.view({x.size(0), heads, x.size(1) / heads}).transpose(0, 1).contiguous();
 }
 
-// x [heads, tokens, d]: (a, b) -> (a cos - b sin, b cos + a sin), where a and b are the halves of
-// d.
-at::Tensor rotate(const at::Tensor& x, const Rope& rope) {
+// x [heads, tokens, d], tokens from position `first` on: (a, b) -> (a cos - b sin, b cos + a sin),
+// where a and b are the halves of d.
+at::Tensor rotate(const at::Tensor& x, const Rope& rope, int64_t first) {
   const int64_t half = x.size(2) / 2;
   const at::Tensor a = x.narrow(2, 0, half), b = x.narrow(2, half, half);
-  const at::Tensor cos = rope.cos.narrow(0, 0, x.size(1)), sin = rope.sin.narrow(0, 0, x.size(1));
+  const at::Tensor cos = rope.cos.narrow(0, first, x.size(1));
+  const at::Tensor sin = rope.sin.narrow(0, first, x.size(1));
   return at::cat({a.mul(cos).addcmul_(b, sin, -1), b.mul(cos).addcmul_(a, sin)}, 2);
+}
+
+// [queries, tokens] bool: which tokens each query sees, the queries being the last tokens.
+at::Tensor causal_mask(int64_t queries, int64_t tokens, c10::Device device) {
+  return at::ones({queries, tokens}, at::TensorOptions(at::kBool).device(device))
+      .tril(tokens - queries);
 }
 
 class Pass {
@@ -66,20 +74,27 @@ class Pass {
     return at::mm(x, block_.linears.at(spec_.linear(role).suffix).t());
   }
 
-  // The attention's output before its last linear: [tokens, heads * head_dim].
-  at::Tensor attention(const at::Tensor& x, const Rope& rope) const {
+  // The attention's output before its last linear for the tokens from `first` on:
+  // [tokens - first, heads * head_dim].
+  at::Tensor attention(const at::Tensor& x, const Rope& rope, int64_t first) const {
     const int64_t heads = spec_.config.num_attention_heads;
     const int64_t kv_heads = spec_.config.num_key_value_heads;
-    const int64_t tokens = x.size(0), d = spec_.config.head_dim;
+    const int64_t tokens = x.size(0), d = spec_.config.head_dim, queries = tokens - first;
     // Heads that share keys are a second dimension, along which keys and values are not copied.
-    const at::Tensor q = rotate(split_heads(apply(LinearRole::kQuery, x), heads), rope)
-                             .view({kv_heads, heads / kv_heads, tokens, d});
-    const auto shared = [&](const at::Tensor& kv) { return kv.unsqueeze(1).expand_as(q); };
-    const at::Tensor k = rotate(split_heads(apply(LinearRole::kKey, x), kv_heads), rope);
+    const at::Tensor late = first == 0 ? x : x.narrow(0, first, queries);
+    const at::Tensor q = rotate(split_heads(apply(LinearRole::kQuery, late), heads), rope, first)
+                             .view({kv_heads, heads / kv_heads, queries, d});
+    const auto shared = [&](const at::Tensor& kv) {
+      return kv.unsqueeze(1).expand({kv_heads, heads / kv_heads, tokens, d});
+    };
+    const at::Tensor k = rotate(split_heads(apply(LinearRole::kKey, x), kv_heads), rope, 0);
     const at::Tensor v = split_heads(apply(LinearRole::kValue, x), kv_heads);
-    const at::Tensor out = at::scaled_dot_product_attention(q, shared(k), shared(v), std::nullopt,
-                                                            /*dropout_p=*/0.0, /*is_causal=*/true);
-    return out.permute({2, 0, 1, 3}).reshape({tokens, heads * d});
+    std::optional<at::Tensor> mask;
+    if (first > 0) mask = causal_mask(queries, tokens, x.device());
+    const at::Tensor out = at::scaled_dot_product_attention(q, shared(k), shared(v), mask,
+                                                            /*dropout_p=*/0.0,
+                                                            /*is_causal=*/first == 0);
+    return out.permute({2, 0, 1, 3}).reshape({queries, heads * d});
   }
 
  private:
@@ -120,15 +135,16 @@ Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device) {
 }
 
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                         const Rope& rope, const Tap& tap, Until until) {
+                         const Rope& rope, const Tap& tap, Until until, int64_t first) {
   const Pass pass(spec, block, tap);
   at::Tensor result;
   {
     at::Tensor x = norm(spec, hidden, block.attention_norm);
     pass.tap(LinearRole::kQuery, x);
-    x = pass.attention(x, rope);
+    x = pass.attention(x, rope, first);
     pass.tap(LinearRole::kAttentionOut, x);
-    result = pass.apply(LinearRole::kAttentionOut, x).add_(hidden);
+    result = pass.apply(LinearRole::kAttentionOut, x)
+                 .add_(first == 0 ? hidden : hidden.narrow(0, first, hidden.size(0) - first));
   }
   at::Tensor x = norm(spec, result, block.mlp_norm);
   pass.tap(LinearRole::kGate, x);
@@ -137,7 +153,9 @@ at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Te
   x.reset();
   pass.tap(LinearRole::kDown, middle);
   if (until == Until::kLastTap) return {};
-  return result.add_(pass.apply(LinearRole::kDown, middle));
+  const at::Tensor down = pass.apply(LinearRole::kDown, middle);
+  // In place, but not where a gradient still needs the norm's input.
+  return result.requires_grad() ? result.add(down) : result.add_(down);
 }
 
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,

@@ -19,6 +19,7 @@ struct WrittenFile {
 struct JournalBlock {
   WrittenFile shard;
   std::vector<LayerReport> layers;
+  TuneReport tune;  // zeros without tuning
 };
 
 struct Journal {

@@ -20,6 +20,7 @@
 #include "billm/model/runtime.h"
 #include "billm/pack/packed_linear.h"
 #include "billm/quantize/methods.h"
+#include "billm/tune/tune_block.h"
 #include "journal.h"
 #include "layer_error.h"
 #include "output_directory.h"
@@ -49,6 +50,20 @@ void append_planes(const PackedLinear& packed, const std::string& module,
         {module + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
   }
   metadata->emplace(module, describe(packed));
+}
+
+// Of norm weights, which check_model has found to be weights.
+at::ScalarType scalar_type(DType dtype) {
+  switch (dtype) {
+    case DType::F16:
+      return at::kHalf;
+    case DType::BF16:
+      return at::kBFloat16;
+    case DType::F64:
+      return at::kDouble;
+    default:
+      return at::kFloat;
+  }
 }
 
 at::Tensor decode(const PackedLinear& packed, int threads) {
@@ -104,11 +119,8 @@ class Run {
       Progress progress("quantize", model_.spec().blocks(), request_.quiet);
       progress.skip(report_.resumed_blocks);
       for (int64_t b = report_.resumed_blocks; b < model_.spec().blocks(); ++b) {
-        const LayerReport worst = quantize_block(b, rope);
-        char text[128];
-        std::snprintf(text, sizeof(text), "block %ld: largest error %.4f", static_cast<long>(b),
-                      worst.error);
-        progress.step(text);
+        quantize_block(b, rope);
+        progress.step(summary(b));
       }
       finish();
     }
@@ -125,13 +137,8 @@ class Run {
     if (!journal_.hidden.name.empty()) {
       const SafetensorsFile file(directory_->partial() / journal_.hidden.name);
       for (int64_t i = 0; i < tokens.rows; ++i) {
-        const TensorView* view = file.find(sequence_name(i));
-        if (view == nullptr || view->dtype != DType::F32 || view->shape.size() != 2) {
-          throw bad_input(file.path().string() + ": expected " + sequence_name(i));
-        }
-        const at::Tensor stored =
-            at::from_blob(const_cast<std::byte*>(view->data.data()), view->shape, at::kFloat);
-        hidden_.push_back(stored.clone().to(device_));
+        hidden_.push_back(stored_sequence(file, sequence_name("sequence", i)));
+        if (tuned()) original_.push_back(stored_sequence(file, sequence_name("original", i)));
       }
       return;
     }
@@ -140,6 +147,7 @@ class Run {
                                          static_cast<size_t>(tokens.cols));
       hidden_.push_back(embed(model_.weights(), spec, ids).to(device_));
     }
+    if (tuned()) original_ = hidden_;
     if (request_.method.nm.active() && request_.method.nm_alloc == "adaptive") {
       const Stopwatch forward(&report_.seconds.forward);
       const auto outliers =
@@ -150,13 +158,41 @@ class Run {
     }
   }
 
-  static std::string sequence_name(int64_t i) {
+  bool tuned() const { return request_.tune.steps > 0; }
+
+  static std::string sequence_name(const char* stream, int64_t i) {
     char text[32];
-    std::snprintf(text, sizeof(text), "sequence.%06ld", static_cast<long>(i));
+    std::snprintf(text, sizeof(text), "%s.%06ld", stream, static_cast<long>(i));
     return text;
   }
 
-  LayerReport quantize_block(int64_t b, const Rope& rope) {
+  at::Tensor stored_sequence(const SafetensorsFile& file, const std::string& name) const {
+    const TensorView* view = file.find(name);
+    if (view == nullptr || view->dtype != DType::F32 || view->shape.size() != 2) {
+      throw bad_input(file.path().string() + ": expected " + name);
+    }
+    return at::from_blob(const_cast<std::byte*>(view->data.data()), view->shape, at::kFloat)
+        .clone()
+        .to(device_);
+  }
+
+  // Of a finished block, for the progress line.
+  std::string summary(int64_t b) const {
+    const JournalBlock& block = journal_.blocks.at(static_cast<size_t>(b));
+    double worst = 0;
+    for (const LayerReport& layer : block.layers) worst = std::max(worst, layer.error);
+    char text[128];
+    if (tuned()) {
+      std::snprintf(text, sizeof(text), "block %ld: held-out loss %.4f, tuned %.4f",
+                    static_cast<long>(b), block.tune.loss_before, block.tune.loss_after);
+    } else {
+      std::snprintf(text, sizeof(text), "block %ld: largest error %.4f", static_cast<long>(b),
+                    worst);
+    }
+    return text;
+  }
+
+  void quantize_block(int64_t b, const Rope& rope) {
     const ModelSpec& spec = model_.spec();
     Block block = load_block(model_.weights(), spec, b, request_.threads, device_);
     CollectSeconds collect;
@@ -164,32 +200,47 @@ class Run {
         collect_stats(spec, block, rope, hidden_, {.threads = forward_threads_}, &collect);
     report_.seconds.forward += collect.forward;
     report_.seconds.hessian += collect.hessian;
+    // The full-precision block's outputs, before its linears are replaced.
+    if (tuned()) {
+      advance(spec, block, rope, original_, forward_threads_, &report_.seconds.forward);
+    }
 
     JournalBlock done;
+    std::map<std::string, Hessian> hessians;  // by group
+    std::map<std::string, TunedLinear> linears;
+    for (const std::string& group : spec.groups()) {
+      const Stopwatch quantize(&report_.seconds.quantize);
+      Hessian& hessian = hessians[group];
+      hessian = make_hessian(stats.at(group), method_.needs_factor, request_.method.damping,
+                             request_.threads);
+      if (hessian.retries > 0) {
+        log_warning("block " + std::to_string(b) + ", " + group + ": damping raised " +
+                    std::to_string(hessian.retries) +
+                    " times, to lambda = " + std::to_string(hessian.lambda));
+      }
+      for (const LinearSpec& linear : spec.family->linears) {
+        if (linear.group != group) continue;
+        const at::Tensor original = block.linears.at(linear.suffix).cpu().contiguous();
+        QuantizedLinear codes = quantize_layer(spec.module(b, linear), original, hessian);
+        linears[linear.suffix] = {original, std::move(codes)};
+      }
+      hessian.factor = {};
+    }
+    if (tuned()) done.tune = tune(b, rope, linears, &block);
+
     std::vector<PackedLinear> packed;  // owns the bytes until the shard is written
     std::vector<TensorToWrite> tensors;
     Metadata metadata = {{"format", "pt"}, {"billm_format", std::to_string(kFormatVersion)}};
     packed.reserve(spec.family->linears.size());
-    for (const std::string& group : spec.groups()) {
-      std::optional<Hessian> hessian;
-      {
-        const Stopwatch quantize(&report_.seconds.quantize);
-        hessian = make_hessian(stats.at(group), method_.needs_factor, request_.method.damping,
-                               request_.threads);
-        if (hessian->retries > 0) {
-          log_warning("block " + std::to_string(b) + ", " + group + ": damping raised " +
-                      std::to_string(hessian->retries) +
-                      " times, to lambda = " + std::to_string(hessian->lambda));
-        }
-      }
-      for (const LinearSpec& linear : spec.family->linears) {
-        if (linear.group != group) continue;
-        const std::string module = spec.module(b, linear);
-        done.layers.push_back(
-            quantize_layer(module, *hessian, &block.linears.at(linear.suffix), &packed));
-        append_planes(packed.back(), module, &tensors, &metadata);
-      }
+    for (const LinearSpec& linear : spec.family->linears) {
+      const std::string module = spec.module(b, linear);
+      const TunedLinear& quantized = linears.at(linear.suffix);
+      done.layers.push_back(pack_layer(module, quantized, hessians.at(linear.group),
+                                       &block.linears.at(linear.suffix), &packed));
+      append_planes(packed.back(), module, &tensors, &metadata);
     }
+    std::vector<std::vector<std::byte>> norms;
+    if (tuned()) append_norms(b, block, &norms, &tensors);
     {
       const Stopwatch pack(&report_.seconds.pack);
       const std::string name = shard_name(b, spec.blocks() + 1);
@@ -199,13 +250,8 @@ class Run {
           static_cast<int64_t>(std::filesystem::file_size(directory_->partial() / name));
     }
     advance(spec, block, rope, hidden_, forward_threads_, &report_.seconds.forward);
-    const auto worst = std::max_element(
-        done.layers.begin(), done.layers.end(),
-        [](const LayerReport& x, const LayerReport& y) { return x.error < y.error; });
-    const LayerReport result = *worst;
     journal_.blocks.push_back(std::move(done));
     commit(b);
-    return result;
   }
 
   // A tensor beside a quantized weight would share a name's prefix with the planes.
@@ -225,39 +271,79 @@ class Run {
     }
   }
 
-  // Quantizes, packs and decodes one weight; replaces it by what was decoded.
-  LayerReport quantize_layer(const std::string& module, const Hessian& hessian, at::Tensor* weight,
-                             std::vector<PackedLinear>* packed) {
-    const at::Tensor original = weight->cpu().contiguous();
-    LayerReport layer;
-    layer.name = module;
-    layer.rows = original.size(0);
-    layer.cols = original.size(1);
-    layer.damping = hessian.lambda;
+  MethodConfig layer_config(const std::string& module) const {
     MethodConfig config = request_.method;
     config.threads = request_.threads;
     const auto allocated = journal_.nm.find(module);
     if (allocated != journal_.nm.end()) config.nm = parse_nm(allocated->second);
-    layer.nm = config.nm.active() ? config.nm.text() : "";
-    std::optional<QuantizedLinear> quantized;
-    {
-      const Stopwatch quantize(&report_.seconds.quantize);
-      quantized = method_.quantize({original.const_data_ptr<float>(), layer.rows, layer.cols},
-                                   hessian, config);
-      layer.nominal_bits = method_.nominal_bits(*quantized);
-      layer.salient_share = salient_share(*quantized);
-      layer.region_shares = region_shares(*quantized);
+    return config;
+  }
+
+  QuantizedLinear quantize_layer(const std::string& module, const at::Tensor& original,
+                                 const Hessian& hessian) const {
+    return method_.quantize(
+        {original.const_data_ptr<float>(), original.size(0), original.size(1)}, hessian,
+        layer_config(module));
+  }
+
+  // Tunes the block; its linears and norms are replaced by what will be stored.
+  TuneReport tune(int64_t b, const Rope& rope, std::map<std::string, TunedLinear>& linears,
+                  Block* block) {
+    for (auto& [suffix, linear] : linears) {
+      const std::vector<float> decoded = dequantize(linear.codes);
+      at::Tensor& weight = block->linears.at(suffix);
+      weight = at::from_blob(const_cast<float*>(decoded.data()), linear.original.sizes(), at::kFloat)
+                   .clone()
+                   .to(device_);
     }
+    const std::string norm = model_.spec().block_prefix(b) + model_.spec().family->attention_norm;
+    TuneReport report =
+        tune_block(model_.spec(), rope, hidden_, original_, request_.tune,
+                   scalar_type(model_.checkpoint().tensor(norm).dtype), forward_threads_, block,
+                   &linears);
+    report_.seconds.tune += report.seconds;
+    return report;
+  }
+
+  // Tuned norm weights in the dtype that they have in the original.
+  void append_norms(int64_t b, const Block& block, std::vector<std::vector<std::byte>>* bytes,
+                    std::vector<TensorToWrite>* tensors) const {
+    const ModelSpec& spec = model_.spec();
+    bytes->reserve(2);
+    for (const auto& [name, weight] : {std::pair{spec.family->attention_norm, block.attention_norm},
+                                       std::pair{spec.family->mlp_norm, block.mlp_norm}}) {
+      const std::string tensor = spec.block_prefix(b) + name;
+      const TensorView& view = model_.checkpoint().tensor(tensor);
+      const at::Tensor stored = weight.cpu().to(scalar_type(view.dtype)).contiguous();
+      const auto* data = static_cast<const std::byte*>(stored.const_data_ptr());
+      bytes->emplace_back(data, data + stored.nbytes());
+      tensors->push_back({tensor, view.dtype, view.shape, bytes->back()});
+    }
+  }
+
+  // Packs one layer and replaces its weight by what the packed bytes decode to.
+  LayerReport pack_layer(const std::string& module, const TunedLinear& quantized,
+                         const Hessian& hessian, at::Tensor* weight,
+                         std::vector<PackedLinear>* packed) {
+    LayerReport layer;
+    layer.name = module;
+    layer.rows = quantized.original.size(0);
+    layer.cols = quantized.original.size(1);
+    layer.damping = hessian.lambda;
+    layer.nm = quantized.codes.shape.nm.active() ? quantized.codes.shape.nm.text() : "";
+    layer.nominal_bits = method_.nominal_bits(quantized.codes);
+    layer.salient_share = salient_share(quantized.codes);
+    layer.region_shares = region_shares(quantized.codes);
     at::Tensor decoded;
     {
       const Stopwatch pack_time(&report_.seconds.pack);
-      packed->push_back(pack(*quantized));
+      packed->push_back(pack(quantized.codes));
       decoded = decode(packed->back(), request_.threads);
     }
     {
       const Stopwatch quantize(&report_.seconds.quantize);
       layer.stored_bits = packed->back().stored_bits();
-      layer.error = layer_error(original, decoded, hessian, request_.threads);
+      layer.error = layer_error(quantized.original, decoded, hessian, request_.threads);
     }
     *weight = decoded.to(device_);
     return layer;
@@ -270,15 +356,19 @@ class Run {
     const std::string old = journal_.hidden.name;
     std::vector<at::Tensor> copies;
     std::vector<TensorToWrite> tensors;
-    for (size_t i = 0; i < hidden_.size(); ++i) {
-      copies.push_back(hidden_[i].cpu().contiguous());
-      const at::Tensor& copy = copies.back();
-      tensors.push_back({sequence_name(static_cast<int64_t>(i)),
-                         DType::F32,
-                         {copy.size(0), copy.size(1)},
-                         std::as_bytes(std::span(copy.const_data_ptr<float>(),
-                                                 static_cast<size_t>(copy.numel())))});
-    }
+    const auto add = [&](const char* stream, const std::vector<at::Tensor>& sequences) {
+      for (size_t i = 0; i < sequences.size(); ++i) {
+        copies.push_back(sequences[i].cpu().contiguous());
+        const at::Tensor& copy = copies.back();
+        tensors.push_back({sequence_name(stream, static_cast<int64_t>(i)),
+                           DType::F32,
+                           {copy.size(0), copy.size(1)},
+                           std::as_bytes(std::span(copy.const_data_ptr<float>(),
+                                                   static_cast<size_t>(copy.numel())))});
+      }
+    };
+    add("sequence", hidden_);
+    add("original", original_);
     journal_.hidden.name = "hidden-" + std::to_string(b + 1) + ".safetensors";
     const std::filesystem::path path = directory_->partial() / journal_.hidden.name;
     journal_.hidden.sha256 = write_safetensors(path, tensors);
@@ -298,6 +388,7 @@ class Run {
         stored += count * layer.stored_bits;
         report_.layers.push_back(layer);
       }
+      if (tuned()) report_.tune.push_back(block.tune);
     }
     report_.method = method_.name;
     report_.nominal_bits = nominal / weights;
@@ -308,10 +399,14 @@ class Run {
   WrittenFile write_rest(const std::string& name) {
     const Checkpoint& source = model_.checkpoint();
     std::vector<TensorToWrite> tensors;
-    std::set<std::string> quantized;
-    for (const LayerReport& layer : report_.layers) quantized.insert(layer.name + ".weight");
+    std::set<std::string> written;
+    for (const LayerReport& layer : report_.layers) written.insert(layer.name + ".weight");
+    for (int64_t b = 0; tuned() && b < model_.spec().blocks(); ++b) {
+      written.insert(model_.spec().block_prefix(b) + model_.spec().family->attention_norm);
+      written.insert(model_.spec().block_prefix(b) + model_.spec().family->mlp_norm);
+    }
     for (const std::string& tensor : source.names()) {
-      if (quantized.count(tensor) > 0) continue;
+      if (written.count(tensor) > 0) continue;
       const TensorView& view = source.tensor(tensor);
       tensors.push_back({tensor, view.dtype, view.shape, view.data});
     }
@@ -398,7 +493,8 @@ class Run {
   Model model_;
   std::optional<OutputDirectory> directory_;
   Journal journal_;
-  std::vector<at::Tensor> hidden_;  // [tokens, hidden] per sequence, on device_
+  std::vector<at::Tensor> hidden_;    // [tokens, hidden] per sequence, on device_
+  std::vector<at::Tensor> original_;  // the same in the original model; only with tuning
   QuantizeReport report_;
 };
 

@@ -47,6 +47,7 @@ std::string source_digest(const Checkpoint& checkpoint, int threads) {
 
 nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source) {
   const MethodConfig& method = request.method;
+  const TuneConfig& tune = request.tune;
   std::string name = std::filesystem::absolute(request.model).lexically_normal().filename();
   if (name.empty()) {
     name = std::filesystem::absolute(request.model).lexically_normal().parent_path().filename();
@@ -70,11 +71,32 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Check
           {"stbllm_salient_classes", method.stbllm_salient_classes},
           {"max_salient", method.max_salient},
           {"damping", method.damping},
+          {"tune_steps", tune.steps},
+          {"tune_window", tune.window},
+          {"tune_batch", tune.batch},
+          {"tune_code_rate", tune.code_rate},
+          {"tune_scale_rate", tune.scale_rate},
+          {"tune_norm_rate", tune.norm_rate},
+          {"tune_margin", tune.margin},
           {"calibration", request.calibration_source},
           {"calibration_digest", tokens_digest(request.calibration)},
           {"nsamples", request.calibration.rows},
           {"seqlen", request.calibration.cols},
           {"seed", request.seed}};
+}
+
+void to_json(nlohmann::ordered_json& json, const TuneReport& tune) {
+  json = {{"loss_before", tune.loss_before},
+          {"loss_after", tune.loss_after},
+          {"best_step", tune.best_step},
+          {"seconds", tune.seconds}};
+}
+
+void from_json(const nlohmann::json& json, TuneReport& tune) {
+  tune.loss_before = json.at("loss_before");
+  tune.loss_after = json.at("loss_after");
+  tune.best_step = json.at("best_step");
+  tune.seconds = json.at("seconds");
 }
 
 void to_json(nlohmann::ordered_json& json, const LayerReport& layer) {

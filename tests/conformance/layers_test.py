@@ -18,9 +18,10 @@ ALLOWED = {
     "model": {"base", "checkpoint", "codes", "pack"},
     "calibrate": {"base", "checkpoint", "model"},
     "eval": {"base", "checkpoint", "codes", "pack", "model", "calibrate"},
-    "pipeline": {"base", "checkpoint", "codes", "pack", "model", "calibrate", "quantize"},
-    "cli": {"base", "checkpoint", "codes", "pack", "model", "calibrate", "quantize", "pipeline",
-            "eval"},
+    "tune": {"base", "codes", "model", "calibrate"},
+    "pipeline": {"base", "checkpoint", "codes", "pack", "model", "calibrate", "quantize", "tune"},
+    "cli": {"base", "checkpoint", "codes", "pack", "model", "calibrate", "quantize", "tune",
+            "pipeline", "eval"},
 }
 TORCH_FREE = {"base", "checkpoint", "codes", "kernels", "pack", "quantize"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)

@@ -9,6 +9,7 @@
 
 #include "billm/checkpoint/npy.h"
 #include "billm/quantize/config.h"
+#include "billm/tune/config.h"
 
 namespace billm {
 
@@ -16,6 +17,7 @@ struct QuantizeRequest {
   std::filesystem::path model;  // dense HuggingFace directory
   std::filesystem::path out;    // result directory; `out`.partial while it is being made
   MethodConfig method;
+  TuneConfig tune;
   TokenMatrix calibration;         // [sequences, length]
   std::string calibration_source;  // what the user asked for, for the manifest
   uint64_t seed = 0;               // of the calibration windows, for the manifest
@@ -37,11 +39,14 @@ struct LayerReport {
 };
 void to_json(nlohmann::ordered_json& json, const LayerReport& layer);
 void from_json(const nlohmann::json& json, LayerReport& layer);
+void to_json(nlohmann::ordered_json& json, const TuneReport& tune);
+void from_json(const nlohmann::json& json, TuneReport& tune);
 
 struct QuantizeSeconds {
   double forward = 0;   // both passes of every block
   double hessian = 0;   // X^T X
   double quantize = 0;  // factorization, method, error report
+  double tune = 0;      // block tuning
   double pack = 0;      // packing, decoding again, writing
   double total = 0;
 };
@@ -55,6 +60,7 @@ struct QuantizeReport {
   QuantizeSeconds seconds;
   int64_t peak_rss_bytes = 0;
   std::vector<LayerReport> layers;
+  std::vector<TuneReport> tune;  // per block; empty without tuning
 };
 
 // Throws Error: kBadInput for the model or the calibration, kUsage for contradicting settings or an

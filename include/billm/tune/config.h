@@ -1,0 +1,27 @@
+// Settings and report of block tuning (tune_block.h). Torch-free.
+#pragma once
+
+#include <cstdint>
+
+namespace billm {
+
+// Every field is a setting that the manifest records and --resume compares.
+struct TuneConfig {
+  int steps = 0;             // of Adam, per block; 0: no tuning
+  int64_t window = 512;      // tokens whose error a window sums; earlier tokens are its context
+  int batch = 2;             // windows of a step
+  double code_rate = 0.01;   // see TuneRates; all rates fall to 0 along a cosine
+  double scale_rate = 0.01;
+  double norm_rate = 0.002;  // relative to the norm weights' mean magnitude
+  double margin = 0.05;      // distance of a starting latent from its cell's border, in units
+  uint64_t seed = 0;         // of the windows' order
+};
+
+struct TuneReport {
+  // Mean loss on the held-out windows: every eighth, never trained on.
+  double loss_before = 0, loss_after = 0;
+  int best_step = 0;     // 0: tuning did not help, and nothing was changed
+  double seconds = 0;
+};
+
+}  // namespace billm

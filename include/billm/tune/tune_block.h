@@ -1,0 +1,35 @@
+// Block tuning: after a block's linears are quantized, their codes, scales and the block's norm
+// weights are learned against the full-precision block's output on the calibration sequences
+// (post-training; no stored bits are added). Loss: relative squared error per token,
+// |y - y*|^2 / |y*|^2, so that a few tokens with massive activations do not dominate.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "billm/codes/quantized_linear.h"
+#include "billm/model/block.h"
+#include "billm/tune/config.h"
+
+namespace billm {
+
+// One linear of the block: what was quantized, and from which weights.
+struct TunedLinear {
+  at::Tensor original;    // [out, in] fp32, CPU
+  QuantizedLinear codes;  // replaced by the best
+};
+
+// `block` holds the decoded linears and the original norms; both are replaced by the best state on
+// the held-out windows. inputs[i] [tokens, hidden] are what reaches the block in the quantized model,
+// targets[i] [tokens, hidden] what the original block makes of its own inputs. Norm weights come
+// back exact in `norm_dtype`, that of their file. Throws Error{kFailure} if a loss is not finite.
+TuneReport tune_block(const ModelSpec& spec, const Rope& rope, const std::vector<at::Tensor>& inputs,
+                      const std::vector<at::Tensor>& targets, const TuneConfig& config,
+                      at::ScalarType norm_dtype, int threads, Block* block,
+                      std::map<std::string, TunedLinear>* linears);
+
+}  // namespace billm
