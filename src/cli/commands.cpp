@@ -7,6 +7,8 @@ namespace {
 const Command kCommands[] = {
     {"quantize", "Quantize a checkpoint to about one bit per weight and write it packed",
      setup_quantize},
+    {"distill", "Teach a packed model the original's next-token distribution, at no stored bits",
+     setup_distill},
     {"eval", "Measure perplexity (and KL to the original) of a packed or dense model", setup_eval},
     {"inspect", "Show what a packed model holds and what every layer costs", setup_inspect},
     {"export", "Write a packed model as an ordinary fp16 checkpoint", setup_export},

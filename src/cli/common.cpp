@@ -134,4 +134,43 @@ std::string directory_name(const fs::path& directory) {
   return path.has_filename() ? path.filename() : path.parent_path().filename();
 }
 
+void CalibrationOptions::add_to(CLI::App& app) {
+  const std::string calibration = "Calibration";
+  app.add_option("--calib", calib,
+                 "wikitext2, c4, FILE.txt, or FILE.npy with token ids int32 [sequences, length]")
+      ->capture_default_str()
+      ->group(calibration);
+  app.add_option("--nsamples", nsamples, "Sequences")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20))
+      ->group(calibration);
+  app.add_option("--seqlen", seqlen, "Tokens per sequence (a .npy has its own)")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 1 << 20))
+      ->group(calibration);
+  app.add_option("--seed", seed, "Seed of the random windows")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber)  // without it -1 would become 2^64 - 1
+      ->group(calibration);
+  app.add_option("--data-dir", data_dir,
+                 "Where wikitext2/ and c4/ lie (default: $BILLM_DATA_DIR, then the HuggingFace "
+                 "cache)")
+      ->type_name("DIR")
+      ->group(calibration);
+}
+
+TokenMatrix CalibrationOptions::tokens(const std::filesystem::path& model, bool quiet) const {
+  const TokenizedSource text = load_tokens({calib, data_dir, TextSplit::kCalibration, model});
+  if (!quiet) std::fprintf(stderr, "calibration: %s\n", text.description.c_str());
+  if (!text.is_matrix) return sample_windows(text.tokens, nsamples, seqlen, seed);
+  TokenMatrix matrix = text.matrix;  // the first --nsamples sequences as they are
+  matrix.rows = std::min(matrix.rows, nsamples);
+  matrix.values.resize(static_cast<size_t>(matrix.rows * matrix.cols));
+  return matrix;
+}
+
+std::string CalibrationOptions::source() const {
+  return calib == "wikitext2" || calib == "c4" ? calib : directory_name(calib);
+}
+
 }  // namespace billm

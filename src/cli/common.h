@@ -41,6 +41,17 @@ struct TokenizedSource {
 };
 TokenizedSource load_tokens(const TokenRequest& request);
 
+// The calibration text, on the commands that learn from one.
+struct CalibrationOptions {
+  std::string calib = "wikitext2", data_dir;
+  int64_t nsamples = 128, seqlen = 2048;
+  uint64_t seed = 0;
+  void add_to(CLI::App& app);
+  // Sequences of the model's tokens; says where they come from on stderr unless quiet.
+  TokenMatrix tokens(const std::filesystem::path& model, bool quiet) const;
+  std::string source() const;  // for the manifest: the data set or the file's name
+};
+
 // billm_home()/results: where results go without --out. `stem`, else `stem`-2, ...: the first that
 // is neither there nor being made; with `resume` the latest unfinished one (Error{kUsage} if none).
 std::filesystem::path new_result_path(const std::string& stem, bool resume);

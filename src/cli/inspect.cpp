@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
@@ -38,6 +39,13 @@ std::string shares_text(const std::vector<double>& shares, const LinearShape& sh
   return text;
 }
 
+std::string error_text(const std::optional<double>& error) {
+  if (!error) return "-";  // distilled: not known
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.6f", *error);
+  return text;
+}
+
 void run(const Options& options) {
   options.common.check_json();
   const std::filesystem::path directory = model_or_newest(options.directory, options.common.quiet);
@@ -68,7 +76,8 @@ void run(const Options& options) {
     std::printf("%-40s %-13s %-6s %-5s %7s %7s %7s %9s  %s\n", "layer", "shape", "method", "N:M",
                 "salient", "nominal", "stored", "error", "region shares");
   }
-  double weights = 0, nominal = 0, stored = 0, worst = 0;
+  double weights = 0, nominal = 0, stored = 0;
+  std::optional<double> worst;
   int64_t bytes = 0;
   for (LayerReport& layer : layers) {
     const PackedLinear packed = model.packed()->open(layer.name);
@@ -81,27 +90,32 @@ void run(const Options& options) {
     nominal += count * layer.nominal_bits;
     stored += count * layer.stored_bits;
     bytes += packed.bytes();
-    worst = std::max(worst, layer.error);
+    if (layer.error) worst = std::max(worst.value_or(0), *layer.error);
     nlohmann::ordered_json entry;
     to_json(entry, layer);
     entry["layout"] = packed.layout;
     json["layers"].push_back(std::move(entry));
     if (!options.common.print()) continue;
     const std::string shape = std::to_string(layer.rows) + "x" + std::to_string(layer.cols);
-    std::printf("%-40s %-13s %-6s %-5s %7.4f %7.4f %7.4f %9.6f  %s\n", layer.name.c_str(),
+    std::printf("%-40s %-13s %-6s %-5s %7.4f %7.4f %7.4f %9s  %s\n", layer.name.c_str(),
                 shape.c_str(), method.c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
-                layer.salient_share, layer.nominal_bits, layer.stored_bits, layer.error,
+                layer.salient_share, layer.nominal_bits, layer.stored_bits,
+                error_text(layer.error).c_str(),
                 shares_text(layer.region_shares, linear.shape).c_str());
   }
-  json["totals"] = {{"layers", layers.size()},         {"weights", static_cast<int64_t>(weights)},
-                    {"packed_bytes", bytes},           {"nominal_bits", nominal / weights},
-                    {"stored_bits", stored / weights}, {"largest_error", worst}};
+  json["totals"] = {
+      {"layers", layers.size()},
+      {"weights", static_cast<int64_t>(weights)},
+      {"packed_bytes", bytes},
+      {"nominal_bits", nominal / weights},
+      {"stored_bits", stored / weights},
+      {"largest_error", worst ? nlohmann::ordered_json(*worst) : nlohmann::ordered_json(nullptr)}};
   if (options.common.print()) {
     std::printf(
         "total: %zu layers, %.0f weights, %ld packed bytes; nominal %.4f bits, stored %.4f "
-        "bits; largest error %.6f\n",
+        "bits; largest error %s\n",
         layers.size(), weights, static_cast<long>(bytes), nominal / weights, stored / weights,
-        worst);
+        error_text(worst).c_str());
   }
   options.common.write_json(json);
 }
@@ -114,7 +128,8 @@ std::function<void()> setup_inspect(CLI::App& app) {
   options->common.add_to(app);
   app.footer(
       "error = tr(D H D') / tr(W H W'), D the weight minus what the file decodes to, H the\n"
-      "undamped calibration Hessian. stored = 8 * bytes of all planes / weights.");
+      "undamped calibration Hessian (- after distillation). stored = 8 * bytes of all planes / "
+      "weights.");
   return [options] { run(*options); };
 }
 

@@ -15,13 +15,12 @@ namespace {
 
 struct Options {
   CommonOptions common;
-  std::string model, nm, calib = "wikitext2", data_dir, out, compat = "none";
+  CalibrationOptions calibration;
+  std::string model, nm, out, compat = "none";
   std::string feedback = "columns", objective = "weights", scales = "log8", offsets = "none";
   std::string device = "auto";
   MethodConfig method;
   TuneConfig tune;
-  int64_t nsamples = 128, seqlen = 2048;
-  uint64_t seed = 0;
   bool no_descend = false, overwrite = false, resume = false;
 };
 
@@ -63,21 +62,6 @@ MethodConfig method_config(const Options& options) {
   }
   check_config(method);
   return method;
-}
-
-TokenMatrix calibration_tokens(const Options& options, const std::filesystem::path& model) {
-  const TokenizedSource source =
-      load_tokens({options.calib, options.data_dir, TextSplit::kCalibration, model});
-  if (!options.common.quiet) {
-    std::fprintf(stderr, "calibration: %s\n", source.description.c_str());
-  }
-  if (!source.is_matrix) {
-    return sample_windows(source.tokens, options.nsamples, options.seqlen, options.seed);
-  }
-  TokenMatrix matrix = source.matrix;  // the first --nsamples sequences as they are
-  matrix.rows = std::min(matrix.rows, options.nsamples);
-  matrix.values.resize(static_cast<size_t>(matrix.rows * matrix.cols));
-  return matrix;
 }
 
 nlohmann::ordered_json report_json(const QuantizeReport& report) {
@@ -130,7 +114,7 @@ void run(const Options& options) {
   QuantizeRequest request;
   request.method = method_config(options);
   request.tune = options.tune;
-  request.tune.seed = options.seed;
+  request.tune.seed = options.calibration.seed;
   request.model = resolve_model(options.model);
   std::string stem = directory_name(request.model) + "-" + request.method.method;
   if (request.method.nm.active()) {
@@ -142,11 +126,9 @@ void run(const Options& options) {
     throw Error(ErrorCode::kUsage, "--out " + options.out + ": exists already",
                 "choose another directory, or replace it with --overwrite");
   }
-  request.calibration = calibration_tokens(options, request.model);
-  request.calibration_source = options.calib == "wikitext2" || options.calib == "c4"
-                                   ? options.calib
-                                   : directory_name(options.calib);
-  request.seed = options.seed;
+  request.calibration = options.calibration.tokens(request.model, options.common.quiet);
+  request.calibration_source = options.calibration.source();
+  request.seed = options.calibration.seed;
   request.device = options.device;
   request.threads = options.common.resolved_threads();
   request.overwrite = options.overwrite;
@@ -196,28 +178,7 @@ std::function<void()> setup_quantize(CLI::App& app) {
   app.add_option("--tune-norm-rate", options->tune.norm_rate, "")->group(tuning);
   app.add_option("--tune-margin", options->tune.margin, "")->group(tuning);
 
-  const std::string calibration = "Calibration";
-  app.add_option("--calib", options->calib,
-                 "wikitext2, c4, FILE.txt, or FILE.npy with token ids int32 [sequences, length]")
-      ->capture_default_str()
-      ->group(calibration);
-  app.add_option("--nsamples", options->nsamples, "Sequences")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 20))
-      ->group(calibration);
-  app.add_option("--seqlen", options->seqlen, "Tokens per sequence (a .npy has its own)")
-      ->capture_default_str()
-      ->check(CLI::Range(2, 1 << 20))
-      ->group(calibration);
-  app.add_option("--seed", options->seed, "Seed of the random windows")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber)  // without it -1 would become 2^64 - 1
-      ->group(calibration);
-  app.add_option("--data-dir", options->data_dir,
-                 "Where wikitext2/ and c4/ lie (default: $BILLM_DATA_DIR, then the HuggingFace "
-                 "cache)")
-      ->type_name("DIR")
-      ->group(calibration);
+  options->calibration.add_to(app);
 
   const std::string expert = "Ablations and comparison";
   app.add_option("--compat", options->compat,

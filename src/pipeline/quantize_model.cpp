@@ -21,6 +21,7 @@
 #include "billm/pack/packed_linear.h"
 #include "billm/quantize/methods.h"
 #include "billm/tune/tune_block.h"
+#include "block_shard.h"
 #include "journal.h"
 #include "layer_error.h"
 #include "output_directory.h"
@@ -42,29 +43,6 @@ class Stopwatch {
   double* sum_;
   std::chrono::steady_clock::time_point start_;
 };
-
-void append_planes(const PackedLinear& packed, const std::string& module,
-                   std::vector<TensorToWrite>* tensors, Metadata* metadata) {
-  for (const Plane& plane : packed.planes) {
-    tensors->push_back(
-        {module + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
-  }
-  metadata->emplace(module, describe(packed));
-}
-
-// Of norm weights, which check_model has found to be weights.
-at::ScalarType scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::F16:
-      return at::kHalf;
-    case DType::BF16:
-      return at::kBFloat16;
-    case DType::F64:
-      return at::kDouble;
-    default:
-      return at::kFloat;
-  }
-}
 
 at::Tensor decode(const PackedLinear& packed, int threads) {
   at::Tensor weight = at::empty({packed.shape.rows, packed.shape.cols}, at::kFloat);
@@ -180,7 +158,7 @@ class Run {
   std::string summary(int64_t b) const {
     const JournalBlock& block = journal_.blocks.at(static_cast<size_t>(b));
     double worst = 0;
-    for (const LayerReport& layer : block.layers) worst = std::max(worst, layer.error);
+    for (const LayerReport& layer : block.layers) worst = std::max(worst, *layer.error);
     char text[128];
     if (tuned()) {
       std::snprintf(text, sizeof(text), "block %ld: held-out loss %.4f, tuned %.4f",
@@ -228,26 +206,21 @@ class Run {
     }
     if (tuned()) done.tune = tune(b, rope, linears, &block);
 
-    std::vector<PackedLinear> packed;  // owns the bytes until the shard is written
-    std::vector<TensorToWrite> tensors;
-    Metadata metadata = {{"format", "pt"}, {"billm_format", std::to_string(kFormatVersion)}};
-    packed.reserve(spec.family->linears.size());
+    BlockShard shard;
     for (const LinearSpec& linear : spec.family->linears) {
-      const std::string module = spec.module(b, linear);
-      const TunedLinear& quantized = linears.at(linear.suffix);
-      done.layers.push_back(pack_layer(module, quantized, hessians.at(linear.group),
-                                       &block.linears.at(linear.suffix), &packed));
-      append_planes(packed.back(), module, &tensors, &metadata);
+      done.layers.push_back(pack_layer(spec.module(b, linear), linears.at(linear.suffix),
+                                       hessians.at(linear.group), &block.linears.at(linear.suffix),
+                                       &shard));
     }
-    std::vector<std::vector<std::byte>> norms;
-    if (tuned()) append_norms(b, block, &norms, &tensors);
     {
       const Stopwatch pack(&report_.seconds.pack);
-      const std::string name = shard_name(b, spec.blocks() + 1);
-      done.shard.name = name;
-      done.shard.sha256 = write_safetensors(directory_->partial() / name, tensors, metadata);
-      done.shard.bytes =
-          static_cast<int64_t>(std::filesystem::file_size(directory_->partial() / name));
+      if (tuned()) {
+        const std::vector<std::string> norms = norm_names(spec, b);
+        const Checkpoint& source = model_.checkpoint();
+        shard.add_norm(norms[0], block.attention_norm, source.tensor(norms[0]));
+        shard.add_norm(norms[1], block.mlp_norm, source.tensor(norms[1]));
+      }
+      done.shard = shard.write(directory_->partial(), shard_name(b, spec.blocks() + 1));
     }
     advance(spec, block, rope, hidden_, forward_threads_, &report_.seconds.forward);
     journal_.blocks.push_back(std::move(done));
@@ -281,9 +254,8 @@ class Run {
 
   QuantizedLinear quantize_layer(const std::string& module, const at::Tensor& original,
                                  const Hessian& hessian) const {
-    return method_.quantize(
-        {original.const_data_ptr<float>(), original.size(0), original.size(1)}, hessian,
-        layer_config(module));
+    return method_.quantize({original.const_data_ptr<float>(), original.size(0), original.size(1)},
+                            hessian, layer_config(module));
   }
 
   // Tunes the block; its linears and norms are replaced by what will be stored.
@@ -292,39 +264,22 @@ class Run {
     for (auto& [suffix, linear] : linears) {
       const std::vector<float> decoded = dequantize(linear.codes);
       at::Tensor& weight = block->linears.at(suffix);
-      weight = at::from_blob(const_cast<float*>(decoded.data()), linear.original.sizes(), at::kFloat)
-                   .clone()
-                   .to(device_);
+      weight =
+          at::from_blob(const_cast<float*>(decoded.data()), linear.original.sizes(), at::kFloat)
+              .clone()
+              .to(device_);
     }
-    const std::string norm = model_.spec().block_prefix(b) + model_.spec().family->attention_norm;
-    TuneReport report =
-        tune_block(model_.spec(), rope, hidden_, original_, request_.tune,
-                   scalar_type(model_.checkpoint().tensor(norm).dtype), forward_threads_, block,
-                   &linears);
+    const std::string norm = norm_names(model_.spec(), b).front();
+    TuneReport report = tune_block(model_.spec(), rope, hidden_, original_, request_.tune,
+                                   scalar_type(model_.checkpoint().tensor(norm).dtype),
+                                   forward_threads_, block, &linears);
     report_.seconds.tune += report.seconds;
     return report;
   }
 
-  // Tuned norm weights in the dtype that they have in the original.
-  void append_norms(int64_t b, const Block& block, std::vector<std::vector<std::byte>>* bytes,
-                    std::vector<TensorToWrite>* tensors) const {
-    const ModelSpec& spec = model_.spec();
-    bytes->reserve(2);
-    for (const auto& [name, weight] : {std::pair{spec.family->attention_norm, block.attention_norm},
-                                       std::pair{spec.family->mlp_norm, block.mlp_norm}}) {
-      const std::string tensor = spec.block_prefix(b) + name;
-      const TensorView& view = model_.checkpoint().tensor(tensor);
-      const at::Tensor stored = weight.cpu().to(scalar_type(view.dtype)).contiguous();
-      const auto* data = static_cast<const std::byte*>(stored.const_data_ptr());
-      bytes->emplace_back(data, data + stored.nbytes());
-      tensors->push_back({tensor, view.dtype, view.shape, bytes->back()});
-    }
-  }
-
   // Packs one layer and replaces its weight by what the packed bytes decode to.
   LayerReport pack_layer(const std::string& module, const TunedLinear& quantized,
-                         const Hessian& hessian, at::Tensor* weight,
-                         std::vector<PackedLinear>* packed) {
+                         const Hessian& hessian, at::Tensor* weight, BlockShard* shard) {
     LayerReport layer;
     layer.name = module;
     layer.rows = quantized.original.size(0);
@@ -337,12 +292,12 @@ class Run {
     at::Tensor decoded;
     {
       const Stopwatch pack_time(&report_.seconds.pack);
-      packed->push_back(pack(quantized.codes));
-      decoded = decode(packed->back(), request_.threads);
+      const PackedLinear& packed = shard->add(module, pack(quantized.codes));
+      decoded = decode(packed, request_.threads);
+      layer.stored_bits = packed.stored_bits();
     }
     {
       const Stopwatch quantize(&report_.seconds.quantize);
-      layer.stored_bits = packed->back().stored_bits();
       layer.error = layer_error(quantized.original, decoded, hessian, request_.threads);
     }
     *weight = decoded.to(device_);
@@ -402,8 +357,7 @@ class Run {
     std::set<std::string> written;
     for (const LayerReport& layer : report_.layers) written.insert(layer.name + ".weight");
     for (int64_t b = 0; tuned() && b < model_.spec().blocks(); ++b) {
-      written.insert(model_.spec().block_prefix(b) + model_.spec().family->attention_norm);
-      written.insert(model_.spec().block_prefix(b) + model_.spec().family->mlp_norm);
+      for (const std::string& norm : norm_names(model_.spec(), b)) written.insert(norm);
     }
     for (const std::string& tensor : source.names()) {
       if (written.count(tensor) > 0) continue;

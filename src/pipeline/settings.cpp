@@ -20,13 +20,6 @@ const char* feedback_name(Feedback feedback) {
   return "?";
 }
 
-std::string tokens_digest(const TokenMatrix& tokens) {
-  Sha256 hash;
-  hash.update(std::to_string(tokens.rows) + "x" + std::to_string(tokens.cols) + ";");
-  hash.update(std::as_bytes(std::span(tokens.values)));
-  return hash.hex();
-}
-
 // Of the configuration and every tensor's name, dtype, shape and bytes, however they are sharded.
 std::string source_digest(const Checkpoint& checkpoint, int threads) {
   const std::vector<std::string> names = checkpoint.names();
@@ -44,6 +37,13 @@ std::string source_digest(const Checkpoint& checkpoint, int threads) {
 }
 
 }  // namespace
+
+std::string tokens_digest(const TokenMatrix& tokens) {
+  Sha256 hash;
+  hash.update(std::to_string(tokens.rows) + "x" + std::to_string(tokens.cols) + ";");
+  hash.update(std::as_bytes(std::span(tokens.values)));
+  return hash.hex();
+}
 
 nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source) {
   const MethodConfig& method = request.method;
@@ -109,7 +109,8 @@ void to_json(nlohmann::ordered_json& json, const LayerReport& layer) {
       {"salient_share", layer.salient_share},
       {"region_shares", layer.region_shares},
       {"damping", layer.damping},
-      {"error", layer.error}};
+      {"error",
+       layer.error ? nlohmann::ordered_json(*layer.error) : nlohmann::ordered_json(nullptr)}};
 }
 
 void from_json(const nlohmann::json& json, LayerReport& layer) {
@@ -122,7 +123,7 @@ void from_json(const nlohmann::json& json, LayerReport& layer) {
   layer.salient_share = json.at("salient_share");
   layer.region_shares = json.at("region_shares").get<std::vector<double>>();
   layer.damping = json.at("damping");
-  layer.error = json.at("error");
+  if (!json.at("error").is_null()) layer.error = json.at("error").get<double>();
 }
 
 }  // namespace billm

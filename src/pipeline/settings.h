@@ -8,6 +8,9 @@
 
 namespace billm {
 
+// SHA-256 of the sequences.
+std::string tokens_digest(const TokenMatrix& tokens);
+
 // Everything that decides the bytes of the result.
 nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source);
 

@@ -167,7 +167,8 @@ void LatentLinear::round_scales(int64_t block, int64_t row) {
     for (int k = 0; k < classes; ++k) {
       const int64_t at = codes_.scale_index(block, first + k, row);
       float scale = round_scale(std::exp(log_scale_[at]), codes_);
-      if (k > 0) scale = std::max(scale, codes_.scale[codes_.scale_index(block, first + k - 1, row)]);
+      if (k > 0)
+        scale = std::max(scale, codes_.scale[codes_.scale_index(block, first + k - 1, row)]);
       codes_.scale[at] = scale;
     }
   }

@@ -55,11 +55,11 @@ class LatentLinear {
   void round_scales(int64_t block, int64_t row);
 
   QuantizedLinear codes_;
-  std::vector<float> weight_;        // [rows, cols]
-  std::vector<float> latent_;        // [rows, cols], without the column scale
-  std::vector<float> log_scale_;     // as codes_.scale
-  std::vector<float> log_column_;    // [cols]; empty without column scales
-  std::vector<float> unit_;          // [blocks, rows]: mean scale at the start
+  std::vector<float> weight_;      // [rows, cols]
+  std::vector<float> latent_;      // [rows, cols], without the column scale
+  std::vector<float> log_scale_;   // as codes_.scale
+  std::vector<float> log_column_;  // [cols]; empty without column scales
+  std::vector<float> unit_;        // [blocks, rows]: mean scale at the start
   Moments latent_moments_, scale_moments_, column_moments_;
   int64_t steps_ = 0;
 };

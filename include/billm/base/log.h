@@ -1,5 +1,5 @@
-// Warnings: one line each on stderr, through spdlog. Apart from headers of LibTorch, which carries a
-// fmt of its own that does not fit spdlog's.
+// Warnings: one line each on stderr, through spdlog. Apart from headers of LibTorch, which carries
+// a fmt of its own that does not fit spdlog's.
 #pragma once
 
 #include <string>

@@ -51,12 +51,12 @@ void check_linear_shape(const LinearShape& shape, const std::string& where);
 
 struct QuantizedLinear {
   LinearShape shape;
-  std::vector<uint8_t> region;   // [rows, cols]: 0 pruned, 1 + t ordinary, 1 + K + t salient
-  std::vector<uint8_t> code;     // [rows, cols]: sign bit, 1 = plus; 0 where pruned
-  std::vector<uint8_t> salient;  // [cols]: 1 = salient column; empty if S = 0
-  float base = 0;                // log8: the largest scale a code can say
-  std::vector<float> scale;      // [blocks, R, rows], exact in scale_format
-  std::vector<float> offset;     // kBlock: [blocks, rows]; kRegion: [blocks, R, rows]
+  std::vector<uint8_t> region;      // [rows, cols]: 0 pruned, 1 + t ordinary, 1 + K + t salient
+  std::vector<uint8_t> code;        // [rows, cols]: sign bit, 1 = plus; 0 where pruned
+  std::vector<uint8_t> salient;     // [cols]: 1 = salient column; empty if S = 0
+  float base = 0;                   // log8: the largest scale a code can say
+  std::vector<float> scale;         // [blocks, R, rows], exact in scale_format
+  std::vector<float> offset;        // kBlock: [blocks, rows]; kRegion: [blocks, R, rows]
   std::vector<float> column_scale;  // [cols], positive and exact in fp16; empty without
 
   int64_t scale_index(int64_t block, int region, int64_t row) const {  // region 1..R

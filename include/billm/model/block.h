@@ -48,8 +48,9 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
 Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device);
 
 // hidden [tokens, hidden] -> [tokens - first, hidden], for one sequence that starts at position 0:
-// the outputs of the tokens from `first` on, the others being their context. hidden is not changed. Runs on the calling thread; gradients are recorded if the caller has
-// them on (the passes of calibrate and eval turn them off).
+// the outputs of the tokens from `first` on, the others being their context. hidden is not changed.
+// Runs on the calling thread; gradients are recorded if the caller has them on (the passes of
+// calibrate and eval turn them off).
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                          const Rope& rope, const Tap& tap = {}, Until until = Until::kEnd,
                          int64_t first = 0);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,8 +34,9 @@ struct LayerReport {
   int64_t rows = 0, cols = 0;
   std::string nm;  // "4:8" or ""
   double nominal_bits = 0, stored_bits = 0, salient_share = 0;
-  double error = 0;    // tr(D H D') / tr(W H W'), H undamped, D = W minus decoded weights
-  double damping = 0;  // lambda that the factorization needed; 0: none was made
+  // tr(D H D') / tr(W H W'), H undamped, D = W minus decoded weights; not known of distilled ones.
+  std::optional<double> error;
+  double damping = 0;                 // lambda that the factorization needed; 0: none was made
   std::vector<double> region_shares;  // [R + 1]
 };
 void to_json(nlohmann::ordered_json& json, const LayerReport& layer);

@@ -8,8 +8,8 @@
 
 namespace billm {
 
-enum class SearchObjective { kWeights, kSaliency };            // kSaliency: as published
-enum class Feedback { kColumns, kBlocks, kNone };  // form (i), form (ii), none
+enum class SearchObjective { kWeights, kSaliency };  // kSaliency: as published
+enum class Feedback { kColumns, kBlocks, kNone };    // form (i), form (ii), none
 
 struct MethodConfig {
   std::string method = "billm";

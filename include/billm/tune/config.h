@@ -7,20 +7,35 @@ namespace billm {
 
 // Every field is a setting that the manifest records and --resume compares.
 struct TuneConfig {
-  int steps = 0;             // of Adam, per block; 0: no tuning
-  int64_t window = 512;      // tokens whose error a window sums; earlier tokens are its context
-  int batch = 2;             // windows of a step
-  double code_rate = 0.01;   // see TuneRates; all rates fall to 0 along a cosine
+  int steps = 0;            // of Adam, per block; 0: no tuning
+  int64_t window = 512;     // tokens whose error a window sums; earlier tokens are its context
+  int batch = 2;            // windows of a step
+  double code_rate = 0.01;  // see TuneRates; all rates fall to 0 along a cosine
   double scale_rate = 0.01;
   double norm_rate = 0.002;  // relative to the norm weights' mean magnitude
   double margin = 0.05;      // distance of a starting latent from its cell's border, in units
   uint64_t seed = 0;         // of the windows' order
 };
 
+// Distillation of the whole model, after the last block (distill.h).
+struct DistillConfig {
+  int steps = 0;         // of Adam; 0: no distillation
+  int64_t window = 512;  // tokens of a window, computed without any context before them
+  int batch = 2;         // windows of a step
+  double code_rate = 0.003;
+  double scale_rate = 0.003;
+  double norm_rate = 0.001;
+  double margin = 0.05;
+  uint64_t seed = 0;
+};
+
+// How often, along the steps, the held-out loss is measured and the best state kept.
+inline constexpr int kTuneChecks = 4;
+
 struct TuneReport {
-  // Mean loss on the held-out windows: every eighth, never trained on.
+  // Mean loss on the held-out windows: the last eighth, never trained on.
   double loss_before = 0, loss_after = 0;
-  int best_step = 0;     // 0: tuning did not help, and nothing was changed
+  int best_step = 0;  // 0: tuning did not help, and nothing was changed
   double seconds = 0;
 };
 

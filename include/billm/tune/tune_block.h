@@ -24,12 +24,13 @@ struct TunedLinear {
 };
 
 // `block` holds the decoded linears and the original norms; both are replaced by the best state on
-// the held-out windows. inputs[i] [tokens, hidden] are what reaches the block in the quantized model,
-// targets[i] [tokens, hidden] what the original block makes of its own inputs. Norm weights come
-// back exact in `norm_dtype`, that of their file. Throws Error{kFailure} if a loss is not finite.
-TuneReport tune_block(const ModelSpec& spec, const Rope& rope, const std::vector<at::Tensor>& inputs,
-                      const std::vector<at::Tensor>& targets, const TuneConfig& config,
-                      at::ScalarType norm_dtype, int threads, Block* block,
-                      std::map<std::string, TunedLinear>* linears);
+// the held-out windows. inputs[i] [tokens, hidden] are what reaches the block in the quantized
+// model, targets[i] [tokens, hidden] what the original block makes of its own inputs. Norm weights
+// come back exact in `norm_dtype`, that of their file. Throws Error{kFailure} if a loss is not
+// finite.
+TuneReport tune_block(const ModelSpec& spec, const Rope& rope,
+                      const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& targets,
+                      const TuneConfig& config, at::ScalarType norm_dtype, int threads,
+                      Block* block, std::map<std::string, TunedLinear>* linears);
 
 }  // namespace billm

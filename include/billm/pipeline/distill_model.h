@@ -1,0 +1,39 @@
+// A packed model distilled against its original into a new packed model of the same size.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "billm/checkpoint/npy.h"
+#include "billm/tune/config.h"
+
+namespace billm {
+
+struct DistillRequest {
+  std::filesystem::path model;     // packed
+  std::filesystem::path original;  // the dense checkpoint that it was quantized from
+  std::filesystem::path out;       // result directory, whole or not at all
+  DistillConfig config;
+  TokenMatrix calibration;         // [sequences, length]
+  std::string calibration_source;  // what the user asked for, for the manifest
+  std::string device = "auto";
+  int threads = 1;
+  bool overwrite = false;
+  bool quiet = false;
+};
+
+struct DistillReport {
+  std::filesystem::path output;
+  double nominal_bits = 0, stored_bits = 0;
+  TuneReport tune;             // KL per token on the held-out windows
+  std::vector<double> losses;  // of every step, before it
+  int64_t peak_rss_bytes = 0;
+};
+
+// Throws Error as quantize_model does. Not resumable: nothing is written before the end, and
+// request.model stays as it is.
+DistillReport distill_model(const DistillRequest& request);
+
+}  // namespace billm

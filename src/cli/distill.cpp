@@ -1,0 +1,115 @@
+// billm distill.
+#include <cstdio>
+#include <memory>
+
+#include "billm/base/error.h"
+#include "billm/checkpoint/model_name.h"
+#include "billm/pipeline/distill_model.h"
+#include "billm/pipeline/quantize_model.h"
+#include "command.h"
+#include "common.h"
+
+namespace billm {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  CalibrationOptions calibration;
+  std::string model, original, out, device = "auto";
+  DistillConfig config;
+  bool overwrite = false;
+};
+
+void run(const Options& options) {
+  options.common.check_json();
+  DistillRequest request;
+  request.model = model_or_newest(options.model, options.common.quiet);
+  request.original = resolve_model(options.original);
+  request.out = options.out.empty()
+                    ? new_result_path(directory_name(request.model) + "-distilled", false)
+                    : std::filesystem::path(options.out);
+  if (!options.out.empty() && std::filesystem::exists(options.out) && !options.overwrite) {
+    throw Error(ErrorCode::kUsage, "--out " + options.out + ": exists already",
+                "choose another directory, or replace it with --overwrite");
+  }
+  request.config = options.config;
+  request.config.seed = options.calibration.seed;
+  request.calibration = options.calibration.tokens(request.model, options.common.quiet);
+  request.calibration_source = options.calibration.source();
+  request.device = options.device;
+  request.threads = options.common.resolved_threads();
+  request.overwrite = options.overwrite;
+  request.quiet = options.common.quiet;
+  const DistillReport report = distill_model(request);
+  if (options.common.print()) {
+    std::printf("output        %s\n", report.output.c_str());
+    std::printf("stored bits   %.4f   (as before: distillation adds none)\n", report.stored_bits);
+    std::printf("KL held out   %.4f -> %.4f nats per token%s\n", report.tune.loss_before,
+                report.tune.loss_after,
+                report.tune.best_step == 0 ? "   (no gain: the weights are as before)" : "");
+    std::printf("seconds       %.1f\n", report.tune.seconds);
+    std::printf("peak memory   %.0f MB\n", static_cast<double>(report.peak_rss_bytes) / 1e6);
+  }
+  nlohmann::ordered_json json = {{"output", report.output.string()},
+                                 {"model", request.model.string()},
+                                 {"nominal_bits", report.nominal_bits},
+                                 {"stored_bits", report.stored_bits},
+                                 {"losses", report.losses},
+                                 {"peak_rss_bytes", report.peak_rss_bytes}};
+  to_json(json["distill"], report.tune);
+  options.common.write_json(json);
+  set_newest_result(report.output);
+}
+
+}  // namespace
+
+std::function<void()> setup_distill(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  app.add_option("-m,--model", options->model, "Packed model (default: the newest result)")
+      ->type_name("DIR");
+  app.add_option("--original", options->original,
+                 "The checkpoint that it was quantized from: directory, alias or hub id")
+      ->required()
+      ->type_name("DIR|ALIAS");
+  app.add_option("-o,--out", options->out,
+                 "Result directory (default: $BILLM_HOME/results/<model>-distilled)")
+      ->type_name("DIR");
+  app.add_flag("--overwrite", options->overwrite, "Replace an existing --out");
+  app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
+  options->calibration.add_to(app);
+  const std::string training = "Training";
+  DistillConfig& config = options->config;
+  app.add_option("--steps", config.steps, "Steps of Adam")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20))
+      ->group(training);
+  app.add_option("--window", config.window, "Tokens of a window")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 1 << 20))
+      ->group(training);
+  app.add_option("--batch", config.batch, "Windows of a step")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 16))
+      ->group(training);
+  app.add_option("--code-rate", config.code_rate,
+                 "Step size of the codes' latents, in units of the mean scale (0: codes stay)")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 10.0))
+      ->group(training);
+  app.add_option("--scale-rate", config.scale_rate, "Step size of the scales, relative")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 10.0))
+      ->group(training);
+  app.add_option("--norm-rate", config.norm_rate, "Step size of the norm weights, relative")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 10.0))
+      ->group(training);
+  options->common.add_to(app);
+  app.footer(
+      "Teaches a packed model the original's next-token distribution on the calibration text. It\n"
+      "adds no stored bits. About 22 bytes of memory per quantized weight.\n"
+      "Example:\n  billm distill --model ./result --original ./SmolLM2-135M --nsamples 16");
+  return [options] { run(*options); };
+}
+
+}  // namespace billm

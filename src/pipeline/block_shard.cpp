@@ -1,0 +1,57 @@
+// See block_shard.h.
+#include "block_shard.h"
+
+#include "billm/pack/packed_checkpoint.h"
+
+namespace billm {
+
+at::ScalarType scalar_type(DType dtype) {
+  switch (dtype) {
+    case DType::F16:
+      return at::kHalf;
+    case DType::BF16:
+      return at::kBFloat16;
+    case DType::F64:
+      return at::kDouble;
+    default:
+      return at::kFloat;
+  }
+}
+
+std::vector<std::string> norm_names(const ModelSpec& spec, int64_t block) {
+  const std::string prefix = spec.block_prefix(block);
+  return {prefix + spec.family->attention_norm, prefix + spec.family->mlp_norm};
+}
+
+BlockShard::BlockShard()
+    : metadata_({{"format", "pt"}, {"billm_format", std::to_string(kFormatVersion)}}) {}
+
+const PackedLinear& BlockShard::add(const std::string& module, PackedLinear packed) {
+  packed_.push_back(std::make_unique<PackedLinear>(std::move(packed)));
+  const PackedLinear& kept = *packed_.back();
+  for (const Plane& plane : kept.planes) {
+    tensors_.push_back(
+        {module + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+  }
+  metadata_.emplace(module, describe(kept));
+  return kept;
+}
+
+void BlockShard::add_norm(const std::string& name, const at::Tensor& weight,
+                          const TensorView& original) {
+  norms_.push_back(weight.cpu().to(scalar_type(original.dtype)).contiguous());
+  const at::Tensor& stored = norms_.back();
+  tensors_.push_back({name,
+                      original.dtype,
+                      original.shape,
+                      {static_cast<const std::byte*>(stored.const_data_ptr()), stored.nbytes()}});
+}
+
+WrittenFile BlockShard::write(const std::filesystem::path& directory,
+                              const std::string& name) const {
+  WrittenFile file{name, write_safetensors(directory / name, tensors_, metadata_), 0};
+  file.bytes = static_cast<int64_t>(std::filesystem::file_size(directory / name));
+  return file;
+}
+
+}  // namespace billm

@@ -1,0 +1,38 @@
+// One block's shard of a packed model: the planes of its linears and, where they were tuned, its
+// norm weights in the dtype of the original. Shared by quantize and distill.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "billm/checkpoint/safetensors.h"
+#include "billm/model/block.h"
+#include "billm/pack/packed_linear.h"
+#include "journal.h"
+
+namespace billm {
+
+// The dtype in ATen of a weight that check_model has accepted.
+at::ScalarType scalar_type(DType dtype);
+
+// Names of the block's two norm tensors.
+std::vector<std::string> norm_names(const ModelSpec& spec, int64_t block);
+
+class BlockShard {
+ public:
+  BlockShard();
+  // Adds the planes; returns what will be stored, valid as long as this object.
+  const PackedLinear& add(const std::string& module, PackedLinear packed);
+  void add_norm(const std::string& name, const at::Tensor& weight, const TensorView& original);
+  WrittenFile write(const std::filesystem::path& directory, const std::string& name) const;
+
+ private:
+  std::vector<std::unique_ptr<PackedLinear>> packed_;
+  std::vector<at::Tensor> norms_;  // own the bytes until the shard is written
+  std::vector<TensorToWrite> tensors_;
+  Metadata metadata_;
+};
+
+}  // namespace billm

@@ -1,0 +1,176 @@
+// `billm distill`: a packed model -> distilled (tune/distill.h) -> a packed model of the same size.
+#include "billm/pipeline/distill_model.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <set>
+
+#include "billm/base/error.h"
+#include "billm/base/file.h"
+#include "billm/base/progress.h"
+#include "billm/checkpoint/json.h"
+#include "billm/model/model.h"
+#include "billm/model/runtime.h"
+#include "billm/tune/distill.h"
+#include "block_shard.h"
+#include "output_directory.h"
+#include "result_files.h"
+#include "settings.h"
+
+namespace billm {
+namespace {
+
+void check_pair(const DistillRequest& request, const Model& packed, const Model& original) {
+  if (packed.packed() == nullptr) {
+    throw bad_input(request.model.string() + ": is not a packed model",
+                    "give the directory that billm quantize wrote");
+  }
+  if (original.packed() != nullptr) {
+    throw bad_input(request.original.string() + ": is quantized already",
+                    "give --original the checkpoint from which --model was quantized");
+  }
+  // Everything that decides a shape or the forward pass.
+  nlohmann::json expected = original.checkpoint().config().raw;
+  nlohmann::json got = packed.checkpoint().config().raw;
+  got.erase("quantization_config");
+  expected.erase("quantization_config");
+  if (got != expected) {
+    throw bad_input(
+        request.model.string() + ": config.json differs from that of " + request.original.string(),
+        "give --original the checkpoint from which --model was quantized");
+  }
+}
+
+std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& original, int threads,
+                                        c10::Device device) {
+  const ModelSpec& spec = packed.spec();
+  std::vector<DistilledBlock> blocks(static_cast<size_t>(spec.blocks()));
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    DistilledBlock& block = blocks[static_cast<size_t>(b)];
+    block.block = load_block(packed.weights(), spec, b, threads, device);
+    for (const LinearSpec& linear : spec.family->linears) {
+      const std::string module = spec.module(b, linear);
+      if (!packed.packed()->has(module)) {
+        throw bad_input(packed.checkpoint().directory().string() + ": " + module +
+                        ": expected a packed module");
+      }
+      block.linears[linear.suffix] = {original.weights().linear(module, threads),
+                                      unpack(packed.packed()->open(module))};
+    }
+  }
+  return blocks;
+}
+
+nlohmann::ordered_json settings_of(const DistillRequest& request) {
+  const DistillConfig& config = request.config;
+  return {{"steps", config.steps},
+          {"window", config.window},
+          {"batch", config.batch},
+          {"code_rate", config.code_rate},
+          {"scale_rate", config.scale_rate},
+          {"norm_rate", config.norm_rate},
+          {"margin", config.margin},
+          {"seed", config.seed},
+          {"calibration", request.calibration_source},
+          {"calibration_digest", tokens_digest(request.calibration)},
+          {"nsamples", request.calibration.rows},
+          {"seqlen", request.calibration.cols}};
+}
+
+// Everything that is not in a block's shard.
+WrittenFile write_rest(const Model& packed, const std::set<std::string>& modules,
+                       const std::set<std::string>& norms, const at::Tensor& final_norm,
+                       const std::filesystem::path& directory, const std::string& name) {
+  const Checkpoint& source = packed.checkpoint();
+  const std::string final_name = packed.spec().family->final_norm;
+  std::vector<TensorToWrite> tensors;
+  at::Tensor stored;
+  for (const std::string& tensor : source.names()) {
+    if (norms.count(tensor) > 0 || modules.count(tensor.substr(0, tensor.rfind('.'))) > 0) continue;
+    const TensorView& view = source.tensor(tensor);
+    std::span<const std::byte> bytes = view.data;
+    if (tensor == final_name) {
+      stored = final_norm.cpu().to(scalar_type(view.dtype)).contiguous();
+      bytes = {static_cast<const std::byte*>(stored.const_data_ptr()), stored.nbytes()};
+    }
+    tensors.push_back({tensor, view.dtype, view.shape, bytes});
+  }
+  WrittenFile file{name, write_safetensors(directory / name, tensors, {{"format", "pt"}}), 0};
+  file.bytes = static_cast<int64_t>(std::filesystem::file_size(directory / name));
+  return file;
+}
+
+}  // namespace
+
+DistillReport distill_model(const DistillRequest& request) {
+  init_torch();
+  const at::NoGradGuard no_grad;
+  const c10::Device device = resolve_device(request.device);
+  const int threads = device.is_cpu() ? request.threads : 1;
+  const Model packed(request.model, request.threads);
+  const Model original(request.original, request.threads);
+  check_pair(request, packed, original);
+  using Existing = OutputDirectory::Existing;
+  OutputDirectory directory(
+      request.out, request.overwrite ? Existing::kOverwrite : Existing::kRefuse, request.model);
+  const ModelSpec& spec = packed.spec();
+  std::vector<DistilledBlock> blocks = load_blocks(packed, original, request.threads, device);
+  at::Tensor final_norm = packed.weights().dense(spec.family->final_norm, 1).to(device);
+
+  DistillReport report;
+  Progress progress("distill", request.config.steps, request.quiet);
+  const auto step = [&](int number, double loss) {
+    report.losses.push_back(loss);
+    char text[64];
+    std::snprintf(text, sizeof(text), "step %d: KL %.4f", number, loss);
+    progress.step(text);
+  };
+  const DType norm_dtype = packed.checkpoint().tensor(norm_names(spec, 0).front()).dtype;
+  report.tune = distill(original.weights(), spec, request.calibration, request.config,
+                        scalar_type(norm_dtype), threads, device, step, &blocks, &final_norm);
+
+  const std::filesystem::path partial = directory.partial();
+  std::vector<WrittenFile> files;
+  std::vector<std::string> shards;
+  std::set<std::string> modules, norms;
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    const DistilledBlock& block = blocks[static_cast<size_t>(b)];
+    BlockShard shard;
+    for (const LinearSpec& linear : spec.family->linears) {
+      const std::string module = spec.module(b, linear);
+      shard.add(module, pack(block.linears.at(linear.suffix).codes));
+      modules.insert(module);
+    }
+    const std::vector<std::string> names = norm_names(spec, b);
+    shard.add_norm(names[0], block.block.attention_norm, packed.checkpoint().tensor(names[0]));
+    shard.add_norm(names[1], block.block.mlp_norm, packed.checkpoint().tensor(names[1]));
+    norms.insert(names.begin(), names.end());
+    files.push_back(shard.write(partial, shard_name(b, spec.blocks() + 1)));
+    shards.push_back(files.back().name);
+  }
+  shards.push_back(shard_name(spec.blocks(), spec.blocks() + 1));
+  files.push_back(write_rest(packed, modules, norms, final_norm, partial, shards.back()));
+  write_index(partial, shards);
+  std::vector<std::string> names = copy_side_files(request.model, partial);
+  write_file_atomic(partial / "config.json", MappedFile(request.model / "config.json").bytes());
+  names.insert(names.end(), {"config.json", "model.safetensors.index.json"});
+  for (const std::string& name : names) files.push_back(written_file(partial, name));
+  const std::filesystem::path manifest = request.model / "manifest.json";
+  nlohmann::ordered_json head = nlohmann::ordered_json::parse(read_text_file(manifest));
+  head.erase("files");
+  head["distill"] = settings_of(request);
+  head["distill"]["loss_before"] = report.tune.loss_before;
+  head["distill"]["loss_after"] = report.tune.loss_after;
+  head["distill"]["best_step"] = report.tune.best_step;
+  // Measured under Hessians that are gone, on weights that have changed.
+  for (nlohmann::ordered_json& layer : head.at("layers")) layer["error"] = nullptr;
+  write_manifest(partial, head, files);
+  directory.finish();
+  report.output = directory.out();
+  report.stored_bits = head.at("stored_bits");
+  report.nominal_bits = head.at("nominal_bits");
+  report.peak_rss_bytes = peak_rss_bytes();
+  return report;
+}
+
+}  // namespace billm

@@ -1,0 +1,267 @@
+// See include/billm/tune/distill.h. Back-propagation by hand between blocks (gradient
+// checkpointing, Chen et al., arXiv 1604.06174): a block is computed again when its gradient is
+// needed.
+#include "billm/tune/distill.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <span>
+
+#include "billm/base/error.h"
+#include "billm/base/parallel.h"
+#include "billm/calibrate/collect.h"
+#include "tunable_block.h"
+
+namespace billm {
+namespace {
+
+constexpr int64_t kHeadRows = 128;  // tokens whose logits are held at once
+
+struct Window {
+  std::vector<int32_t> tokens;
+  at::Tensor teacher;  // normed hidden states of the original [tokens, hidden]
+};
+
+// What the head of one window gives back.
+struct HeadResult {
+  double loss = 0;          // mean KL per token
+  at::Tensor hidden, norm;  // gradients of the last hidden state and of the final norm
+};
+
+class Distiller {
+ public:
+  Distiller(const ModelWeights& original, const ModelSpec& spec, const TokenMatrix& tokens,
+            const DistillConfig& config, at::ScalarType norm_dtype, int threads, c10::Device device,
+            const std::vector<DistilledBlock>& blocks, const at::Tensor& final_norm)
+      : original_(original),
+        spec_(spec),
+        config_(config),
+        threads_(threads),
+        device_(device),
+        rope_(make_rope(spec, std::min(config.window, tokens.cols), device)),
+        final_norm_(final_norm, norm_dtype),
+        order_(0, 0) {
+    for (const DistilledBlock& block : blocks) {
+      blocks_.emplace_back(block.block, block.linears, norm_dtype, config.margin);
+    }
+    for (int64_t row = 0; row < tokens.rows; ++row) {
+      const std::span<const int32_t> ids = tokens.row(row);
+      for (size_t first = 0; first + 1 < ids.size(); first += static_cast<size_t>(config.window)) {
+        const size_t count = std::min(static_cast<size_t>(config.window), ids.size() - first);
+        windows_.push_back({{ids.begin() + static_cast<int64_t>(first),
+                             ids.begin() + static_cast<int64_t>(first + count)},
+                            {}});
+      }
+    }
+    if (windows_.size() < 2) {
+      throw Error(ErrorCode::kUsage, "--distill: expected at least two windows of calibration text",
+                  "give more sequences (--nsamples)");
+    }
+    run_teacher();
+    const size_t held_out = std::max<size_t>(1, windows_.size() / 8);
+    for (size_t i = windows_.size() - held_out; i < windows_.size(); ++i) held_out_.push_back(i);
+    order_ = Order(windows_.size() - held_out, config.seed);
+  }
+
+  TuneReport run(const std::function<void(int, double)>& progress,
+                 std::vector<DistilledBlock>* blocks, at::Tensor* final_norm) {
+    TuneReport report;
+    report.loss_before = report.loss_after = held_out_loss();
+    for (int step = 1; step <= config_.steps; ++step) {
+      progress(step, train_step(step));
+      if (step * kTuneChecks / config_.steps == (step - 1) * kTuneChecks / config_.steps) continue;
+      const double loss = held_out_loss();
+      if (!(loss < report.loss_after)) continue;
+      report.loss_after = loss;
+      report.best_step = step;
+      for (size_t b = 0; b < blocks_.size(); ++b) {
+        blocks_[b].store(&(*blocks)[b].block, &(*blocks)[b].linears);
+      }
+      *final_norm = final_norm_.weight().to(device_);
+    }
+    return report;
+  }
+
+ private:
+  std::vector<at::Tensor> embed_all(const std::vector<size_t>& chosen) const {
+    std::vector<at::Tensor> hidden;
+    for (const size_t i : chosen) {
+      hidden.push_back(embed(original_, spec_, windows_[i].tokens).to(device_));
+    }
+    return hidden;
+  }
+
+  void run_teacher() {
+    const at::NoGradGuard no_grad;
+    std::vector<size_t> all(windows_.size());
+    for (size_t i = 0; i < all.size(); ++i) all[i] = i;
+    std::vector<at::Tensor> hidden = embed_all(all);
+    for (int64_t b = 0; b < spec_.blocks(); ++b) {
+      const Block block = load_block(original_, spec_, b, threads_, device_);
+      advance(spec_, block, rope_, hidden, threads_);
+    }
+    const at::Tensor weight = original_.dense(spec_.family->final_norm, 1).to(device_);
+    for (size_t i = 0; i < all.size(); ++i) {
+      windows_[i].teacher = billm::final_norm(spec_, weight, hidden[i]);
+    }
+  }
+
+  // x [tokens, vocab] times the head [vocab, hidden], in pieces of the head.
+  at::Tensor times_head(const at::Tensor& x) const {
+    const int64_t vocab = spec_.config.vocab_size, width = spec_.config.hidden_size;
+    const int64_t piece = std::max<int64_t>(1, kHeadPieceBytes / (4 * width));
+    at::Tensor sum;
+    for (int64_t first = 0; first < vocab; first += piece) {
+      const int64_t count = std::min(piece, vocab - first);
+      const at::Tensor head = original_.rows(spec_.head(), first, count).to(device_);
+      const at::Tensor part = at::mm(x.narrow(1, first, count), head);
+      sum = sum.defined() ? sum.add_(part) : part;
+    }
+    return sum;
+  }
+
+  HeadResult head(const at::Tensor& hidden, const Window& window, bool gradients) const {
+    HeadResult result;
+    const int64_t tokens = hidden.size(0);
+    at::Tensor leaf, norm, normed;
+    {
+      const at::AutoGradMode mode(gradients);
+      leaf = hidden.detach().set_requires_grad(gradients);
+      norm = final_norm_.weight().to(device_).set_requires_grad(gradients);
+      normed = billm::final_norm(spec_, norm, leaf);
+    }
+    const at::NoGradGuard no_grad;
+    const at::Tensor states = normed.detach();
+    at::Tensor gradient = gradients ? at::zeros_like(states) : at::Tensor();
+    for (int64_t row = 0; row < tokens; row += kHeadRows) {
+      const int64_t count = std::min(kHeadRows, tokens - row);
+      const at::Tensor log_q =
+          at::log_softmax(logits(original_, spec_, states.narrow(0, row, count)), 1);
+      const at::Tensor log_p =
+          at::log_softmax(logits(original_, spec_, window.teacher.narrow(0, row, count)), 1);
+      at::Tensor p = log_p.exp();
+      result.loss += log_p.sub(log_q).mul_(p).sum().item<double>();
+      if (!gradients) continue;
+      // d KL / d logits = q - p.
+      const at::Tensor of_logits = log_q.exp().sub_(p).div_(static_cast<double>(tokens));
+      gradient.narrow(0, row, count).copy_(times_head(of_logits));
+    }
+    result.loss /= static_cast<double>(tokens);
+    if (gradients) {
+      const at::AutoGradMode mode(true);
+      const auto found = torch::autograd::grad({normed}, {leaf, norm}, {gradient});
+      result.hidden = found[0];
+      result.norm = found[1];
+    }
+    return result;
+  }
+
+  double held_out_loss() {
+    const at::NoGradGuard no_grad;
+    std::vector<at::Tensor> hidden = embed_all(held_out_);
+    for (TunableBlock& block : blocks_) {
+      advance(spec_, block.leaves(device_, false), rope_, hidden, threads_);
+    }
+    std::vector<double> losses(hidden.size());
+    parallel_for(static_cast<int64_t>(hidden.size()), threads_, [&](int64_t i) {
+      const size_t slot = static_cast<size_t>(i);
+      losses[slot] = head(hidden[slot], windows_[held_out_[slot]], false).loss;
+    });
+    double sum = 0;
+    for (const double loss : losses) sum += loss;
+    if (!std::isfinite(sum)) {
+      throw Error(ErrorCode::kFailure, "--distill: the loss is not finite",
+                  "lower the rates of --distill, or leave it out");
+    }
+    return sum / static_cast<double>(losses.size());
+  }
+
+  // Returns the mean loss of the step's windows, before it.
+  double train_step(int step) {
+    const double rate = rate_at(step, config_.steps);
+    const StepRates rates = {{rate * config_.code_rate, rate * config_.scale_rate},
+                             rate * config_.norm_rate};
+    const std::vector<size_t> chosen = order_.next(static_cast<size_t>(config_.batch));
+    const auto windows = static_cast<int64_t>(chosen.size());
+    std::vector<std::vector<at::Tensor>> inputs;  // [block][window]
+    std::vector<at::Tensor> hidden = embed_all(chosen);
+    {
+      const at::NoGradGuard no_grad;
+      for (TunableBlock& block : blocks_) {
+        inputs.push_back(hidden);
+        advance(spec_, block.leaves(device_, false), rope_, hidden, threads_);
+      }
+    }
+    std::vector<HeadResult> heads(chosen.size());
+    parallel_for(windows, threads_, [&](int64_t i) {
+      const size_t slot = static_cast<size_t>(i);
+      heads[slot] = head(hidden[slot], windows_[chosen[slot]], true);
+    });
+    double loss = 0;
+    at::Tensor norm;
+    for (const HeadResult& result : heads) {
+      loss += result.loss / static_cast<double>(heads.size());
+      norm = norm.defined() ? norm.add(result.norm) : result.norm;
+    }
+    final_norm_.step(norm, rates.norm);
+    for (size_t b = blocks_.size(); b-- > 0;) {
+      std::vector<std::vector<at::Tensor>> gradients(chosen.size());
+      parallel_for(windows, threads_, [&](int64_t i) {
+        const size_t slot = static_cast<size_t>(i);
+        const at::AutoGradMode mode(true);
+        const Block leaves = blocks_[b].leaves(device_, true);
+        const at::Tensor input = inputs[b][slot].detach().set_requires_grad(true);
+        std::vector<at::Tensor> variables = TunableBlock::variables(leaves);
+        variables.push_back(input);
+        gradients[slot] = torch::autograd::grad({forward_block(spec_, leaves, input, rope_)},
+                                                variables, {heads[slot].hidden});
+        heads[slot].hidden = gradients[slot].back();
+        gradients[slot].pop_back();
+      });
+      std::vector<at::Tensor>& sum = gradients.front();
+      for (size_t i = 1; i < gradients.size(); ++i) {
+        for (size_t v = 0; v < sum.size(); ++v) sum[v].add_(gradients[i][v]);
+      }
+      blocks_[b].step(sum, rates, threads_);
+      inputs.pop_back();
+    }
+    return loss;
+  }
+
+  const ModelWeights& original_;
+  const ModelSpec& spec_;
+  const DistillConfig& config_;
+  const int threads_;
+  const c10::Device device_;
+  Rope rope_;
+  LatentNorm final_norm_;
+  std::vector<TunableBlock> blocks_;
+  std::vector<Window> windows_;
+  std::vector<size_t> held_out_;
+  Order order_;
+};
+
+}  // namespace
+
+int64_t distill_bytes(int64_t weights) { return 22 * weights; }
+
+TuneReport distill(const ModelWeights& original, const ModelSpec& spec, const TokenMatrix& tokens,
+                   const DistillConfig& config, at::ScalarType norm_dtype, int threads,
+                   c10::Device device, const std::function<void(int step, double loss)>& progress,
+                   std::vector<DistilledBlock>* blocks, at::Tensor* final_norm) {
+  const auto start = std::chrono::steady_clock::now();
+  Distiller distiller(original, spec, tokens, config, norm_dtype, threads, device, *blocks,
+                      *final_norm);
+  TuneReport report = distiller.run(progress, blocks, final_norm);
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return report;
+}
+
+}  // namespace billm

@@ -1,0 +1,101 @@
+// See tunable_block.h.
+#include "tunable_block.h"
+
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <utility>
+
+namespace billm {
+
+LatentNorm::LatentNorm(const at::Tensor& weight, at::ScalarType dtype)
+    : dtype_(dtype),
+      latent_(weight.cpu().clone()),
+      mean_(latent_.mul(0)),
+      square_(latent_.mul(0)),
+      unit_(latent_.abs().mean().item<double>()) {}
+
+void LatentNorm::step(const at::Tensor& gradient, double rate) {
+  constexpr double kBeta1 = 0.9, kBeta2 = 0.99;
+  ++steps_;
+  const at::Tensor g = gradient.cpu();
+  mean_.mul_(kBeta1).add_(g, 1 - kBeta1);
+  square_.mul_(kBeta2).add_(g.square(), 1 - kBeta2);
+  const at::Tensor divisor = square_.div(1 - std::pow(kBeta2, steps_)).sqrt_().add_(1e-30);
+  latent_.sub_(mean_.div(divisor).mul_(rate * unit_ / (1 - std::pow(kBeta1, steps_))));
+}
+
+TunableBlock::TunableBlock(const Block& block, const std::map<std::string, TunedLinear>& linears,
+                           at::ScalarType norm_dtype, double margin)
+    : attention_norm_(block.attention_norm, norm_dtype), mlp_norm_(block.mlp_norm, norm_dtype) {
+  for (const auto& [suffix, linear] : linears) {
+    latents_.try_emplace(suffix, linear.codes, linear.original.const_data_ptr<float>(), margin);
+  }
+}
+
+Block TunableBlock::leaves(c10::Device device, bool gradients) {
+  Block block;
+  block.attention_norm = attention_norm_.weight().to(device).set_requires_grad(gradients);
+  block.mlp_norm = mlp_norm_.weight().to(device).set_requires_grad(gradients);
+  for (auto& [suffix, latent] : latents_) {
+    block.linears[suffix] =
+        at::from_blob(latent.weight(), {latent.rows(), latent.cols()}, at::kFloat)
+            .to(device)
+            .set_requires_grad(gradients);
+  }
+  return block;
+}
+
+std::vector<at::Tensor> TunableBlock::variables(const Block& leaves) {
+  std::vector<at::Tensor> variables = {leaves.attention_norm, leaves.mlp_norm};
+  for (const auto& [suffix, weight] : leaves.linears) variables.push_back(weight);
+  return variables;
+}
+
+void TunableBlock::step(const std::vector<at::Tensor>& gradients, const StepRates& rates,
+                        int threads) {
+  attention_norm_.step(gradients[0], rates.norm);
+  mlp_norm_.step(gradients[1], rates.norm);
+  size_t v = 2;
+  for (auto& [suffix, latent] : latents_) {
+    const at::Tensor gradient = gradients[v++].cpu().contiguous();
+    latent.step(gradient.const_data_ptr<float>(), rates.linear, threads);
+  }
+}
+
+void TunableBlock::store(Block* block, std::map<std::string, TunedLinear>* linears) {
+  const c10::Device device = block->attention_norm.device();
+  *block = leaves(device, false);
+  for (auto& [suffix, weight] : block->linears) weight = weight.clone();
+  for (auto& [suffix, linear] : *linears) linear.codes = latents_.at(suffix).codes();
+}
+
+double rate_at(int step, int steps) {
+  constexpr int kWarmup = 4;
+  const double progress = (step - 0.5) / steps;
+  return std::min(1.0, static_cast<double>(step) / kWarmup) * 0.5 *
+         (1 + std::cos(std::numbers::pi * progress));
+}
+
+Order::Order(size_t count, uint64_t seed) : order_(count), random_(seed) {
+  for (size_t i = 0; i < count; ++i) order_[i] = i;
+}
+
+std::vector<size_t> Order::next(size_t count) {
+  std::vector<size_t> chosen;
+  count = std::min(count, order_.size());
+  while (chosen.size() < count) {
+    if (next_ == 0) {
+      for (size_t i = order_.size() - 1; i > 0; --i) {  // std::shuffle differs by library
+        std::swap(order_[i], order_[random_() % (i + 1)]);
+      }
+    }
+    chosen.push_back(order_[next_]);
+    next_ = (next_ + 1) % order_.size();
+  }
+  return chosen;
+}
+
+}  // namespace billm

@@ -1,0 +1,205 @@
+// Tuning a block of a random model: the loss falls, nothing depends on threads, and a tuning that
+// does not help changes nothing. And the windowed forward pass with its gradients.
+#include "billm/tune/tune_block.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <optional>
+
+#include "billm/base/error.h"
+#include "billm/calibrate/collect.h"
+#include "billm/model/model.h"
+#include "billm/model/runtime.h"
+#include "billm/quantize/methods.h"
+#include "support/compare.h"
+#include "support/environment.h"
+#include "support/tiny_checkpoint.h"
+
+namespace billm {
+namespace {
+
+const c10::Device kCpu(c10::kCPU);
+
+std::span<const float> values(const at::Tensor& tensor) {
+  return {tensor.const_data_ptr<float>(), static_cast<size_t>(tensor.numel())};
+}
+
+class TuneBlock : public testing::Test {
+ protected:
+  void SetUp() override {
+    init_torch();
+    const at::NoGradGuard no_grad;
+    test::write_tiny_llama(directory_.path());
+    model_.emplace(directory_.path(), 1);
+    for (size_t i = 0; i < 48; ++i) {
+      std::vector<int32_t> tokens(48);
+      for (size_t t = 0; t < tokens.size(); ++t) {
+        tokens[t] = static_cast<int32_t>((t * t * (7 + i) + i * 13 + t) % 80);
+      }
+      inputs_.push_back(embed(model_->weights(), spec(), tokens));
+    }
+    rope_ = make_rope(spec(), 48, kCpu);
+    original_ = load_block(model_->weights(), spec(), 0, 1, kCpu);
+    targets_ = inputs_;
+    advance(spec(), original_, rope_, targets_, 1);
+    const auto stats = collect_stats(spec(), original_, rope_, inputs_, {});
+    MethodConfig method;
+    method.block_size = 32;
+    for (const LinearSpec& linear : spec().family->linears) {
+      const at::Tensor weight = original_.linears.at(linear.suffix).contiguous();
+      const Hessian hessian = make_hessian(stats.at(linear.group), true, 0.01, 1);
+      linears_[linear.suffix] = {
+          weight,
+          find_method("billm").quantize(
+              {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian, method)};
+    }
+  }
+
+  const ModelSpec& spec() const { return model_->spec(); }
+
+  struct Result {
+    TuneReport report;
+    Block block;
+    std::map<std::string, TunedLinear> linears;
+  };
+  Result tune(const TuneConfig& config, int threads) const {
+    const at::NoGradGuard no_grad;
+    Result result{{}, original_, linears_};
+    for (const auto& [suffix, linear] : linears_) {
+      result.block.linears[suffix] = decoded(linear.codes);
+    }
+    result.report = tune_block(spec(), rope_, inputs_, targets_, config, at::kHalf, threads,
+                               &result.block, &result.linears);
+    return result;
+  }
+  static at::Tensor decoded(const QuantizedLinear& codes) {
+    std::vector<float> weight = dequantize(codes);
+    return at::from_blob(weight.data(), {codes.shape.rows, codes.shape.cols}, at::kFloat).clone();
+  }
+  double loss(const Block& block) const {
+    const at::NoGradGuard no_grad;
+    double sum = 0;
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      const at::Tensor output = forward_block(spec(), block, inputs_[i], rope_);
+      sum += output.sub(targets_[i])
+                 .square()
+                 .sum(at::IntArrayRef{1})
+                 .div(targets_[i].square().sum(at::IntArrayRef{1}))
+                 .mean()
+                 .item<double>();
+    }
+    return sum / static_cast<double>(inputs_.size());
+  }
+
+  test::TemporaryDirectory directory_;
+  std::optional<Model> model_;
+  std::vector<at::Tensor> inputs_, targets_;
+  Rope rope_;
+  Block original_;
+  std::map<std::string, TunedLinear> linears_;
+};
+
+TuneConfig config() {
+  TuneConfig tune;
+  tune.steps = 60;
+  tune.window = 20;
+  tune.batch = 12;
+  return tune;
+}
+
+TEST_F(TuneBlock, LowersTheLossAndReturnsWhatTheCodesSay) {
+  const Result tuned = tune(config(), 1);
+  EXPECT_GT(tuned.report.best_step, 0);
+  EXPECT_LT(tuned.report.loss_after, 0.9 * tuned.report.loss_before);
+  Block before = original_;
+  for (const auto& [suffix, linear] : linears_) before.linears[suffix] = decoded(linear.codes);
+  EXPECT_LT(loss(tuned.block), 0.9 * loss(before));
+  for (const auto& [suffix, linear] : tuned.linears) {
+    check_codes(linear.codes);
+    EXPECT_TRUE(tuned.block.linears.at(suffix).equal(decoded(linear.codes))) << suffix;
+  }
+  EXPECT_TRUE(tuned.block.mlp_norm.equal(tuned.block.mlp_norm.to(at::kHalf).to(at::kFloat)));
+  EXPECT_FALSE(tuned.block.mlp_norm.equal(original_.mlp_norm));
+}
+
+TEST_F(TuneBlock, ThreadsDoNotMatter) {
+  const Result one = tune(config(), 1), three = tune(config(), 3);
+  EXPECT_EQ(one.report.loss_after, three.report.loss_after);
+  for (const auto& [suffix, weight] : one.block.linears) {
+    EXPECT_TRUE(weight.equal(three.block.linears.at(suffix))) << suffix;
+  }
+  EXPECT_TRUE(one.block.attention_norm.equal(three.block.attention_norm));
+}
+
+TEST_F(TuneBlock, ARuinousTuningChangesNothing) {
+  TuneConfig tune_config = config();
+  tune_config.code_rate = tune_config.scale_rate = tune_config.norm_rate = 3;
+  const Result tuned = tune(tune_config, 2);
+  EXPECT_EQ(tuned.report.best_step, 0);
+  EXPECT_EQ(tuned.report.loss_after, tuned.report.loss_before);
+  for (const auto& [suffix, linear] : tuned.linears) {
+    EXPECT_EQ(linear.codes.code, linears_.at(suffix).codes.code) << suffix;
+    EXPECT_TRUE(tuned.block.linears.at(suffix).equal(decoded(linears_.at(suffix).codes)));
+  }
+  EXPECT_TRUE(tuned.block.mlp_norm.equal(original_.mlp_norm));
+}
+
+TEST_F(TuneBlock, OneWindowCannotBeHeldOut) {
+  inputs_.resize(1);
+  targets_.resize(1);
+  TuneConfig tune_config = config();
+  tune_config.window = 48;
+  EXPECT_THROW(tune(tune_config, 1), Error);
+}
+
+TEST_F(TuneBlock, WindowsOfABlockAgreeWithTheWholeSequence) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor whole = forward_block(spec(), original_, inputs_[0], rope_);
+  for (const int64_t first : {0, 1, 20, 47}) {
+    const at::Tensor part =
+        forward_block(spec(), original_, inputs_[0], rope_, {}, Until::kEnd, first);
+    const at::Tensor expected = whole.narrow(0, first, 48 - first).contiguous();
+    EXPECT_TRUE(test::close(values(part.contiguous()), values(expected),
+                            {.absolute = 1e-5, .relative = 1e-4}))
+        << "first " << first;
+  }
+}
+
+// d loss / d weight against a central difference, through every linear and both norms.
+TEST_F(TuneBlock, GradientsAgreeWithDifferences) {
+  const auto loss_of = [&](const Block& block) {
+    return forward_block(spec(), block, inputs_[0], rope_, {}, Until::kEnd, 17)
+        .sub(targets_[1].narrow(0, 17, 31))
+        .square()
+        .mean();
+  };
+  const at::AutoGradMode mode(true);
+  Block block = original_;
+  std::vector<at::Tensor*> leaves = {&block.attention_norm, &block.mlp_norm};
+  for (auto& [suffix, weight] : block.linears) leaves.push_back(&weight);
+  std::vector<at::Tensor> variables;
+  for (at::Tensor* leaf : leaves) {
+    *leaf = leaf->clone().set_requires_grad(true);
+    variables.push_back(*leaf);
+  }
+  const auto gradients = torch::autograd::grad({loss_of(block)}, variables);
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    const at::Tensor direction = gradients[i].div(gradients[i].norm());
+    const at::Tensor start = variables[i].clone();
+    const double step = 1e-2;
+    *leaves[i] = start.add(direction, step);
+    const double up = loss_of(block).item<double>();
+    *leaves[i] = start.sub(direction, step);
+    const double down = loss_of(block).item<double>();
+    *leaves[i] = start;
+    const double expected = gradients[i].norm().item<double>();
+    EXPECT_NEAR((up - down) / (2 * step), expected, 0.02 * expected + 1e-6) << "variable " << i;
+  }
+}
+
+}  // namespace
+}  // namespace billm
