@@ -47,6 +47,7 @@ std::string source_digest(const Checkpoint& checkpoint, int threads) {
 
 nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source) {
   const MethodConfig& method = request.method;
+  const MagnitudeClasses classes = classes_of(method);
   std::string name = std::filesystem::absolute(request.model).lexically_normal().filename();
   if (name.empty()) {
     name = std::filesystem::absolute(request.model).lexically_normal().parent_path().filename();
@@ -67,7 +68,9 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Check
           {"objective", method.objective == SearchObjective::kWeights ? "weights" : "saliency"},
           {"refine_rounds", method.refine_rounds},
           {"descend", method.descend},
-          {"stbllm_salient_classes", method.stbllm_salient_classes},
+          {"classes", classes.ordinary},  // 0: the method has none
+          {"salient_classes", classes.salient},
+          {"column_rounds", method.column_rounds},
           {"max_salient", method.max_salient},
           {"damping", method.damping},
           {"calibration", request.calibration_source},
