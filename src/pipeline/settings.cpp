@@ -4,6 +4,7 @@
 #include "billm/base/parallel.h"
 #include "billm/base/sha256.h"
 #include "billm/model/runtime.h"
+#include "billm/quantize/methods.h"
 
 namespace billm {
 namespace {

@@ -155,21 +155,24 @@ std::vector<float> first_column_scales(const WeightView& weight, const Hessian& 
       size[col] += std::fabs(weight.data[row * weight.cols + col]);
     }
   }
-  double logs = 0;
-  int64_t used = 0;
-  for (const double s : size) {
-    if (!(s > 0)) continue;
-    logs += std::log(s);
-    ++used;
+  // A typical column: the median of those that are not zero. Only IEEE operations from here on
+  // (no log or pow), so that every machine starts from the same scales.
+  std::vector<double> used = size;
+  std::erase_if(used, [](double s) { return !(s > 0); });
+  double typical = 1.0;
+  if (!used.empty()) {
+    const auto middle = used.begin() + static_cast<int64_t>(used.size() / 2);
+    std::nth_element(used.begin(), middle, used.end());
+    typical = *middle;
   }
-  const double typical = used > 0 ? std::exp(logs / static_cast<double>(used)) : 1.0;
-  constexpr std::array<double, 3> kPowers = {0.0, 0.5, 1.0};
-  std::array<std::vector<float>, kPowers.size()> scales;
-  std::array<double, kPowers.size()> error;
-  parallel_for(kPowers.size(), threads, [&](int64_t i) {
+  constexpr int kPowers = 3;  // 0, 1/2, 1
+  std::array<std::vector<float>, kPowers> scales;
+  std::array<double, kPowers> error;
+  parallel_for(kPowers, threads, [&](int64_t i) {
     scales[i].assign(size.size(), 1.0f);
-    for (size_t col = 0; col < size.size(); ++col) {
-      if (size[col] > 0) scales[i][col] = storable(std::pow(size[col] / typical, kPowers[i]));
+    for (size_t col = 0; i > 0 && col < size.size(); ++col) {
+      const double ratio = size[col] / typical;
+      if (size[col] > 0) scales[i][col] = storable(i == 1 ? std::sqrt(ratio) : ratio);
     }
     error[i] = split_error(weight, hessian, shape, scales[i]);
   });
