@@ -27,7 +27,8 @@ import numpy as np
 
 FORMAT_VERSION = 1
 DTYPES = {name: np.dtype(code) for name, code in
-          [("U8", "u1"), ("I8", "i1"), ("F16", "<f2"), ("F32", "<f4")]}
+          [("U8", "u1"), ("I8", "i1"), ("U16", "<u2"), ("F16", "<f2"), ("U32", "<u4"),
+           ("F32", "<f4")]}
 SCALE_DTYPES = {"log8": "U8", "f16": "F16", "f32": "F32"}
 # 2^(i/16) rounded to fp32.
 LOG8_STEPS = np.array([2.0 ** (i / 16) for i in range(16)], dtype=np.float32)
@@ -127,11 +128,29 @@ def check_description(description, where):
     require(d.get("scale_format") in SCALE_DTYPES, f"{where}: unknown scale_format")
     require(d.get("offsets") in ("none", "block", "region"), f"{where}: unknown offsets")
     require(d["rows"] >= 1 and d["cols"] >= 1 and d["block_size"] >= 1, f"{where}: empty shape")
-    require(1 <= d["classes"] <= 3, f"{where}: classes outside of 1..3")
-    require(0 <= d["salient_classes"] <= d["classes"], f"{where}: bad salient_classes")
     n, m = d["n"], d["m"]
     require((n, m) == (0, 0) or (2 <= m <= 16 and 1 <= n <= m), f"{where}: bad N:M {n}:{m}")
     require(m == 0 or d["block_size"] % m == 0, f"{where}: block_size is no multiple of M")
+    # Keys that older files do not have.
+    d.setdefault("column_scales", False)
+    d.setdefault("integer_bits", 0)
+    index = d.setdefault("index", "none")
+    require(type(d["column_scales"]) is bool, f"{where}: column_scales: expected true or false")
+    bits = d["integer_bits"]
+    require(type(bits) is int and bits in (0, *range(2, 9)), f"{where}: bad integer_bits")
+    require(index in ("none", "bitmap", "deltas"), f"{where}: unknown index")
+    width = d.get("index_bits")
+    require(("index_bits" in d) == (index == "deltas"), f"{where}: index_bits belong to deltas")
+    require(width is None or (type(width) is int and 2 <= width <= 8), f"{where}: bad index_bits")
+    if bits and index == "none":
+        plain = d["classes"] == d["salient_classes"] == m == 0 and not d["column_scales"]
+        plain = plain and d["offsets"] == "none" and d["scale_format"] == "f16"
+        require(plain, f"{where}: every weight is an integer, so there is nothing else")
+        return description
+    require(index == "none" or (bits and m == 0), f"{where}: index without integers or with N:M")
+    require(1 <= d["classes"] <= 3, f"{where}: classes outside of 1..3")
+    most = 3 if d["classes"] == 1 and m == 0 and index == "none" else d["classes"]
+    require(0 <= d["salient_classes"] <= most, f"{where}: bad salient_classes")
     return description
 
 
@@ -222,6 +241,8 @@ class Module:
         self.n, self.m = d["n"], d["m"]
         self.classes, self.salient_classes = d["classes"], d["salient_classes"]
         self.scale_format, self.offset_kind = d["scale_format"], d["offsets"]
+        self.column_scales, self.integer_bits = d["column_scales"], d["integer_bits"]
+        self.index, self.index_bits = d["index"], d.get("index_bits")
         self.blocks = -(-self.cols // self.block)
         self.regions = self.classes + self.salient_classes
         self.planes = {
@@ -285,11 +306,24 @@ class Module:
             keep[:, groups * self.m :] = table[ranks]
         return keep
 
-    def class_codes(self, kept):
-        """uint8 [kept]: the class of each kept weight."""
-        if self.classes == 1:
+    def class_codes(self, salient):
+        """uint8: the class of each binary weight; salient: whether its column is, bool."""
+        if self.salient_classes > self.classes:  # only salient columns have class digits
+            codes = np.zeros(salient.size, dtype=np.uint8)
+            codes[salient] = self.digits(self.salient_classes, int(salient.sum()))
+            return codes
+        codes = self.digits(self.classes, salient.size)
+        require(
+            not (codes[salient] >= self.salient_classes).any(),
+            f"{self.where}.classes: invalid class in a salient column",
+        )
+        return codes
+
+    def digits(self, radix, kept):
+        """uint8 [kept]: the digits of the plane `classes`."""
+        if radix == 1:
             return np.zeros(kept, dtype=np.uint8)
-        if self.classes == 2:
+        if radix == 2:
             return self.bits("classes", kept)
         data = self.plane("classes", "U8", [-(-kept // 5)])
         require(data.size == 0 or data.max() <= 242, f"{self.where}.classes: byte above 242")
@@ -329,33 +363,92 @@ class Module:
         require(np.isfinite(offsets).all(), f"{self.where}.offsets: an offset is not finite")
         return np.broadcast_to(offsets, scales.shape)
 
+    def counts(self, name):
+        """int64 [rows]: counts per row, none above the number of columns."""
+        dtype = "U16" if self.cols <= 65535 else "U32"
+        counts = self.plane(name, dtype, [self.rows]).astype(np.int64)
+        require(counts.max() <= self.cols, f"{self.where}.{name}: more than there are columns")
+        return counts
+
+    def scattered(self):
+        """bool [rows, cols]: the scattered integers."""
+        mine = np.zeros((self.rows, self.cols), dtype=bool)
+        if self.index == "none":
+            return mine
+        counts = self.counts("integer_counts")
+        if self.index == "bitmap":
+            mine = self.bits("index", mine.size).astype(bool).reshape(mine.shape)
+        else:
+            entries = self.counts("index_counts")
+            bits = self.bits("index", int(entries.sum()) * self.index_bits)
+            deltas = numbers(bits, self.index_bits).astype(np.int64)
+            starts = np.concatenate([[0], np.cumsum(entries)])
+            skip = (1 << self.index_bits) - 1
+            for row in range(self.rows):
+                delta = deltas[starts[row] : starts[row + 1]]
+                real = delta != skip
+                require(real[-1:].all(), f"{self.where}.index: row {row} ends with a skip")
+                ends = np.cumsum(delta + real)  # the column after each entry
+                require((ends <= self.cols).all(), f"{self.where}.index: leaves row {row}")
+                mine[row, ends[real] - 1] = True
+        require((mine.sum(axis=1) == counts).all(), f"{self.where}.index: not as many as counted")
+        return mine
+
+    def integers(self, row, col):
+        """float32: the values of the integer weights at (row, col), in the order of the stream."""
+        bits = self.integer_bits
+        code = numbers(self.bits("integers", row.size * bits), bits).astype(np.int64)
+        shape = [self.rows] if self.index != "none" else [self.blocks, self.rows]
+        step = self.plane("steps", "F16", shape)
+        require(
+            np.isfinite(step).all() and not np.signbit(step).any(),
+            f"{self.where}.steps: not finite and >= 0",
+        )
+        zero = numbers(self.bits("zeros", step.size * bits), bits).astype(np.int64).reshape(shape)
+        at = (row,) if self.index != "none" else (col // self.block, row)
+        return (code - zero[at]).astype(np.float32) * step[at].astype(np.float32)
+
     def decode(self):
         """(float32 weight, bool keep), both [rows, cols]."""
+        weight = np.zeros((self.rows, self.cols), dtype=np.float32)
+        keep = np.ones(weight.shape, dtype=bool)
+        if self.integer_bits and self.index == "none":
+            row, col = np.nonzero(keep)
+            weight[keep] = self.integers(row, col)
+            self.expect_no_more_planes()
+            return weight, keep
         keep = self.keep()
-        kept = int(keep.sum())
-        # Arrays over the kept weights only, in the order of the bit streams.
-        row, col = np.nonzero(keep)
-        sign = self.bits("signs", kept).astype(bool)
-        region = self.class_codes(kept).astype(np.intp)
+        scattered = self.scattered()
+        binary = keep & ~scattered
+        # Arrays over the binary weights only, in the order of the bit streams.
+        row, col = np.nonzero(binary)
+        sign = self.bits("signs", row.size).astype(bool)
+        salient = np.zeros(self.cols, dtype=bool)
         if self.salient_classes:
-            salient = self.bits("salient", self.cols).astype(bool)[col]
-            require(
-                not (region[salient] >= self.salient_classes).any(),
-                f"{self.where}.classes: invalid class in a salient column",
-            )
-            region[salient] += self.classes
+            salient = self.bits("salient", self.cols).astype(bool)
+        region = self.class_codes(salient[col]).astype(np.intp)
+        region[salient[col]] += self.classes
         scales = self.scales()
         offsets = self.offsets(scales)
-        unexpected = set(self.planes) - self.used
-        require(not unexpected, f"{self.where}: unexpected planes {sorted(unexpected)}")
         at = col // self.block, region, row
         scale = scales[at]
         value = np.where(sign, scale, -scale)
         if offsets is not None:
             value = offsets[at] + value
-        weight = np.zeros((self.rows, self.cols), dtype=np.float32)
-        weight[keep] = value
+        weight[binary] = value
+        if self.index != "none":
+            weight[scattered] = self.integers(*np.nonzero(scattered))
+        if self.column_scales:
+            factor = self.plane("column_scales", "F16", [self.cols]).astype(np.float32)
+            good = np.isfinite(factor).all() and (factor > 0).all()
+            require(good, f"{self.where}.column_scales: not finite and > 0")
+            weight[keep] *= np.broadcast_to(factor, weight.shape)[keep]
+        self.expect_no_more_planes()
         return weight, keep
+
+    def expect_no_more_planes(self):
+        unexpected = set(self.planes) - self.used
+        require(not unexpected, f"{self.where}: unexpected planes {sorted(unexpected)}")
 
 
 def decode(packed, module):

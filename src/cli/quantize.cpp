@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "billm/base/error.h"
 #include "billm/checkpoint/model_name.h"
@@ -21,6 +22,7 @@ struct Options {
   std::string device = "auto";
   MethodConfig method;
   TuneConfig tune;
+  std::optional<int> block_size;
   bool no_descend = false, overwrite = false, resume = false;
 };
 
@@ -57,6 +59,7 @@ MethodConfig method_config(const Options& options) {
   method.offset_kind = choose<OffsetKind>(
       "--offsets", options.offsets, {{"none", OffsetKind::kNone}, {"block", OffsetKind::kBlock}});
   method.descend = !options.no_descend;
+  method.block_size = options.block_size.value_or(default_block_size(method));
   if (std::isnan(method.damping)) {  // CLI::Range lets it pass
     throw Error(ErrorCode::kUsage, "--damping nan: expected a number");
   }
@@ -159,8 +162,8 @@ std::function<void()> setup_quantize(CLI::App& app) {
   app.add_option("--nm-alloc", options->method.nm_alloc,
                  "STBLLM: N the same in all layers (uniform) or by outlier share (adaptive)")
       ->capture_default_str();
-  app.add_option("--block-size", options->method.block_size, "Columns that share scales")
-      ->capture_default_str();
+  app.add_option("--block-size", options->block_size,
+                 "Columns that share scales (default: 128; arb: 256, with --classes 1 4096)");
   app.add_option("-o,--out", options->out,
                  "Result directory (default: $BILLM_HOME/results/<model>-<method>)")
       ->type_name("DIR");
@@ -210,10 +213,17 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::Range(1, 4095))
       ->group(expert);
-  app.add_option("--salient-classes", options->method.stbllm_salient_classes,
-                 "STBLLM: magnitude classes of salient columns (2: as the paper)")
+  app.add_option("--classes", options->method.classes,
+                 "Magnitude classes of ordinary columns, 1..3 (default: billm, arb 2, stbllm 3; 1: "
+                 "signs alone, no salient columns)")
+      ->group(expert);
+  app.add_option("--salient-classes", options->method.salient_classes,
+                 "Magnitude classes of salient columns, 0..3 (default: as the others; stbllm 2: as "
+                 "the paper)")
+      ->group(expert);
+  app.add_option("--column-rounds", options->method.column_rounds,
+                 "ARB: times that codes are found anew for refitted column scales")
       ->capture_default_str()
-      ->check(CLI::Range(1, 3))
       ->group(expert);
   app.add_option("--damping", options->method.damping, "lambda / mean(diag H)")
       ->capture_default_str()

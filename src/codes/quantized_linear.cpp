@@ -51,19 +51,46 @@ void check_linear_shape(const LinearShape& shape, const std::string& where) {
     require(shape.block_size % shape.nm.m == 0, "expected block_size to be a multiple of M",
             shape.block_size);
   }
+  require(shape.integer_bits == 0 || (shape.integer_bits >= 2 && shape.integer_bits <= 8),
+          "expected integer_bits 0 or 2..8", shape.integer_bits);
+  if (shape.all_integers()) {
+    require(shape.classes == 0 && shape.salient_classes == 0,
+            "expected no classes where every weight is an integer",
+            shape.classes + shape.salient_classes);
+    require(!shape.nm.active() && !shape.column_scales && shape.offset_kind == OffsetKind::kNone &&
+                shape.scale_format == ScaleFormat::kF16,
+            "expected neither N:M nor offsets nor column scales and f16 steps beside integers of "
+            "bits",
+            shape.integer_bits);
+    return;
+  }
+  require(!shape.scattered || shape.integer_bits > 0, "expected integer_bits in 2..8",
+          shape.integer_bits);
+  require(!shape.scattered || !shape.nm.active(), "expected no N:M beside scattered integers, M",
+          shape.nm.m);
   require(shape.classes >= 1 && shape.classes <= kMaxClasses, "expected classes in 1..3",
           shape.classes);
-  require(shape.salient_classes >= 0 && shape.salient_classes <= shape.classes,
-          "expected salient_classes in 0..classes", shape.salient_classes);
+  // More classes in salient columns than elsewhere need a class plane of their own.
+  const bool own_plane = shape.classes == 1 && !shape.nm.active() && !shape.scattered;
+  const int most = own_plane ? kMaxClasses : shape.classes;
+  require(shape.salient_classes >= 0 && shape.salient_classes <= most,
+          "expected salient_classes in 0.." + std::to_string(most), shape.salient_classes);
 }
 
 float QuantizedLinear::value(int64_t row, int64_t col) const {
   const int r = region[row * shape.cols + col];
   if (r == kPrunedRegion) return 0.0f;
   const int64_t block = shape.block_of(col);
-  const float s = scale[scale_index(block, r, row)];
-  float level = code[row * shape.cols + col] ? s : -s;
-  if (shape.offset_kind != OffsetKind::kNone) level += offset[offset_index(block, r, row)];
+  const int c = code[row * shape.cols + col];
+  float level;
+  if (shape.integer_bits > 0 && r == shape.integer_region()) {
+    const int64_t i = step_index(block, row);
+    level = static_cast<float>(c - int{zero[i]}) * step[i];
+  } else {
+    const float s = scale[scale_index(block, r, row)];
+    level = c != 0 ? s : -s;
+    if (shape.offset_kind != OffsetKind::kNone) level += offset[offset_index(block, r, row)];
+  }
   return shape.column_scales ? level * column_scale[col] : level;
 }
 
@@ -77,6 +104,8 @@ QuantizedLinear make_quantized_linear(const LinearShape& shape) {
   if (shape.salient_classes > 0) linear.salient.assign(static_cast<size_t>(shape.cols), 0);
   linear.scale.assign(scales, 0.0f);
   if (shape.column_scales) linear.column_scale.assign(static_cast<size_t>(shape.cols), 1.0f);
+  linear.step.assign(static_cast<size_t>(shape.steps()), 0.0f);
+  linear.zero.assign(static_cast<size_t>(shape.steps()), 0);
   if (shape.offset_kind == OffsetKind::kBlock) {
     linear.offset.assign(static_cast<size_t>(shape.blocks() * shape.rows), 0.0f);
   } else if (shape.offset_kind == OffsetKind::kRegion) {
@@ -105,7 +134,8 @@ void check_codes(const QuantizedLinear& linear) {
       linear.salient.size() != expected.salient.size() ||
       linear.scale.size() != expected.scale.size() ||
       linear.offset.size() != expected.offset.size() ||
-      linear.column_scale.size() != expected.column_scale.size()) {
+      linear.column_scale.size() != expected.column_scale.size() ||
+      linear.step.size() != expected.step.size() || linear.zero.size() != expected.zero.size()) {
     broken("vector sizes do not match the shape");
   }
   for (const float s : linear.scale) {
@@ -127,6 +157,15 @@ void check_codes(const QuantizedLinear& linear) {
       broken("a column scale is not positive and exact in f16");
     }
   }
+  for (const float s : linear.step) {
+    if (!std::isfinite(s) || s < 0 || std::signbit(s) || round_to_half(s) != s) {
+      broken("a step is not >= 0 and exact in f16");
+    }
+  }
+  const int integer_codes = 1 << shape.integer_bits;
+  for (const uint8_t z : linear.zero) {
+    if (z >= integer_codes) broken("a zero has too many bits");
+  }
   for (const uint8_t s : linear.salient) {
     if (s > 1) broken("salient column marked with neither 0 nor 1");
   }
@@ -141,10 +180,12 @@ void check_codes(const QuantizedLinear& linear) {
         const bool salient = shape.salient_classes > 0 && linear.salient[col] != 0;
         const int first = salient ? 1 + shape.classes : 1;
         const int count = salient ? shape.salient_classes : shape.classes;
-        if (r != kPrunedRegion && (r < first || r >= first + count)) {
+        const bool integer = shape.integer_bits > 0 && r == shape.integer_region();
+        if (r != kPrunedRegion && !integer && (r < first || r >= first + count)) {
           broken("region " + std::to_string(r) + " in column " + std::to_string(col));
         }
-        if (code > 1 || (r == kPrunedRegion && code != 0)) broken("code out of range");
+        const int codes = r == kPrunedRegion ? 1 : integer ? integer_codes : 2;
+        if (code >= codes) broken("code out of range");
         kept += r != kPrunedRegion;
       }
       const int expected_kept =
@@ -159,7 +200,8 @@ void check_codes(const QuantizedLinear& linear) {
 }
 
 std::vector<double> region_shares(const QuantizedLinear& linear) {
-  std::vector<double> shares(static_cast<size_t>(linear.shape.regions() + 1), 0.0);
+  const int regions = linear.shape.regions() + (linear.shape.integer_bits > 0 ? 1 : 0);
+  std::vector<double> shares(static_cast<size_t>(regions + 1), 0.0);
   for (const uint8_t r : linear.region) shares[r] += 1.0;
   for (double& share : shares) share /= static_cast<double>(linear.region.size());
   return shares;

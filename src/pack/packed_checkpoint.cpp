@@ -107,8 +107,7 @@ PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpo
     }
     for (const auto& [key, text] : metadata) {
       if (key == "billm_format" || key == "format") continue;
-      Entry entry{&shard, "", {}};
-      parse_description(text, where + ": " + printable(key), &entry.layout, &entry.shape);
+      Entry entry{&shard, parse_description(text, where + ": " + printable(key))};
       if (!names_.insert(key).second) {
         throw bad_input(where + ": " + printable(key) + ": described in another shard too");
       }
@@ -130,14 +129,15 @@ const PackedModules::Entry& PackedModules::entry(const std::string& module) cons
 }
 
 const LinearShape& PackedModules::shape(const std::string& module) const {
-  return entry(module).shape;
+  return entry(module).description.shape;
 }
 
 PackedLinear PackedModules::open(const std::string& module) const {
   const Entry& found = entry(module);
   PackedLinear packed;
-  packed.layout = found.layout;
-  packed.shape = found.shape;
+  packed.layout = found.description.layout;
+  packed.shape = found.description.shape;
+  packed.index_bits = found.description.index_bits;
   const std::string prefix = module + ".";
   const TensorMap& tensors = found.shard->tensors();
   for (auto it = tensors.lower_bound(prefix);

@@ -5,6 +5,7 @@
 
 #include "billm/base/error.h"
 #include "billm/checkpoint/json.h"
+#include "integer_index.h"
 #include "layouts.h"
 
 namespace billm {
@@ -13,6 +14,10 @@ namespace {
 constexpr Layout kLayouts[] = {
     {"planes", pack_planes, check_planes, decode_planes, unpack_planes},
 };
+
+// Names of the two kinds of index in the description, and the width of a delta. Stored.
+constexpr const char* kBitmap = "bitmap";
+constexpr const char* kDeltas = "deltas";
 
 const Layout& layout_row(const std::string& name, const std::string& where) {
   for (const Layout& row : kLayouts) {
@@ -62,22 +67,26 @@ QuantizedLinear unpack(const PackedLinear& packed) {
 
 std::string describe(const PackedLinear& packed) {
   const LinearShape& shape = packed.shape;
-  const nlohmann::ordered_json description = {
-      {"layout", packed.layout},
-      {"rows", shape.rows},
-      {"cols", shape.cols},
-      {"block_size", shape.block_size},
-      {"n", shape.nm.n},
-      {"m", shape.nm.m},
-      {"classes", shape.classes},
-      {"salient_classes", shape.salient_classes},
-      {"scale_format", scale_format_name(shape.scale_format)},
-      {"offsets", offset_kind_name(shape.offset_kind)}};
+  nlohmann::ordered_json description = {{"layout", packed.layout},
+                                        {"rows", shape.rows},
+                                        {"cols", shape.cols},
+                                        {"block_size", shape.block_size},
+                                        {"n", shape.nm.n},
+                                        {"m", shape.nm.m},
+                                        {"classes", shape.classes},
+                                        {"salient_classes", shape.salient_classes},
+                                        {"scale_format", scale_format_name(shape.scale_format)},
+                                        {"offsets", offset_kind_name(shape.offset_kind)}};
+  if (shape.column_scales) description["column_scales"] = true;
+  if (shape.integer_bits > 0) description["integer_bits"] = shape.integer_bits;
+  if (shape.scattered) {
+    description["index"] = packed.index_bits == 0 ? kBitmap : kDeltas;
+    if (packed.index_bits != 0) description["index_bits"] = packed.index_bits;
+  }
   return description.dump();
 }
 
-void parse_description(const std::string& text, const std::string& where, std::string* layout,
-                       LinearShape* shape) {
+PackedLinear parse_description(const std::string& text, const std::string& where) {
   const nlohmann::json json = parse_json_object(text, where + ": description");
   const auto text_of = [&](const char* key) {
     const auto found = json.find(key);
@@ -94,14 +103,16 @@ void parse_description(const std::string& text, const std::string& where, std::s
     }
     return found->get<int64_t>();
   };
-  *layout = text_of("layout");
-  layout_row(*layout, where);
-  shape->rows = number_of("rows");
-  shape->cols = number_of("cols");
-  shape->block_size = static_cast<int>(number_of("block_size"));
-  shape->nm = {static_cast<int>(number_of("n")), static_cast<int>(number_of("m"))};
-  shape->classes = static_cast<int>(number_of("classes"));
-  shape->salient_classes = static_cast<int>(number_of("salient_classes"));
+  PackedLinear packed;
+  LinearShape& shape = packed.shape;
+  packed.layout = text_of("layout");
+  layout_row(packed.layout, where);
+  shape.rows = number_of("rows");
+  shape.cols = number_of("cols");
+  shape.block_size = static_cast<int>(number_of("block_size"));
+  shape.nm = {static_cast<int>(number_of("n")), static_cast<int>(number_of("m"))};
+  shape.classes = static_cast<int>(number_of("classes"));
+  shape.salient_classes = static_cast<int>(number_of("salient_classes"));
   const auto named = [&](const char* key, auto parse) {
     const std::string name = printable(text_of(key));
     try {
@@ -110,9 +121,36 @@ void parse_description(const std::string& text, const std::string& where, std::s
       throw bad_input(where + ": " + error.message());
     }
   };
-  shape->scale_format = named("scale_format", scale_format_from_name);
-  shape->offset_kind = named("offsets", offset_kind_from_name);
-  check_linear_shape(*shape, where);
+  shape.scale_format = named("scale_format", scale_format_from_name);
+  shape.offset_kind = named("offsets", offset_kind_from_name);
+  // Keys that older files do not have.
+  if (const auto found = json.find("column_scales"); found != json.end()) {
+    if (!found->is_boolean()) {
+      throw bad_input(where + ": expected true or false for 'column_scales' in its description");
+    }
+    shape.column_scales = found->get<bool>();
+  }
+  if (json.contains("integer_bits")) {
+    shape.integer_bits = static_cast<int>(number_of("integer_bits"));
+  }
+  if (json.contains("index")) {
+    shape.scattered = true;
+    const std::string index = text_of("index");
+    if (index != kBitmap && index != kDeltas) {
+      throw bad_input(where + ": unknown index '" + printable(index) +
+                      "': expected bitmap or deltas");
+    }
+    if (index == kDeltas) packed.index_bits = static_cast<int>(number_of("index_bits"));
+    if (index == kDeltas && (packed.index_bits < kMinDelta || packed.index_bits > kMaxDelta)) {
+      throw bad_input(where + ": expected index_bits in 2..8, got " +
+                      std::to_string(packed.index_bits));
+    }
+  }
+  if (json.contains("index_bits") && packed.index_bits == 0) {
+    throw bad_input(where + ": index_bits without an index of deltas");
+  }
+  check_linear_shape(shape, where);
+  return packed;
 }
 
 }  // namespace billm

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "billm/base/error.h"
+#include "integer_index.h"
 #include "layouts.h"
 
 namespace billm {
@@ -70,16 +71,29 @@ void append_scale(std::vector<std::byte>* bytes, float value, const QuantizedLin
 
 }  // namespace
 
-std::vector<PlaneSpec> plane_specs(const LinearShape& shape) {
+std::vector<PlaneSpec> plane_specs(const LinearShape& shape, int index_bits,
+                                   const PlaneCounts& counts) {
   const PlanesGeometry geometry(shape);
-  const int64_t kept = geometry.kept();
+  const int64_t binary = geometry.kept() - counts.integers;
+  const int64_t digits = geometry.salient_digits() ? counts.salient_columns * shape.rows : binary;
   std::vector<PlaneSpec> specs;
   const auto add_bytes = [&](const char* name, int64_t bytes) {
     specs.push_back({name, "U8", {bytes}, bytes});
   };
-  add_bytes("signs", bytes_for_bits(kept));
-  if (shape.classes == 2) add_bytes("classes", bytes_for_bits(kept));
-  if (shape.classes == 3) add_bytes("classes", (kept + 4) / 5);
+  const auto add_integers = [&](int64_t count) {
+    add_bytes("integers", bytes_for_bits(count * shape.integer_bits));
+    std::vector<int64_t> steps = {shape.rows};
+    if (!shape.scattered) steps.insert(steps.begin(), shape.blocks());
+    specs.push_back({"steps", "F16", std::move(steps), shape.steps() * 2});
+    add_bytes("zeros", bytes_for_bits(shape.steps() * shape.integer_bits));
+  };
+  if (shape.all_integers()) {
+    add_integers(shape.rows * shape.cols);
+    return specs;
+  }
+  add_bytes("signs", bytes_for_bits(binary));
+  if (geometry.class_radix == 2) add_bytes("classes", bytes_for_bits(digits));
+  if (geometry.class_radix == 3) add_bytes("classes", (digits + 4) / 5);
   if (shape.salient_classes > 0) add_bytes("salient", bytes_for_bits(shape.cols));
   if (geometry.mask_bits() > 0) add_bytes("mask", bytes_for_bits(geometry.mask_bits()));
   const char* scale_dtype = shape.scale_format == ScaleFormat::kLog8  ? "U8"
@@ -102,29 +116,73 @@ std::vector<PlaneSpec> plane_specs(const LinearShape& shape) {
                      {shape.blocks(), shape.regions(), shape.rows},
                      scales * scale_bytes});
   }
+  if (shape.column_scales) specs.push_back({"column_scales", "F16", {shape.cols}, 2 * shape.cols});
+  if (shape.scattered) {
+    add_integers(counts.integers);
+    const bool short_ones = short_counts(shape);
+    const auto add_counts = [&](const char* name) {
+      specs.push_back(
+          {name, short_ones ? "U16" : "U32", {shape.rows}, shape.rows * (short_ones ? 2 : 4)});
+    };
+    add_counts("integer_counts");
+    if (index_bits > 0) add_counts("index_counts");
+    add_bytes("index", bytes_for_bits(index_bits > 0 ? counts.index_entries * index_bits
+                                                     : shape.rows * shape.cols));
+  }
   return specs;
 }
 
 PackedLinear pack_planes(const QuantizedLinear& linear) {
   const LinearShape& shape = linear.shape;
   const PlanesGeometry geometry(shape);
-  BitWriter signs, class_bits, salient;
-  std::vector<std::byte> class_trits;
-  int64_t entry = 0;
+  BitWriter signs, class_bits, salient, integers, zeros;
+  std::vector<std::byte> class_trits, steps, column_scales, integer_counts, index_counts;
+  IntegerIndex index;
+  PlaneCounts counts;
+  int64_t digit = 0;
   for (size_t i = 0; i < linear.region.size(); ++i) {
     const int r = linear.region[i];
     if (r == kPrunedRegion) continue;
-    const int t = r <= shape.classes ? r - 1 : r - 1 - shape.classes;
-    signs.put(linear.code[i], 1);
-    if (shape.classes == 2) class_bits.put(static_cast<uint64_t>(t), 1);
-    if (shape.classes == 3) {
-      if (entry % 5 == 0) class_trits.push_back(std::byte{0});
-      class_trits.back() =
-          static_cast<std::byte>(static_cast<int>(class_trits.back()) + t * kPow3[entry % 5]);
+    if (shape.integer_bits > 0 && r == shape.integer_region()) {
+      integers.put(linear.code[i], shape.integer_bits);
+      continue;
     }
-    ++entry;
+    const bool column_is_salient = r > shape.classes;
+    const int t = column_is_salient ? r - 1 - shape.classes : r - 1;
+    signs.put(linear.code[i], 1);
+    if (geometry.salient_digits() && !column_is_salient) continue;
+    if (geometry.class_radix == 2) class_bits.put(static_cast<uint64_t>(t), 1);
+    if (geometry.class_radix == 3) {
+      if (digit % 5 == 0) class_trits.push_back(std::byte{0});
+      class_trits.back() =
+          static_cast<std::byte>(static_cast<int>(class_trits.back()) + t * kPow3[digit % 5]);
+    }
+    ++digit;
   }
-  for (const uint8_t s : linear.salient) salient.put(s, 1);
+  for (const uint8_t s : linear.salient) {
+    salient.put(s, 1);
+    counts.salient_columns += s;
+  }
+  for (const float value : linear.step) append(&steps, float_to_half(value));
+  for (const uint8_t value : linear.zero) zeros.put(value, shape.integer_bits);
+  for (const float value : linear.column_scale) append(&column_scales, float_to_half(value));
+  if (shape.scattered) {
+    index = make_integer_index(linear);
+    const auto append_counts = [&](const std::vector<int64_t>& from, std::vector<std::byte>* to) {
+      int64_t sum = 0;
+      for (const int64_t count : from) {
+        if (short_counts(shape)) {
+          append(to, static_cast<uint16_t>(count));
+        } else {
+          append(to, static_cast<uint32_t>(count));
+        }
+        sum += count;
+      }
+      return sum;
+    };
+    counts.integers = append_counts(index.integers, &integer_counts);
+    counts.index_entries = append_counts(index.entries, &index_counts);
+  }
 
   std::vector<std::byte> scales, offsets, base;
   for (const float value : linear.scale) append_scale(&scales, value, linear);
@@ -151,17 +209,25 @@ PackedLinear pack_planes(const QuantizedLinear& linear) {
   PackedLinear packed;
   packed.layout = "planes";
   packed.shape = shape;
-  for (PlaneSpec& spec : plane_specs(shape)) {
+  packed.index_bits = index.bits;
+  for (PlaneSpec& spec : plane_specs(shape, index.bits, counts)) {
     std::vector<std::byte> bytes;
     if (spec.name == "signs") bytes = signs.take();
     if (spec.name == "classes") {
-      bytes = shape.classes == 3 ? std::move(class_trits) : class_bits.take();
+      bytes = geometry.class_radix == 3 ? std::move(class_trits) : class_bits.take();
     }
     if (spec.name == "salient") bytes = salient.take();
     if (spec.name == "mask") bytes = pack_mask(linear, geometry);
     if (spec.name == "scales") bytes = std::move(scales);
     if (spec.name == "base") bytes = std::move(base);
     if (spec.name == "offsets") bytes = std::move(offsets);
+    if (spec.name == "column_scales") bytes = std::move(column_scales);
+    if (spec.name == "integers") bytes = integers.take();
+    if (spec.name == "steps") bytes = std::move(steps);
+    if (spec.name == "zeros") bytes = zeros.take();
+    if (spec.name == "integer_counts") bytes = std::move(integer_counts);
+    if (spec.name == "index_counts") bytes = std::move(index_counts);
+    if (spec.name == "index") bytes = std::move(index.bytes);
     if (static_cast<int64_t>(bytes.size()) != spec.bytes) {
       throw Error(ErrorCode::kFailure, "packing: plane " + spec.name + " has a wrong size");
     }
@@ -171,31 +237,61 @@ PackedLinear pack_planes(const QuantizedLinear& linear) {
   return packed;
 }
 
+namespace {
+
+// Every weight is an integer.
+void decode_integers(const PlanesView& view, int64_t row, float* out) {
+  const LinearShape& shape = view.shape;
+  int64_t entry = row * shape.cols;
+  for (int64_t block = 0; block < shape.blocks(); ++block) {
+    const float step = view.step(block * shape.rows + row);
+    const int zero = view.zero(block * shape.rows + row);
+    const int64_t end = std::min<int64_t>(shape.cols, (block + 1) * shape.block_size);
+    for (int64_t col = block * shape.block_size; col < end; ++col) {
+      out[col] = static_cast<float>(view.integer(entry++) - zero) * step;
+    }
+  }
+}
+
+}  // namespace
+
 void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out) {
   const PlanesView view(packed);
   const LinearShape& shape = view.shape;
   const int regions = shape.regions();
+  const bool offsets = shape.offset_kind != OffsetKind::kNone;
   std::vector<uint8_t> kept;
-  std::vector<float> scale(static_cast<size_t>(regions)), offset(static_cast<size_t>(regions));
+  const auto scales = static_cast<size_t>(shape.blocks() * regions);
+  std::vector<float> scale(scales), offset(scales), column_scale;
+  for (int64_t col = 0; shape.column_scales && col < shape.cols; ++col) {
+    column_scale.push_back(view.column_scale(col));
+  }
   for (int64_t row = first_row; row < first_row + row_count; ++row, out += shape.cols) {
-    view.kept_columns(row, &kept);
-    int64_t entry = row * view.geometry.row_kept;
+    if (shape.all_integers()) {
+      decode_integers(view, row, out);
+      continue;
+    }
     for (int64_t block = 0; block < shape.blocks(); ++block) {
       for (int r = 0; r < regions; ++r) {
-        scale[r] = view.scale((block * regions + r) * shape.rows + row);
-        offset[r] = view.offset(block, r, row);
+        scale[block * regions + r] = view.scale((block * regions + r) * shape.rows + row);
+        offset[block * regions + r] = view.offset(block, r, row);
       }
-      const int64_t end = std::min<int64_t>(shape.cols, (block + 1) * shape.block_size);
-      for (int64_t col = block * shape.block_size; col < end; ++col) {
-        if (kept[col] == 0) {
-          out[col] = 0.0f;
-          continue;
-        }
-        const int r = view.class_of(entry) + (view.is_salient(col) ? shape.classes : 0);
-        const float signed_scale = get_bit(view.signs, entry) ? scale[r] : -scale[r];
-        out[col] = shape.offset_kind == OffsetKind::kNone ? signed_scale : offset[r] + signed_scale;
-        ++entry;
-      }
+    }
+    const float step = shape.scattered ? view.step(row) : 0.0f;
+    const int zero = shape.scattered ? view.zero(row) : 0;
+    std::fill(out, out + shape.cols, 0.0f);
+    int64_t first = 0, end = shape.block_size;  // the block: its scales, its last column + 1
+    view.visit_row(
+        row, &kept,
+        [&](int64_t col, int r, bool sign) {
+          for (; col >= end; end += shape.block_size) first += regions;
+          const float s = scale[first + r];
+          const float signed_scale = sign ? s : -s;
+          out[col] = offsets ? offset[first + r] + signed_scale : signed_scale;
+        },
+        [&](int64_t col, int code) { out[col] = static_cast<float>(code - zero) * step; });
+    for (int64_t col = 0; shape.column_scales && col < shape.cols; ++col) {
+      if (kept[col] != 0) out[col] *= column_scale[col];
     }
   }
 }
@@ -216,17 +312,35 @@ QuantizedLinear unpack_planes(const PackedLinear& packed) {
   for (int64_t col = 0; col < static_cast<int64_t>(linear.salient.size()); ++col) {
     linear.salient[col] = view.is_salient(col);
   }
-  std::vector<uint8_t> kept;
-  int64_t entry = 0;
-  for (int64_t row = 0; row < shape.rows; ++row) {
-    view.kept_columns(row, &kept);
-    for (int64_t col = 0; col < shape.cols; ++col) {
-      if (kept[col] == 0) continue;
-      linear.region[row * shape.cols + col] = static_cast<uint8_t>(
-          1 + view.class_of(entry) + (view.is_salient(col) ? shape.classes : 0));
-      linear.code[row * shape.cols + col] = get_bit(view.signs, entry);
-      ++entry;
+  for (int64_t col = 0; col < static_cast<int64_t>(linear.column_scale.size()); ++col) {
+    linear.column_scale[col] = view.column_scale(col);
+  }
+  for (int64_t i = 0; i < shape.steps(); ++i) {
+    linear.step[i] = view.step(i);
+    linear.zero[i] = static_cast<uint8_t>(view.zero(i));
+  }
+  const auto integer_region = static_cast<uint8_t>(shape.integer_region());
+  if (shape.all_integers()) {
+    std::fill(linear.region.begin(), linear.region.end(), integer_region);
+    for (size_t i = 0; i < linear.code.size(); ++i) {
+      linear.code[i] = static_cast<uint8_t>(view.integer(static_cast<int64_t>(i)));
     }
+    return linear;
+  }
+  std::vector<uint8_t> kept;
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    uint8_t* region = linear.region.data() + row * shape.cols;
+    uint8_t* codes = linear.code.data() + row * shape.cols;
+    view.visit_row(
+        row, &kept,
+        [&](int64_t col, int r, bool sign) {
+          region[col] = static_cast<uint8_t>(1 + r);
+          codes[col] = sign;
+        },
+        [&](int64_t col, int code) {
+          region[col] = integer_region;
+          codes[col] = static_cast<uint8_t>(code);
+        });
   }
   return linear;
 }

@@ -28,14 +28,18 @@ struct PlanesGeometry {
     } else {
       row_kept = shape.cols;
     }
+    class_radix = std::max(shape.classes, shape.salient_classes);
   }
   int64_t kept() const { return row_kept * shape_.rows; }
+  // S > K: only the weights of salient columns have a class digit.
+  bool salient_digits() const { return shape_.salient_classes > shape_.classes; }
   int64_t mask_bits() const { return full_words * words.bits + shape_.rows * tail_bits; }
 
   const LinearShape& shape_;
   MaskWords words{1, 1, 0};
   int64_t full_groups = 0, full_words = 0, row_kept = 0;
   int tail_columns = 0, tail_kept = 0, tail_bits = 0;
+  int class_radix = 1;  // classes that a digit of the plane `classes` tells apart
 };
 
 struct PlaneSpec {
@@ -44,8 +48,20 @@ struct PlaneSpec {
   int64_t bytes;
 };
 
+// What the sizes of planes depend on besides the shape. The planes that say it ("salient",
+// "integer_counts", "index_counts") have sizes that depend on the shape only.
+struct PlaneCounts {
+  int64_t salient_columns = 0;
+  int64_t integers = 0;       // scattered ones
+  int64_t index_entries = 0;  // deltas of the index
+};
+
 // The planes that a layer of this shape has, in file order.
-std::vector<PlaneSpec> plane_specs(const LinearShape& shape);
+std::vector<PlaneSpec> plane_specs(const LinearShape& shape, int index_bits,
+                                   const PlaneCounts& counts);
+inline bool is_counting_plane(const std::string& name) {
+  return name == "salient" || name == "integer_counts" || name == "index_counts";
+}
 
 template <typename T>
 T load(const std::byte* bytes, int64_t index) {
@@ -57,6 +73,13 @@ T load(const std::byte* bytes, int64_t index) {
 inline float load_float(const std::byte* bytes, int64_t index, ScaleFormat format) {
   return format == ScaleFormat::kF16 ? half_to_float(load<uint16_t>(bytes, index))
                                      : load<float>(bytes, index);
+}
+
+// Counts per row are U16 where a row's columns fit, else U32.
+inline bool short_counts(const LinearShape& shape) { return shape.cols <= 65535; }
+inline int64_t load_count(const std::byte* counts, int64_t row, const LinearShape& shape) {
+  return short_counts(shape) ? int64_t{load<uint16_t>(counts, row)}
+                             : int64_t{load<uint32_t>(counts, row)};
 }
 
 // Planes of a layer by role, for decoding.
@@ -72,6 +95,19 @@ struct PlanesView {
     mask = bytes_of("mask");
     scales = bytes_of("scales");
     offsets = bytes_of("offsets");
+    column_scales = bytes_of("column_scales");
+    integers = bytes_of("integers");
+    steps = bytes_of("steps");
+    zeros = bytes_of("zeros");
+    index = bytes_of("index");
+    index_bits = packed.index_bits;
+    if (shape.scattered) {
+      integer_start = row_starts(bytes_of("integer_counts"));
+      if (index_bits > 0) index_start = row_starts(bytes_of("index_counts"));
+    }
+    for (int64_t col = 0; geometry.salient_digits() && col < shape.cols; ++col) {
+      salient_columns += is_salient(col);
+    }
     if (const std::byte* stored = bytes_of("base")) base = load<float>(stored, 0);
     for (uint32_t rank = 0; mask != nullptr && rank < geometry.words.combinations; ++rank) {
       mask_of_rank.push_back(static_cast<uint16_t>(mask_from_rank(rank, shape.nm.n)));
@@ -102,9 +138,20 @@ struct PlanesView {
     }
     return load_float(offsets, index, shape.scale_format);
   }
+  float column_scale(int64_t col) const {
+    return half_to_float(load<uint16_t>(column_scales, col));
+  }
+  float step(int64_t i) const { return half_to_float(load<uint16_t>(steps, i)); }
+  int zero(int64_t i) const {
+    return static_cast<int>(get_bits(zeros, i * shape.integer_bits, shape.integer_bits));
+  }
+  int integer(int64_t entry) const {
+    return static_cast<int>(get_bits(integers, entry * shape.integer_bits, shape.integer_bits));
+  }
+  // Digit `entry` of the plane `classes`.
   int class_of(int64_t entry) const {
-    if (shape.classes == 1) return 0;
-    if (shape.classes == 2) return get_bit(classes, entry) ? 1 : 0;
+    if (geometry.class_radix == 1) return 0;
+    if (geometry.class_radix == 2) return get_bit(classes, entry) ? 1 : 0;
     return static_cast<int>(classes[entry / 5]) / kPow3[entry % 5] % 3;
   }
   bool is_salient(int64_t col) const { return shape.salient_classes > 0 && get_bit(salient, col); }
@@ -137,13 +184,67 @@ struct PlanesView {
         get_bits(mask, geometry.full_words * geometry.words.bits + row * geometry.tail_bits,
                  geometry.tail_bits));
   }
+  // Marks the scattered integers of a row with 2.
+  void integer_columns(int64_t row, std::vector<uint8_t>* kept) const {
+    if (!shape.scattered) return;
+    if (index_bits == 0) {
+      for (int64_t col = 0; col < shape.cols; ++col) {
+        if (get_bit(index, row * shape.cols + col)) (*kept)[col] = 2;
+      }
+      return;
+    }
+    const uint64_t skip = (uint64_t{1} << index_bits) - 1;
+    int64_t col = 0;
+    for (int64_t entry = index_start[row]; entry < index_start[row + 1]; ++entry) {
+      const uint64_t delta = get_bits(index, entry * index_bits, index_bits);
+      col += static_cast<int64_t>(delta);
+      if (delta != skip) (*kept)[col++] = 2;
+    }
+  }
+  // Calls binary(col, r, sign bit), r = 0..R-1, for the binary weights of a row in order, and
+  // integer(col, code) for the scattered integers. `kept` is scratch.
+  template <typename Binary, typename Integer>
+  void visit_row(int64_t row, std::vector<uint8_t>* kept, Binary binary, Integer integer_at) const {
+    kept_columns(row, kept);
+    integer_columns(row, kept);
+    int64_t integer_entry = shape.scattered ? integer_start[row] : 0;
+    int64_t entry = row * geometry.row_kept - integer_entry;
+    int64_t salient_entry = row * salient_columns;
+    for (int64_t col = 0; col < shape.cols; ++col) {
+      const uint8_t kind = (*kept)[col];
+      if (kind == 0) continue;
+      if (kind == 2) {
+        integer_at(col, integer(integer_entry++));
+        continue;
+      }
+      const bool column_is_salient = is_salient(col);
+      const int cls = !geometry.salient_digits() ? class_of(entry)
+                      : column_is_salient        ? class_of(salient_entry++)
+                                                 : 0;
+      binary(col, cls + (column_is_salient ? shape.classes : 0), get_bit(signs, entry));
+      ++entry;
+    }
+  }
   static void set_group(std::vector<uint8_t>* kept, int64_t first, int columns, uint32_t mask) {
     for (int c = 0; c < columns; ++c) (*kept)[first + c] = (mask >> c) & 1;
   }
 
+  // [rows + 1]: sums of the counts of the rows before.
+  std::vector<int64_t> row_starts(const std::byte* counts) const {
+    std::vector<int64_t> starts(static_cast<size_t>(shape.rows + 1), 0);
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      starts[row + 1] = starts[row] + load_count(counts, row, shape);
+    }
+    return starts;
+  }
+
   const LinearShape& shape;
   PlanesGeometry geometry;
-  const std::byte *signs, *classes, *salient, *mask, *scales, *offsets;
+  const std::byte *signs, *classes, *salient, *mask, *scales, *offsets, *column_scales;
+  const std::byte *integers, *steps, *zeros, *index;
+  int index_bits = 0;
+  int64_t salient_columns = 0;  // counted where only they have class digits
+  std::vector<int64_t> integer_start, index_start;
   float base = 0;
   std::vector<uint16_t> mask_of_rank;  // bit c: column c of the group is kept
 };

@@ -14,37 +14,127 @@ void check_zero_tail(const std::byte* bytes, int64_t bits, const std::string& wh
   }
 }
 
+void check_spec(const PackedLinear& packed, const PlaneSpec& spec, const std::string& where) {
+  const Plane* plane = packed.find(spec.name);
+  if (plane == nullptr) throw bad_input(where + ": missing plane " + spec.name);
+  if (plane->dtype != spec.dtype || plane->shape != spec.shape ||
+      static_cast<int64_t>(plane->bytes.size()) != spec.bytes) {
+    throw bad_input(where + "." + spec.name + ": expected " + spec.dtype + " of " +
+                    std::to_string(spec.bytes) + " bytes, got " + plane->dtype + " of " +
+                    std::to_string(plane->bytes.size()) + " bytes");
+  }
+}
+
+// The sum of a plane of counts, each at most `most`.
+int64_t sum_counts(const PackedLinear& packed, const char* name, int64_t most,
+                   const std::string& where) {
+  const std::byte* counts = packed.find(name)->bytes.data();
+  int64_t sum = 0;
+  for (int64_t row = 0; row < packed.shape.rows; ++row) {
+    const int64_t count = load_count(counts, row, packed.shape);
+    if (count > most) {
+      throw bad_input(where + "." + name + ": row " + std::to_string(row) + ": expected at most " +
+                      std::to_string(most) + ", got " + std::to_string(count));
+    }
+    sum += count;
+  }
+  return sum;
+}
+
+// What the counting planes say, themselves checked.
+PlaneCounts count_planes(const PackedLinear& packed, const std::string& where) {
+  const LinearShape& shape = packed.shape;
+  for (const PlaneSpec& spec : plane_specs(shape, packed.index_bits, {})) {
+    if (is_counting_plane(spec.name)) check_spec(packed, spec, where);
+  }
+  PlaneCounts counts;
+  for (int64_t col = 0; shape.salient_classes > 0 && col < shape.cols; ++col) {
+    counts.salient_columns += get_bit(packed.find("salient")->bytes.data(), col);
+  }
+  if (shape.scattered) {
+    counts.integers = sum_counts(packed, "integer_counts", shape.cols, where);
+    // Every entry moves on by at least one column.
+    if (packed.index_bits > 0) {
+      counts.index_entries = sum_counts(packed, "index_counts", shape.cols, where);
+    }
+  }
+  return counts;
+}
+
+// The index stays inside the rows and says as many integers as are counted.
+void check_index(const PlanesView& view, const std::string& where) {
+  const LinearShape& shape = view.shape;
+  const uint64_t skip = (uint64_t{1} << view.index_bits) - 1;
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    int64_t found = 0, col = 0;
+    bool skipped = false;
+    if (view.index_bits == 0) {
+      for (; col < shape.cols; ++col) found += get_bit(view.index, row * shape.cols + col);
+    } else {
+      for (int64_t entry = view.index_start[row]; entry < view.index_start[row + 1]; ++entry) {
+        const uint64_t delta = get_bits(view.index, entry * view.index_bits, view.index_bits);
+        skipped = delta == skip;
+        col += static_cast<int64_t>(delta) + (skipped ? 0 : 1);
+        found += !skipped;
+      }
+    }
+    const int64_t counted = view.integer_start[row + 1] - view.integer_start[row];
+    if (found != counted || col > shape.cols || skipped) {
+      throw bad_input(where + ".index: row " + std::to_string(row) + ": expected " +
+                      std::to_string(counted) + " integers inside the row, got " +
+                      std::to_string(found));
+    }
+  }
+}
+
+void check_integers(const PlanesView& view, int64_t integers, const PlaneCounts& counts,
+                    const std::string& where) {
+  const LinearShape& shape = view.shape;
+  check_zero_tail(view.integers, integers * shape.integer_bits, where + ".integers");
+  check_zero_tail(view.zeros, shape.steps() * shape.integer_bits, where + ".zeros");
+  for (int64_t i = 0; i < shape.steps(); ++i) {
+    if (!std::isfinite(view.step(i)) || std::signbit(view.step(i))) {
+      throw bad_input(where + ".steps: expected finite numbers >= 0");
+    }
+  }
+  if (!shape.scattered) return;
+  check_zero_tail(
+      view.index,
+      view.index_bits > 0 ? counts.index_entries * view.index_bits : shape.rows * shape.cols,
+      where + ".index");
+  check_index(view, where);
+}
+
 }  // namespace
 
 void check_planes(const PackedLinear& packed, const std::string& where) {
   const LinearShape& shape = packed.shape;
   check_linear_shape(shape, where);
-  const std::vector<PlaneSpec> specs = plane_specs(shape);
-  for (const PlaneSpec& spec : specs) {
-    const Plane* plane = packed.find(spec.name);
-    if (plane == nullptr) throw bad_input(where + ": missing plane " + spec.name);
-    if (plane->dtype != spec.dtype || plane->shape != spec.shape ||
-        static_cast<int64_t>(plane->bytes.size()) != spec.bytes) {
-      throw bad_input(where + "." + spec.name + ": expected " + spec.dtype + " of " +
-                      std::to_string(spec.bytes) + " bytes, got " + plane->dtype + " of " +
-                      std::to_string(plane->bytes.size()) + " bytes");
-    }
-  }
+  const PlaneCounts counts = count_planes(packed, where);
+  const std::vector<PlaneSpec> specs = plane_specs(shape, packed.index_bits, counts);
+  for (const PlaneSpec& spec : specs) check_spec(packed, spec, where);
   if (packed.planes.size() != specs.size()) {
     throw bad_input(where + ": expected " + std::to_string(specs.size()) + " planes, got " +
                     std::to_string(packed.planes.size()));
   }
   const PlanesView view(packed);
-  const int64_t kept = view.geometry.kept();
-  check_zero_tail(view.signs, kept, where + ".signs");
-  if (shape.classes == 2) check_zero_tail(view.classes, kept, where + ".classes");
+  if (shape.all_integers()) {
+    check_integers(view, shape.rows * shape.cols, counts, where);
+    return;
+  }
+  if (shape.scattered) check_integers(view, counts.integers, counts, where);
+  const int64_t binary = view.geometry.kept() - counts.integers;
+  const int64_t digits =
+      view.geometry.salient_digits() ? counts.salient_columns * shape.rows : binary;
+  check_zero_tail(view.signs, binary, where + ".signs");
+  if (view.geometry.class_radix == 2) check_zero_tail(view.classes, digits, where + ".classes");
   if (view.salient != nullptr) check_zero_tail(view.salient, shape.cols, where + ".salient");
-  if (shape.classes == 3) {
+  if (view.geometry.class_radix == 3) {
     for (const std::byte byte : packed.find("classes")->bytes) {
       if (static_cast<int>(byte) > 242) throw bad_input(where + ".classes: byte above 242");
     }
-    for (int64_t entry = kept; entry % 5 != 0; ++entry) {
-      if (view.class_of(entry) != 0) throw bad_input(where + ".classes: expected zero padding");
+    for (int64_t digit = digits; digit % 5 != 0; ++digit) {
+      if (view.class_of(digit) != 0) throw bad_input(where + ".classes: expected zero padding");
     }
   }
   if (!std::isfinite(view.base) || view.base < 0) {
@@ -63,6 +153,12 @@ void check_planes(const PackedLinear& packed, const std::string& where) {
       if (!std::isfinite(load_float(view.offsets, i, shape.scale_format))) {
         throw bad_input(where + ".offsets: an offset is not finite");
       }
+    }
+  }
+  for (int64_t col = 0; shape.column_scales && col < shape.cols; ++col) {
+    const float scale = view.column_scale(col);
+    if (!std::isfinite(scale) || scale <= 0) {
+      throw bad_input(where + ".column_scales: expected finite numbers > 0");
     }
   }
   if (shape.scale_format == ScaleFormat::kLog8 && view.offsets != nullptr) {
@@ -94,17 +190,16 @@ void check_planes(const PackedLinear& packed, const std::string& where) {
   }
   if (shape.classes > shape.salient_classes && shape.salient_classes > 0) {
     std::vector<uint8_t> columns;
-    int64_t entry = 0;
     for (int64_t row = 0; row < shape.rows; ++row) {
-      view.kept_columns(row, &columns);
-      for (int64_t col = 0; col < shape.cols; ++col) {
-        if (columns[col] == 0) continue;
-        if (view.is_salient(col) && view.class_of(entry) >= shape.salient_classes) {
-          throw bad_input(where + ".classes: invalid class in salient column " +
-                          std::to_string(col));
-        }
-        ++entry;
-      }
+      view.visit_row(
+          row, &columns,
+          [&](int64_t col, int r, bool) {
+            if (r >= shape.regions()) {
+              throw bad_input(where + ".classes: invalid class in salient column " +
+                              std::to_string(col));
+            }
+          },
+          [](int64_t, int) {});
     }
   }
 }

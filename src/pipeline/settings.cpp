@@ -4,6 +4,7 @@
 #include "billm/base/parallel.h"
 #include "billm/base/sha256.h"
 #include "billm/model/runtime.h"
+#include "billm/quantize/methods.h"
 
 namespace billm {
 namespace {
@@ -48,6 +49,7 @@ std::string tokens_digest(const TokenMatrix& tokens) {
 nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source) {
   const MethodConfig& method = request.method;
   const TuneConfig& tune = request.tune;
+  const MagnitudeClasses classes = classes_of(method);
   std::string name = std::filesystem::absolute(request.model).lexically_normal().filename();
   if (name.empty()) {
     name = std::filesystem::absolute(request.model).lexically_normal().parent_path().filename();
@@ -68,7 +70,9 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Check
           {"objective", method.objective == SearchObjective::kWeights ? "weights" : "saliency"},
           {"refine_rounds", method.refine_rounds},
           {"descend", method.descend},
-          {"stbllm_salient_classes", method.stbllm_salient_classes},
+          {"classes", classes.ordinary},  // 0: the method has none
+          {"salient_classes", classes.salient},
+          {"column_rounds", method.column_rounds},
           {"max_salient", method.max_salient},
           {"damping", method.damping},
           {"tune_steps", tune.steps},

@@ -6,31 +6,17 @@
 #include "saliency.h"
 
 namespace billm {
-namespace {
-
-LinearShape billm_shape(const WeightView& weight, const MethodConfig& config) {
-  LinearShape shape;
-  shape.rows = weight.rows;
-  shape.cols = weight.cols;
-  shape.block_size = config.block_size;
-  shape.classes = 2;
-  shape.salient_classes = 2;
-  shape.scale_format = config.scale_format;
-  shape.offset_kind = config.offset_kind;
-  return shape;
-}
-
-}  // namespace
-
 QuantizedLinear quantize_billm(const WeightView& weight, const Hessian& hessian,
                                const MethodConfig& config) {
   BinaryPlan plan;
-  plan.shape = billm_shape(weight, config);
+  plan.shape = binary_shape(weight, config);
   if (config.reference) {
     return quantize_reference(weight, hessian, plan.keep, plan.shape, config.threads);
   }
-  plan.salient = choose_salient(weight, hessian, plan.keep, plan.shape, config.objective,
-                                config.max_salient, config.threads);
+  if (plan.shape.salient_classes > 0) {
+    plan.salient = choose_salient(weight, hessian, plan.keep, plan.shape, config.objective,
+                                  config.max_salient, config.threads);
+  }
   return code_binary(weight, hessian, plan, config);
 }
 

@@ -4,11 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
-#include <memory>
 
-#include "billm/base/error.h"
 #include "billm/base/parallel.h"
+#include "buffer.h"
 #include "levels.h"
 #include "splits.h"
 
@@ -19,24 +17,6 @@ using kernels::kColumnSets;
 using kernels::kMaxLevels;
 using kernels::kMaxUnknowns;
 using kernels::kTileRows;
-
-// 64-byte aligned floats: what the kernels load.
-class Buffer {
- public:
-  explicit Buffer(int64_t count)
-      : data_(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(count) * 4))) {
-    if (data_ == nullptr) throw Error(ErrorCode::kFailure, "out of memory");
-    std::memset(data_.get(), 0, static_cast<size_t>(count) * 4);
-  }
-  float* get() { return data_.get(); }
-  const float* get() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
-  std::unique_ptr<float[], Free> data_;
-};
 
 // The triangle of each column block of R, shared by all tiles.
 struct BlockTriangle {
@@ -274,7 +254,7 @@ class TileCoder {
   const std::vector<BlockTriangle>& triangles_;
   QuantizedLinear* out_;
   LevelGrid grid_;
-  Buffer w_, d_;  // [cols][64]: original weights, and original minus stored
+  Buffer w_, d_;    // [cols][64]: original weights, and original minus stored
   Buffer scratch_;  // of kernels::level_equations
   std::vector<uint8_t> set_;
   Buffer gram_{kMaxUnknowns * kMaxUnknowns * kTileRows}, right_{kMaxUnknowns * kTileRows};

@@ -5,6 +5,9 @@
 
 namespace billm {
 
+// methods.cpp: the shape that the settings ask for, of methods with magnitude classes.
+LinearShape binary_shape(const WeightView& weight, const MethodConfig& config);
+
 // billm.cpp
 QuantizedLinear quantize_billm(const WeightView& weight, const Hessian& hessian,
                                const MethodConfig& config);
@@ -13,6 +16,10 @@ double nominal_bits_billm(const QuantizedLinear& linear);  // 2 r + (1 - r)
 QuantizedLinear quantize_stbllm(const WeightView& weight, const Hessian& hessian,
                                 const MethodConfig& config);
 double nominal_bits_stbllm(const QuantizedLinear& linear);  // N/M * (1 + r)
+// arb.cpp
+QuantizedLinear quantize_arb(const WeightView& weight, const Hessian& hessian,
+                             const MethodConfig& config);
+double nominal_bits_arb(const QuantizedLinear& linear);  // 1 + r
 // rtn.cpp
 QuantizedLinear quantize_rtn(const WeightView& weight, const Hessian& hessian,
                              const MethodConfig& config);

@@ -1,6 +1,7 @@
 // The method table, and the checks of its settings.
 #include "billm/quantize/methods.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "billm/base/error.h"
@@ -12,9 +13,11 @@ namespace {
 constexpr Method kMethods[] = {
     {"billm",
      "BiLLM (arXiv 2402.04291): salient columns in residual signs, the rest in two regions", true,
-     false, quantize_billm, nominal_bits_billm},
+     false, quantize_billm, nominal_bits_billm, 2, 2, true},
     {"stbllm", "STBLLM (arXiv 2408.01803): N:M mask (--nm), then signs in three regions", true,
-     true, quantize_stbllm, nominal_bits_stbllm},
+     true, quantize_stbllm, nominal_bits_stbllm, 3, 3, true},
+    {"arb", "ARB-LLM RC (arXiv 2410.03129): signs in regions as billm, row times column scales",
+     true, false, quantize_arb, nominal_bits_arb, 2, 2},
     {"rtn", "round to nearest: sign and one scale per row and block", false, false, quantize_rtn,
      nominal_bits_rtn},
 };
@@ -23,7 +26,61 @@ Error usage(const std::string& message, const std::string& hint = "") {
   return Error(ErrorCode::kUsage, message, hint);
 }
 
+// --classes and --salient-classes.
+void check_classes(const MethodConfig& config, const Method& method) {
+  const bool given = config.classes.has_value() || config.salient_classes.has_value();
+  if (!given) return;
+  const std::string flag = config.classes.has_value() ? "--classes" : "--salient-classes";
+  if (method.classes == 0) {
+    throw usage(flag + ": --method " + config.method + " has no magnitude classes");
+  }
+  if (config.reference) {
+    throw usage(flag + ": --compat reference has the classes of the published code");
+  }
+  const MagnitudeClasses classes = classes_of(config);
+  if (classes.ordinary < 1 || classes.ordinary > kMaxClasses) {
+    throw usage("--classes " + std::to_string(classes.ordinary) + ": expected 1..3");
+  }
+  // As check_linear_shape: more classes for salient columns than for the others are packed for one
+  // ordinary class and no mask only.
+  const int most = classes.ordinary == 1 && !config.nm.active() ? kMaxClasses : classes.ordinary;
+  if (classes.salient < 0 || classes.salient > most) {
+    throw usage("--salient-classes " + std::to_string(classes.salient) + ": expected 0.." +
+                std::to_string(most) + " with --classes " + std::to_string(classes.ordinary) +
+                (config.nm.active() ? " and --nm" : ""));
+  }
+}
+
 }  // namespace
+
+MagnitudeClasses classes_of(const MethodConfig& config) {
+  const Method& method = find_method(config.method);
+  MagnitudeClasses classes;
+  classes.ordinary = config.classes.value_or(method.classes);
+  const int own = config.classes == 1 ? 0 : std::min(method.salient_classes, classes.ordinary);
+  // The published STBLLM has residual signs of order 2 in salient columns.
+  classes.salient = config.salient_classes.value_or(config.reference ? std::min(own, 2) : own);
+  return classes;
+}
+
+int default_block_size(const MethodConfig& config) {
+  if (config.method != "arb") return 128;
+  return classes_of(config).ordinary == 1 ? 4096 : 256;
+}
+
+LinearShape binary_shape(const WeightView& weight, const MethodConfig& config) {
+  const MagnitudeClasses classes = classes_of(config);
+  LinearShape shape;
+  shape.rows = weight.rows;
+  shape.cols = weight.cols;
+  shape.block_size = config.block_size;
+  shape.nm = config.nm;
+  shape.classes = classes.ordinary;
+  shape.salient_classes = classes.salient;
+  shape.scale_format = config.scale_format;
+  shape.offset_kind = config.offset_kind;
+  return shape;
+}
 
 std::span<const Method> methods() { return kMethods; }
 
@@ -65,7 +122,7 @@ void check_config(const MethodConfig& config) {
     throw usage(method.needs_nm ? "--method " + config.method + ": expected --nm N:M"
                                 : "--nm: --method " + config.method + " has no N:M mask");
   }
-  if (config.reference && !method.needs_factor) {
+  if (config.reference && !method.has_reference) {
     throw usage("--compat reference: --method " + config.method +
                 " has no published search to reproduce");
   }
@@ -79,6 +136,10 @@ void check_config(const MethodConfig& config) {
   if (config.refine_rounds < 0 || config.refine_rounds > 100) {
     throw usage("--refine " + std::to_string(config.refine_rounds) + ": expected 0..100");
   }
+  if (config.column_rounds < 0 || config.column_rounds > 100) {
+    throw usage("--column-rounds " + std::to_string(config.column_rounds) + ": expected 0..100");
+  }
+  check_classes(config, method);
 }
 
 }  // namespace billm

@@ -9,20 +9,15 @@ namespace billm {
 QuantizedLinear quantize_stbllm(const WeightView& weight, const Hessian& hessian,
                                 const MethodConfig& config) {
   BinaryPlan plan;
-  plan.shape.rows = weight.rows;
-  plan.shape.cols = weight.cols;
-  plan.shape.block_size = config.block_size;
-  plan.shape.nm = config.nm;
-  plan.shape.classes = 3;
-  plan.shape.salient_classes = config.reference ? 2 : config.stbllm_salient_classes;
-  plan.shape.scale_format = config.scale_format;
-  plan.shape.offset_kind = config.offset_kind;
+  plan.shape = binary_shape(weight, config);
   plan.keep = nm_mask(si_scores(weight, hessian), weight.rows, weight.cols, config.nm);
   if (config.reference) {
     return quantize_reference(weight, hessian, plan.keep, plan.shape, config.threads);
   }
-  plan.salient = choose_salient(weight, hessian, plan.keep, plan.shape, config.objective,
-                                config.max_salient, config.threads);
+  if (plan.shape.salient_classes > 0) {
+    plan.salient = choose_salient(weight, hessian, plan.keep, plan.shape, config.objective,
+                                  config.max_salient, config.threads);
+  }
   return code_binary(weight, hessian, plan, config);
 }
 

@@ -71,11 +71,24 @@ inline std::vector<Variant> variants(const Method& method) {
   add("blocks of 16", [](auto& c) { c.block_size = 16; });
   add("blocks of 4096", [](auto& c) { c.block_size = 4096; });
   add("no salient columns", [](auto& c) { c.max_salient = 0; });
-  if (method.needs_factor) {  // RTN has no published search: check_config refuses it
+  if (method.has_reference) {  // elsewhere check_config refuses it
     add("reference", [](auto& c) { c.reference = true; });
   }
+  if (method.classes > 0) {
+    add("one class", [](auto& c) { c.classes = 1; });
+    add("no salient classes", [](auto& c) { c.salient_classes = 0; });
+    add("3 classes, 2 salient", [](auto& c) {
+      c.classes = 3;
+      c.salient_classes = 2;
+    });
+    if (!method.needs_nm) {
+      add("one class, 3 salient", [](auto& c) {
+        c.classes = 1;
+        c.salient_classes = 3;
+      });
+    }
+  }
   if (method.needs_nm) {
-    add("2 salient classes", [](auto& c) { c.stbllm_salient_classes = 2; });
     for (const NmPattern nm : {NmPattern{1, 2}, {6, 8}, {8, 8}, {3, 16}}) {
       add(nm.text(), [&](auto& c) { c.nm = nm; });
     }

@@ -186,5 +186,128 @@ TEST(Bytes, ZeroScaleKeepsItsSign) {
   EXPECT_TRUE(same_bits(decode_all(pack(linear)), {0.0f, -0.0f}));
 }
 
+TEST(Bytes, ColumnScales) {
+  LinearShape shape = shape_of(1, 3, 1, 0, ScaleFormat::kF32);
+  shape.column_scales = true;
+  QuantizedLinear linear = layer_of(shape, {{0, 1}, {0, 0}, {0, 1}}, "", {});
+  linear.scale = {1.5f};
+  linear.column_scale = {1.0f, 0.5f, 3.0f};
+  const PackedLinear packed = pack(linear);
+  EXPECT_EQ(hex(packed, "column_scales"), "00 3c 00 38 00 42");
+  EXPECT_EQ(packed.find("column_scales")->dtype, "F16");
+  EXPECT_EQ(packed.find("column_scales")->shape, (std::vector<int64_t>{3}));
+  EXPECT_EQ(packed.bytes(), 1 + 4 + 6);
+  EXPECT_EQ(describe(packed),
+            R"({"layout":"planes","rows":1,"cols":3,"block_size":128,"n":0,"m":0,"classes":1,)"
+            R"("salient_classes":0,"scale_format":"f32","offsets":"none","column_scales":true})");
+  EXPECT_EQ(decode_all(packed), (std::vector<float>{1.5f, -0.75f, 4.5f}));
+}
+
+// One level in ordinary columns, two or three in salient ones: class digits of the latter only.
+TEST(Bytes, ClassesOfSalientColumnsOnly) {
+  QuantizedLinear linear =
+      layer_of(shape_of(2, 4, 1, 2, ScaleFormat::kF16),
+               {{0, 1}, {1, 0}, {0, 0}, {0, 1}, {0, 0}, {0, 1}, {0, 1}, {1, 0}}, "", {0, 1, 0, 1});
+  linear.scale = {1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f};
+  PackedLinear packed = pack(linear);
+  EXPECT_EQ(hex(packed, "signs"), "69");
+  EXPECT_EQ(hex(packed, "classes"), "09");  // 1, 0; 0, 1
+  EXPECT_EQ(hex(packed, "salient"), "0a");
+  EXPECT_EQ(decode_all(packed), (std::vector<float>{1, -5, -1, 3, -2, 4, 2, -6}));
+  linear = layer_of(shape_of(1, 4, 1, 3, ScaleFormat::kF16), {{2, 1}, {0, 0}, {0, 0}, {1, 1}}, "",
+                    {1, 0, 1, 1});
+  linear.scale = {1.0f, 2.0f, 3.0f, 4.0f};
+  packed = pack(linear);
+  EXPECT_EQ(hex(packed, "classes"), "0b");  // 2 + 0 * 3 + 1 * 9
+  EXPECT_EQ(decode_all(packed), (std::vector<float>{4, -1, -2, 3}));
+}
+
+TEST(Bytes, IntegersEverywhere) {
+  LinearShape shape = shape_of(1, 5, 0, 0, ScaleFormat::kF16);
+  shape.block_size = 4;
+  shape.integer_bits = 3;
+  QuantizedLinear linear = make_quantized_linear(shape);
+  linear.region.assign(5, 1);
+  linear.code = {0, 7, 3, 4, 6};
+  linear.step = {0.5f, 2.0f};
+  linear.zero = {3, 7};
+  const PackedLinear packed = pack(linear);
+  EXPECT_EQ(hex(packed, "integers"), "f8 68");  // 0 + 7*8 + 3*64 + 4*512 + 6*4096 = 0x68f8
+  EXPECT_EQ(hex(packed, "steps"), "00 38 00 40");
+  EXPECT_EQ(hex(packed, "zeros"), "3b");
+  EXPECT_EQ(packed.find("steps")->dtype, "F16");
+  EXPECT_EQ(packed.find("steps")->shape, (std::vector<int64_t>{2, 1}));
+  EXPECT_EQ(packed.planes.size(), 3u);
+  EXPECT_EQ(packed.bytes(), 2 + 4 + 1);
+  EXPECT_EQ(describe(packed),
+            R"({"layout":"planes","rows":1,"cols":5,"block_size":4,"n":0,"m":0,"classes":0,)"
+            R"("salient_classes":0,"scale_format":"f16","offsets":"none","integer_bits":3})");
+  EXPECT_EQ(decode_all(packed), (std::vector<float>{-1.5f, 2.0f, 0.0f, 0.5f, -2.0f}));
+}
+
+// 2 bits in groups of 128: 2 + (16 + 2) / 128 bits a weight.
+TEST(Bytes, CostOfTwoBits) {
+  LinearShape shape = shape_of(4, 512, 0, 0, ScaleFormat::kF16);
+  shape.integer_bits = 2;
+  QuantizedLinear linear = make_quantized_linear(shape);
+  linear.region.assign(linear.region.size(), 1);
+  EXPECT_DOUBLE_EQ(pack(linear).stored_bits(), 2 + 18.0 / 128);
+}
+
+TEST(Bytes, ScatteredIntegersByBitmap) {
+  LinearShape shape = shape_of(2, 4, 1, 0, ScaleFormat::kF16);
+  shape.integer_bits = 8;
+  shape.scattered = true;
+  QuantizedLinear linear = make_quantized_linear(shape);
+  linear.region = {1, 2, 1, 2, 1, 1, 2, 1};
+  linear.code = {1, 200, 0, 0, 1, 1, 129, 0};
+  linear.scale = {1.0f, 2.0f};
+  linear.step = {0.25f, 0.5f};
+  linear.zero = {100, 128};
+  const PackedLinear packed = pack(linear);
+  EXPECT_EQ(hex(packed, "signs"), "0d");  // 1 0, 1 1 0
+  EXPECT_EQ(hex(packed, "integers"), "c8 00 81");
+  EXPECT_EQ(hex(packed, "steps"), "00 34 00 38");
+  EXPECT_EQ(hex(packed, "zeros"), "64 80");
+  EXPECT_EQ(hex(packed, "integer_counts"), "02 00 01 00");
+  EXPECT_EQ(packed.find("integer_counts")->dtype, "U16");
+  EXPECT_EQ(packed.find("steps")->shape, (std::vector<int64_t>{2}));
+  EXPECT_EQ(hex(packed, "index"), "4a");
+  EXPECT_EQ(hex(packed, "index_counts"), "(absent)");
+  EXPECT_EQ(packed.bytes(), 1 + 4 + 3 + 4 + 2 + 4 + 1);
+  EXPECT_EQ(describe(packed),
+            R"({"layout":"planes","rows":2,"cols":4,"block_size":128,"n":0,"m":0,"classes":1,)"
+            R"("salient_classes":0,"scale_format":"f16","offsets":"none","integer_bits":8,)"
+            R"("index":"bitmap"})");
+  EXPECT_EQ(decode_all(packed), (std::vector<float>{1, 25, -1, -25, 2, 2, 0.5f, -2}));
+}
+
+TEST(Bytes, ScatteredIntegersByDeltas) {
+  LinearShape shape = shape_of(2, 100, 1, 0, ScaleFormat::kF16);
+  shape.integer_bits = 8;
+  shape.scattered = true;
+  QuantizedLinear linear = make_quantized_linear(shape);
+  linear.region.assign(200, 1);
+  linear.scale = {1.0f, 2.0f};
+  linear.step = {1.0f, 1.0f};
+  // Gaps 0, 6, 7, 14; 15. In 3 bits with 7 = skip: 0 6 | 7 0 | 7 7 0; 7 7 1: 10 entries, 30 bits.
+  // In 4 bits with 15 = skip: 0 6 7 14; 15 0: 24 bits. In 5 bits: 25.
+  int64_t at = 0;
+  for (const int gap : {0, 6, 7, 14}) {
+    at += gap;
+    linear.region[static_cast<size_t>(at++)] = 2;
+  }
+  linear.region[115] = 2;
+  const PackedLinear packed = pack(linear);
+  EXPECT_EQ(packed.index_bits, 4);
+  EXPECT_EQ(hex(packed, "index"), "60 e7 0f");
+  EXPECT_EQ(hex(packed, "integer_counts"), "04 00 01 00");
+  EXPECT_EQ(hex(packed, "index_counts"), "04 00 02 00");
+  EXPECT_EQ(packed.find("index_counts")->shape, (std::vector<int64_t>{2}));
+  const std::string end = R"("integer_bits":8,"index":"deltas","index_bits":4})";
+  const std::string text = describe(packed);
+  EXPECT_EQ(text.substr(text.size() - end.size()), end);
+}
+
 }  // namespace
 }  // namespace billm::test

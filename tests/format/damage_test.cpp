@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "format/layer_testing.h"
+#include "src/pack/integer_index.h"
 #include "support/random_layer.h"
 
 namespace billm::test {
@@ -29,10 +30,32 @@ const LinearShape kShapes[] = {
     small({1, 16}, 1, 1, ScaleFormat::kLog8, OffsetKind::kBlock),
 };
 
+LinearShape of_kind(int classes, int salient, bool column_scales, int integer_bits,
+                    bool scattered) {
+  LinearShape shape = small({0, 0}, classes, salient, ScaleFormat::kF16, OffsetKind::kNone);
+  shape.column_scales = column_scales;
+  shape.integer_bits = integer_bits;
+  shape.scattered = scattered;
+  return shape;
+}
+
+std::vector<LinearShape> shapes_to_damage() {
+  std::vector<LinearShape> shapes(std::begin(kShapes), std::end(kShapes));
+  shapes.push_back(of_kind(2, 2, true, 0, false));
+  shapes.push_back(of_kind(1, 2, false, 0, false));
+  shapes.push_back(of_kind(1, 3, false, 0, false));
+  shapes.push_back(of_kind(0, 0, false, 3, false));
+  shapes.push_back(of_kind(1, 0, false, 8, true));
+  shapes.push_back(of_kind(3, 2, true, 3, true));
+  shapes.back().cols = 70;  // with gaps that need an index of deltas
+  return shapes;
+}
+
 TEST(Damage, EveryBitOfEveryPlane) {
-  for (const LinearShape& shape : kShapes) {
+  for (const LinearShape& shape : shapes_to_damage()) {
     SCOPED_TRACE(text_of(shape));
-    const PackedLinear good = pack(random_codes(shape, 7));
+    const PackedLinear good = pack(random_codes(shape, shape.cols == 70 ? 3 : 8));
+    EXPECT_EQ(good.index_bits > 0, shape.cols == 70);
     ASSERT_TRUE(accepted(good));
     int refused = 0;
     for (const Plane& plane : good.planes) {
@@ -55,9 +78,9 @@ TEST(Damage, EveryBitOfEveryPlane) {
 }
 
 TEST(Damage, SizesAndDtypes) {
-  for (const LinearShape& shape : kShapes) {
+  for (const LinearShape& shape : shapes_to_damage()) {
     SCOPED_TRACE(text_of(shape));
-    const PackedLinear good = pack(random_codes(shape, 8));
+    const PackedLinear good = pack(random_codes(shape, shape.cols == 70 ? 3 : 8));
     for (size_t i = 0; i < good.planes.size(); ++i) {
       SCOPED_TRACE(good.planes[i].name);
       PackedLinear bad = copy_of(good);
@@ -85,6 +108,11 @@ TEST(Damage, SizesAndDtypes) {
     PackedLinear bad = copy_of(good);
     bad.layout = "other\nlayout";
     EXPECT_FALSE(accepted(bad));
+    bad.layout = good.layout;
+    for (int bits = kMinDelta; shape.scattered && bits <= kMaxDelta; ++bits) {
+      bad.index_bits = good.index_bits == bits ? 0 : bits;
+      EXPECT_FALSE(accepted(bad)) << bits;  // planes of another kind of index
+    }
   }
 }
 
@@ -119,6 +147,55 @@ TEST(Damage, WhatTheFormatForbids) {
   expect_refused(good, "mask", 8, 0x0f);    // tail rank 15
   expect_refused(good, "scales", 1, 0x7c);  // infinite or NaN
   expect_refused(good, "offsets", 1, 0xfc);
+}
+
+TEST(Damage, WhatTheFormatForbidsOfIntegers) {
+  PackedLinear good = pack(random_codes(of_kind(0, 0, false, 3, false), 11));
+  expect_refused(good, "integers", -1, 0x20);  // 63 * 3 = 23 * 8 + 5 bits
+  expect_refused(good, "zeros", -1, 0x04);     // 6 * 3 = 2 * 8 + 2 bits
+  expect_refused(good, "steps", 1, 0x7c);      // infinite or NaN
+  expect_refused(good, "steps", 1, 0x80);      // negative, if only -0
+  good = pack(random_codes(of_kind(1, 3, true, 0, false), 12));
+  expect_refused(good, "column_scales", 1, 0x7c);
+  expect_refused(good, "column_scales", 1, 0xbc);  // negative
+  expect_refused(good, "classes", 0, 243);
+  PackedLinear zero = copy_of(good);
+  bytes_of(zero, "column_scales")[0] = bytes_of(zero, "column_scales")[1] = std::byte{0};
+  EXPECT_FALSE(accepted(zero));
+  // A bitmap that says one integer more or less than is counted.
+  good = pack(random_codes(of_kind(1, 0, false, 8, true), 10));
+  ASSERT_EQ(good.index_bits, 0);
+  for (const int change : {-1, 1}) {
+    PackedLinear bad = copy_of(good);
+    bytes_of(bad, "integer_counts")[2] =
+        static_cast<std::byte>(static_cast<int>(bytes_of(bad, "integer_counts")[2]) + change);
+    EXPECT_FALSE(accepted(bad));
+  }
+  expect_refused(good, "integer_counts", 1, 0xff);  // more than there are columns
+  expect_refused(good, "index", -1, 0x80);          // 63 bits
+}
+
+// Integers in columns 3 and 69 of one row: gaps 3 and 65.
+TEST(Damage, IndexOfDeltas) {
+  LinearShape shape = of_kind(1, 0, false, 8, true);
+  shape.rows = 1;
+  shape.cols = 200;
+  QuantizedLinear linear = make_quantized_linear(shape);
+  std::fill(linear.region.begin(), linear.region.end(), uint8_t{1});
+  linear.region[3] = linear.region[69] = 2;
+  const PackedLinear good = pack(linear);
+  ASSERT_EQ(good.index_bits, 7);
+  ASSERT_EQ(hex(good, "index"), "83 20");
+  ASSERT_EQ(hex(good, "index_counts"), "02 00");
+  expect_refused(good, "index", 0, 0xff);      // a skip where an integer is counted
+  expect_refused(good, "index", -1, 0x60);     // past the last column: 4 + 193 ...
+  expect_refused(good, "index", -1, 0xa0);     // padding
+  expect_refused(good, "index_counts", 0, 1);  // other sizes
+  expect_refused(good, "integer_counts", 0, 1);
+  PackedLinear bad = copy_of(good);
+  bytes_of(bad, "index") = {std::byte{0xff}, std::byte{0x3f}};  // two skips: nothing found
+  bytes_of(bad, "integer_counts")[0] = std::byte{0};
+  EXPECT_FALSE(accepted(bad));
 }
 
 }  // namespace

@@ -17,10 +17,8 @@ const char* const kGood =
 
 // The message of the error that parsing gives, or "" if there is none.
 std::string refusal(const std::string& text) {
-  std::string layout;
-  LinearShape shape;
   try {
-    parse_description(text, "file: module", &layout, &shape);
+    parse_description(text, "file: module");
     return "";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kBadInput);
@@ -38,16 +36,20 @@ void expect_refused(const std::string& key, const json& value) {
 }
 
 TEST(Description, RoundTrip) {
-  for (LinearShape shape : shape_sweep(7)) {
-    shape.nm = shape.nm.active() ? shape.nm : NmPattern{};
+  std::vector<LinearShape> shapes = shape_sweep(7);
+  for (const LinearShape& shape : shape_sweep_of_kinds(1)) shapes.push_back(shape);
+  for (const LinearShape& shape : shapes) {
     PackedLinear packed;
     packed.layout = "planes";
     packed.shape = shape;
-    std::string layout;
-    LinearShape back;
-    parse_description(describe(packed), "here", &layout, &back);
-    EXPECT_EQ(layout, "planes");
-    EXPECT_TRUE(back == shape) << describe(packed);
+    for (const int index_bits : {0, 2, 8}) {
+      if (!shape.scattered && index_bits > 0) continue;
+      packed.index_bits = index_bits;
+      const PackedLinear back = parse_description(describe(packed), "here");
+      EXPECT_EQ(back.layout, "planes");
+      EXPECT_TRUE(back.shape == shape) << describe(packed);
+      EXPECT_EQ(back.index_bits, index_bits);
+    }
   }
   EXPECT_EQ(refusal(kGood), "");
 }
@@ -96,6 +98,67 @@ TEST(Description, Ranges) {
   expect_refused("classes", 1);  // fewer than salient_classes
   expect_refused("classes", 4);
   expect_refused("salient_classes", 4);
+}
+
+// Keys that came later: absent, they mean what older files mean.
+TEST(Description, LaterKeys) {
+  const std::string ints =
+      R"({"layout":"planes","rows":3,"cols":21,"block_size":16,"n":0,"m":0,"classes":0,)"
+      R"("salient_classes":0,"scale_format":"f16","offsets":"none","integer_bits":4)";
+  const std::string mixed =
+      R"({"layout":"planes","rows":3,"cols":21,"block_size":16,"n":0,"m":0,"classes":1,)"
+      R"("salient_classes":0,"scale_format":"log8","offsets":"block","integer_bits":8)";
+  const auto with = [](std::string text, const std::string& more) { return text + more + "}"; };
+  EXPECT_EQ(refusal(with(ints, "")), "");
+  EXPECT_EQ(refusal(with(mixed, R"(,"index":"bitmap")")), "");
+  EXPECT_EQ(refusal(with(mixed, R"(,"index":"deltas","index_bits":2)")), "");
+  EXPECT_EQ(refusal(with(mixed, R"(,"index":"bitmap","column_scales":true)")), "");
+  const auto refused = [&](const std::string& text, const std::string& part) {
+    const std::string message = refusal(text);
+    EXPECT_NE(message.find(part), std::string::npos) << text << ": " << message;
+  };
+  refused(with(mixed, ""), "no classes");  // classes where every weight is an integer
+  refused(with(ints, R"(,"index":"bitmap")"), "classes in 1..3");
+  refused(with(ints, R"(,"column_scales":true)"), "neither");
+  refused(with(ints, R"(,"index_bits":4)"), "index_bits");
+  refused(with(mixed, R"(,"index":"bitmap","index_bits":4)"), "index_bits");
+  refused(with(mixed, R"(,"index":"deltas")"), "index_bits");
+  refused(with(mixed, R"(,"index":"lists")"), "lists");
+  refused(with(mixed, R"(,"index":"two\nlines")"), "unknown index");
+  refused(with(mixed, R"(,"index":3)"), "index");
+  for (const char* bits : {"0", "1", "9", "-1", "4.0", "\"4\"", "1000000000000"}) {
+    refused(with(mixed, std::string(R"(,"index":"deltas","index_bits":)") + bits), "index_bits");
+  }
+  json description = json::parse(with(ints, ""));
+  for (const json& bits : {json(1), json(9), json(-2), json("4"), json(nullptr), json(true)}) {
+    description["integer_bits"] = bits;
+    refused(description.dump(), "integer_bits");
+  }
+  description["integer_bits"] = 0;
+  refused(description.dump(), "classes in 1..3");
+  description["integer_bits"] = 2;
+  description["offsets"] = "block";
+  refused(description.dump(), "neither");
+  description["offsets"] = "none";
+  description["scale_format"] = "log8";
+  refused(description.dump(), "neither");
+  description["scale_format"] = "f16";
+  description["n"] = description["m"] = 4;
+  refused(description.dump(), "neither");
+  description = json::parse(with(mixed, R"(,"index":"bitmap")"));
+  description["n"] = description["m"] = 4;
+  refused(description.dump(), "no N:M");
+  description["n"] = description["m"] = 0;
+  description["salient_classes"] = 2;
+  refused(description.dump(), "salient_classes in 0..1");
+  description.erase("integer_bits");
+  refused(description.dump(), "integer_bits");
+  description.erase("index");
+  EXPECT_EQ(refusal(description.dump()), "");  // K = 1, S = 2
+  description["column_scales"] = "yes";
+  refused(description.dump(), "column_scales");
+  description["column_scales"] = false;
+  EXPECT_EQ(refusal(description.dump()), "");
 }
 
 TEST(Description, NotAnObject) {

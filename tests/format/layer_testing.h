@@ -30,6 +30,7 @@ inline PackedLinear copy_of(const PackedLinear& packed) {
   PackedLinear copy;
   copy.layout = packed.layout;
   copy.shape = packed.shape;
+  copy.index_bits = packed.index_bits;
   for (const Plane& plane : packed.planes) {
     copy.owned.emplace_back(plane.bytes.begin(), plane.bytes.end());
     copy.planes.push_back({plane.name, plane.dtype, plane.shape, copy.owned.back()});

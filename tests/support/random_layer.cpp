@@ -68,6 +68,10 @@ QuantizedLinear random_codes(const LinearShape& shape, uint32_t seed) {
   QuantizedLinear linear = make_quantized_linear(shape);
   for (uint8_t& salient : linear.salient) salient = random.below(4) == 0;
   const int group = shape.nm.active() ? shape.nm.m : 1;
+  const auto integer_codes = static_cast<uint32_t>(1 << shape.integer_bits);
+  // Percent of scattered integers: none, all, and what the gaps of an index are good for or not.
+  constexpr uint32_t kShares[] = {10, 0, 50, 2, 30, 100, 5, 20};
+  const uint32_t share = kShares[seed % 8];
   std::vector<uint8_t> keep(static_cast<size_t>(group), 1);
   for (int64_t row = 0; row < shape.rows; ++row) {
     for (int64_t col = 0; col < shape.cols; ++col) {
@@ -78,6 +82,11 @@ QuantizedLinear random_codes(const LinearShape& shape, uint32_t seed) {
       if (keep[static_cast<size_t>(col % group)] == 0) continue;
       const bool salient = !linear.salient.empty() && linear.salient[col] != 0;
       const int classes = salient ? shape.salient_classes : shape.classes;
+      if (shape.integer_bits > 0 && (!shape.scattered || random.below(100) < share)) {
+        linear.region[row * shape.cols + col] = static_cast<uint8_t>(shape.integer_region());
+        linear.code[row * shape.cols + col] = static_cast<uint8_t>(random.below(integer_codes));
+        continue;
+      }
       const int t = static_cast<int>(random.below(static_cast<uint32_t>(classes)));
       linear.region[row * shape.cols + col] =
           static_cast<uint8_t>(1 + t + (salient ? shape.classes : 0));
@@ -89,6 +98,9 @@ QuantizedLinear random_codes(const LinearShape& shape, uint32_t seed) {
     scale = random_exact(&random, shape.scale_format, linear.base);
   }
   fill_offsets(&random, &linear);
+  for (float& scale : linear.column_scale) scale = round_to_half(0.5f + random.uniform());
+  for (float& step : linear.step) step = round_to_half(0.01f + random.uniform());
+  for (uint8_t& zero : linear.zero) zero = static_cast<uint8_t>(random.below(integer_codes));
   return linear;
 }
 
@@ -141,7 +153,58 @@ std::string text_of(const LinearShape& shape) {
   return "rows " + std::to_string(shape.rows) + " cols " + std::to_string(shape.cols) + " block " +
          std::to_string(shape.block_size) + " " + shape.nm.text() + " K " +
          std::to_string(shape.classes) + " S " + std::to_string(shape.salient_classes) + " " +
-         scale_format_name(shape.scale_format) + " offsets " + offset_kind_name(shape.offset_kind);
+         scale_format_name(shape.scale_format) + " offsets " + offset_kind_name(shape.offset_kind) +
+         (shape.column_scales ? " column scales" : "") + (shape.scattered ? " scattered" : "") +
+         (shape.integer_bits > 0 ? " integers " + std::to_string(shape.integer_bits) : "");
+}
+
+namespace {
+
+// A layer's kind: classes, column scales, integers.
+struct Kind {
+  int classes, salient_classes;
+  bool column_scales;
+  int integer_bits;
+  bool scattered;
+};
+constexpr Kind kKinds[] = {
+    {2, 2, true, 0, false},  {1, 0, true, 0, false},  {1, 2, false, 0, false},
+    {1, 3, false, 0, false}, {1, 3, true, 0, false},  {0, 0, false, 2, false},
+    {0, 0, false, 3, false}, {0, 0, false, 4, false}, {0, 0, false, 5, false},
+    {0, 0, false, 8, false}, {1, 0, false, 8, true},  {1, 0, false, 3, true},
+    {2, 1, false, 8, true},  {3, 3, true, 5, true},   {1, 1, true, 2, true},
+};
+
+}  // namespace
+
+std::vector<LinearShape> shape_sweep_of_kinds(int every) {
+  constexpr ScaleFormat kFormats[] = {ScaleFormat::kLog8, ScaleFormat::kF16, ScaleFormat::kF32};
+  constexpr OffsetKind kOffsets[] = {OffsetKind::kNone, OffsetKind::kBlock, OffsetKind::kRegion};
+  std::vector<LinearShape> shapes;
+  int turn = 0;
+  for (const int64_t rows : {1, 3, 65}) {
+    for (const int64_t cols : {1, 7, 130, 576}) {
+      for (const Kind& kind : kKinds) {
+        for (const int block_size : {128, 16}) {
+          if (turn++ % every != 0) continue;
+          LinearShape shape;
+          shape.rows = rows;
+          shape.cols = cols;
+          shape.block_size = block_size;
+          shape.classes = kind.classes;
+          shape.salient_classes = kind.salient_classes;
+          shape.column_scales = kind.column_scales;
+          shape.integer_bits = kind.integer_bits;
+          shape.scattered = kind.scattered;
+          const size_t i = shapes.size();
+          shape.scale_format = shape.all_integers() ? ScaleFormat::kF16 : kFormats[i % 3];
+          shape.offset_kind = shape.all_integers() ? OffsetKind::kNone : kOffsets[i / 3 % 3];
+          shapes.push_back(shape);
+        }
+      }
+    }
+  }
+  return shapes;
 }
 
 std::vector<LinearShape> shape_sweep(int every) {

@@ -43,5 +43,8 @@ std::string text_of(const LinearShape& shape);
 // Shapes for property tests: rows 1..5, 64, 65 x cols 1, 7, 8, 130, 576 x pairs (K, S) x N:M, with
 // scale formats, offset kinds and block sizes taken in turn. `every` thins them out.
 std::vector<LinearShape> shape_sweep(int every = 1);
+// The same for what is not a question of classes and masks: column scales, classes of salient
+// columns only, integers everywhere and scattered.
+std::vector<LinearShape> shape_sweep_of_kinds(int every = 1);
 
 }  // namespace billm::test

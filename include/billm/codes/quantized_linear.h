@@ -37,12 +37,21 @@ struct LinearShape {
   NmPattern nm;
   int classes = 2;          // K: magnitude classes of ordinary columns
   int salient_classes = 2;  // S: those of salient columns; 0: no column is salient
+                            // (S > K only with K = 1, no N:M and no scattered integers)
   ScaleFormat scale_format = ScaleFormat::kLog8;
   OffsetKind offset_kind = OffsetKind::kNone;
   bool column_scales = false;  // every value is multiplied by its column's scale (ARB-LLM RC)
+  int integer_bits = 0;        // bits of a weight in the integer region, 2..8; 0: there is none
+  // false: every weight is an integer (K = S = 0, nothing pruned, no offsets, no column scales;
+  // scale_format f16, that of the steps). true (PB-LLM): any weight may be one (no N:M).
+  bool scattered = false;
 
   int64_t blocks() const { return (cols + block_size - 1) / block_size; }
-  int regions() const { return classes + salient_classes; }  // R, without the pruned one
+  int regions() const { return classes + salient_classes; }  // R, the binary ones
+  int integer_region() const { return regions() + 1; }       // where integer_bits > 0
+  bool all_integers() const { return integer_bits > 0 && !scattered; }
+  // How many (step, zero) pairs: one per row and block, per row for scattered integers.
+  int64_t steps() const { return integer_bits == 0 ? 0 : scattered ? rows : blocks() * rows; }
   int64_t block_of(int64_t col) const { return col / block_size; }
   bool operator==(const LinearShape&) const = default;
 };
@@ -51,13 +60,16 @@ void check_linear_shape(const LinearShape& shape, const std::string& where);
 
 struct QuantizedLinear {
   LinearShape shape;
-  std::vector<uint8_t> region;      // [rows, cols]: 0 pruned, 1 + t ordinary, 1 + K + t salient
-  std::vector<uint8_t> code;        // [rows, cols]: sign bit, 1 = plus; 0 where pruned
+  std::vector<uint8_t> region;      // [rows, cols]: 0 pruned, 1 + t ordinary, 1 + K + t salient,
+                                    // 1 + R integer
+  std::vector<uint8_t> code;        // [rows, cols]: sign bit, 1 = plus; 0 where pruned; or integer
   std::vector<uint8_t> salient;     // [cols]: 1 = salient column; empty if S = 0
   float base = 0;                   // log8: the largest scale a code can say
   std::vector<float> scale;         // [blocks, R, rows], exact in scale_format
   std::vector<float> offset;        // kBlock: [blocks, rows]; kRegion: [blocks, R, rows]
   std::vector<float> column_scale;  // [cols], positive and exact in fp16; empty without
+  std::vector<float> step;          // [blocks, rows] or [rows]: >= 0 and exact in fp16
+  std::vector<uint8_t> zero;        // as step: the code that means 0
 
   int64_t scale_index(int64_t block, int region, int64_t row) const {  // region 1..R
     return (block * shape.regions() + region - 1) * shape.rows + row;
@@ -65,6 +77,9 @@ struct QuantizedLinear {
   int64_t offset_index(int64_t block, int region, int64_t row) const {
     return shape.offset_kind == OffsetKind::kBlock ? block * shape.rows + row
                                                    : scale_index(block, region, row);
+  }
+  int64_t step_index(int64_t block, int64_t row) const {
+    return shape.scattered ? row : block * shape.rows + row;
   }
   // The value of one weight, fp32: the definition of every decoder in billm.
   float value(int64_t row, int64_t col) const;
@@ -80,7 +95,7 @@ std::vector<float> dequantize(const QuantizedLinear& linear);
 // exactly N of M kept, finite scales that are exact in their format. Used by tests and the packer.
 void check_codes(const QuantizedLinear& linear);
 
-// Share of weights per region, [R + 1] (index 0: pruned).
+// Share of weights per region, [R + 1] (index 0: pruned), [R + 2] with an integer region.
 std::vector<double> region_shares(const QuantizedLinear& linear);
 // Share of salient columns.
 double salient_share(const QuantizedLinear& linear);

@@ -36,8 +36,7 @@ class PackedModules {
  private:
   struct Entry {
     const SafetensorsFile* shard;
-    std::string layout;
-    LinearShape shape;
+    PackedLinear description;  // without planes
   };
   const Entry& entry(const std::string& module) const;
 

@@ -16,8 +16,8 @@ namespace billm {
 
 // One plane: a tensor `<module>.<name>` of the packed file. dtype is the safetensors name.
 struct Plane {
-  std::string name;   // "signs", "classes", "salient", "mask", "scales", "base", "offsets"
-  std::string dtype;  // "U8", "I8", "F16", "F32"
+  std::string name;   // "signs", "classes", ... (docs/format.md has them all)
+  std::string dtype;  // "U8", "I8", "U16", "F16", "U32", "F32"
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;  // view: into `owned` or into a mapped file
 };
@@ -25,6 +25,7 @@ struct Plane {
 struct PackedLinear {
   std::string layout;  // row of the layout table
   LinearShape shape;
+  int index_bits = 0;         // scattered integers: 2..8 = width of a delta in the index; 0: bitmap
   std::vector<Plane> planes;  // in the order of docs/format.md, absent ones left out
   std::vector<std::vector<std::byte>> owned;  // storage of planes made by pack(); empty when mapped
 
@@ -54,9 +55,9 @@ void decode_rows(const PackedLinear& packed, int64_t first_row, int64_t row_coun
 // All the codes back (inspect, tests).
 QuantizedLinear unpack(const PackedLinear& packed);
 
-// The JSON text that stands in the shard's metadata under the module's name, and its parser.
+// The JSON text that stands in the shard's metadata under the module's name, and its parser, which
+// gives a PackedLinear without planes. Throws Error{kBadInput}.
 std::string describe(const PackedLinear& packed);
-void parse_description(const std::string& text, const std::string& where, std::string* layout,
-                       LinearShape* shape);
+PackedLinear parse_description(const std::string& text, const std::string& where);
 
 }  // namespace billm

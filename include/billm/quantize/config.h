@@ -2,6 +2,7 @@
 // manifest records and --resume compares.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "billm/codes/quantized_linear.h"
@@ -21,12 +22,14 @@ struct MethodConfig {
   OffsetKind offset_kind = OffsetKind::kNone;
   Feedback feedback = Feedback::kColumns;
   SearchObjective objective = SearchObjective::kWeights;
-  int refine_rounds = 4;           // alternating updates of scales and codes; 0: none
-  bool descend = true;             // coordinate descent of the codes inside a round
-  int stbllm_salient_classes = 3;  // 2: as the paper (residual of order 2)
-  int max_salient = 49;            // largest number of salient columns tried per block
-  double damping = 0.01;           // lambda / mean(diag H)
-  int threads = 1;                 // never changes the result
+  int refine_rounds = 4;               // alternating updates of scales and codes; 0: none
+  bool descend = true;                 // coordinate descent of the codes inside a round
+  std::optional<int> classes;          // K and S of LinearShape; see classes_of() for
+  std::optional<int> salient_classes;  // what holds if they are not given
+  int column_rounds = 1;  // ARB: times that codes are found anew for refitted column scales
+  int max_salient = 49;   // largest number of salient columns tried per block
+  double damping = 0.01;  // lambda / mean(diag H)
+  int threads = 1;        // never changes the result
 };
 
 }  // namespace billm

@@ -26,6 +26,8 @@ struct Method {
                               const MethodConfig& config);
   // The paper's own figure for a layer with this share of salient columns.
   double (*nominal_bits)(const QuantizedLinear& linear);
+  int classes = 0, salient_classes = 0;  // the method's K and S; K = 0: --classes does not apply
+  bool has_reference = false;            // whether --compat reference applies
 };
 
 std::span<const Method> methods();
@@ -34,6 +36,15 @@ const Method& find_method(const std::string& name);
 
 // Throws Error{kUsage} if settings contradict each other ("--nm 9:8": N of N:M must be in 1..M).
 void check_config(const MethodConfig& config);
+// K and S: as set, else the method's own; without --salient-classes, S is at most K, and 0 if
+// --classes is 1 (signs alone).
+struct MagnitudeClasses {
+  int ordinary = 0, salient = 0;
+};
+MagnitudeClasses classes_of(const MethodConfig& config);
+// What --block-size is if not given: 128 as in the papers; ARB: 256, and whole rows (4096) with one
+// class (docs/decisions/0005-arb.md).
+int default_block_size(const MethodConfig& config);
 // Parses "4:8". Throws Error{kUsage}.
 NmPattern parse_nm(const std::string& text);
 

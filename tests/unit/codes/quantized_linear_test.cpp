@@ -59,6 +59,39 @@ TEST(QuantizedLinear, ValuesByRegion) {
   EXPECT_EQ(dequantize(linear), (std::vector<float>{0, -2, 64}));
 }
 
+TEST(QuantizedLinear, IntegersAndColumnScales) {
+  LinearShape shape;
+  shape.rows = 2;
+  shape.cols = 3;
+  shape.block_size = 2;
+  shape.classes = shape.salient_classes = 0;
+  shape.scale_format = ScaleFormat::kF16;
+  shape.integer_bits = 4;
+  QuantizedLinear linear = make_quantized_linear(shape);
+  ASSERT_EQ(linear.step.size(), 4u);  // 2 blocks, 2 rows
+  linear.region.assign(6, 1);
+  linear.code = {0, 15, 8, 7, 1, 2};
+  linear.step = {1, 2, 4, 8};
+  linear.zero = {0, 5, 15, 2};
+  EXPECT_EQ(dequantize(linear), (std::vector<float>{0, 15, -28, 4, -8, 0}));
+  EXPECT_NO_THROW(check_codes(linear));
+  EXPECT_EQ(region_shares(linear), (std::vector<double>{0, 1}));
+
+  shape.classes = 1;
+  shape.scattered = shape.column_scales = true;
+  linear = make_quantized_linear(shape);
+  ASSERT_EQ(linear.step.size(), 2u);
+  linear.region = {2, 1, 1, 2, 2, 1};
+  linear.code = {3, 1, 0, 9, 0, 1};
+  linear.scale = {1, 2, 3, 4};
+  linear.column_scale = {1, 2, 0.5f};
+  linear.step = {0.5f, 0.25f};
+  linear.zero = {1, 8};
+  EXPECT_EQ(dequantize(linear), (std::vector<float>{1, 2, -1.5f, 0.25f, -4, 2}));
+  EXPECT_NO_THROW(check_codes(linear));
+  EXPECT_EQ(region_shares(linear), (std::vector<double>{0, 0.5, 0.5}));
+}
+
 TEST(QuantizedLinear, Shares) {
   QuantizedLinear linear = make_quantized_linear(shape_48());
   std::fill(linear.region.begin(), linear.region.begin() + 11, uint8_t{3});
@@ -116,6 +149,81 @@ TEST(CheckCodes, NoticesEveryInconsistency) {
   EXPECT_THROW(check_codes(half), Error);
   half.offset[0] = kNan;
   EXPECT_THROW(check_codes(half), Error);
+}
+
+TEST(CheckCodes, NoticesBadIntegersAndColumnScales) {
+  LinearShape shape;
+  shape.rows = 4;
+  shape.cols = 11;
+  shape.classes = 1;
+  shape.salient_classes = 0;
+  shape.integer_bits = 3;
+  shape.scattered = shape.column_scales = true;
+  const QuantizedLinear good = test::random_codes(shape, 8);  // a tenth are integers
+  ASSERT_NO_THROW(check_codes(good));
+  const auto found = std::find(good.region.begin(), good.region.end(), uint8_t{2});
+  ASSERT_NE(found, good.region.end());
+  const auto integer = static_cast<size_t>(found - good.region.begin());
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  const std::pair<const char*, std::function<void(QuantizedLinear&)>> breaks[] = {
+      {"column scales size", [](auto& l) { l.column_scale.pop_back(); }},
+      {"column scale 0", [](auto& l) { l.column_scale[1] = 0; }},
+      {"column scale off the grid", [](auto& l) { l.column_scale[1] = 1.0f / 3; }},
+      {"column scale NaN", [&](auto& l) { l.column_scale[1] = kNan; }},
+      {"steps size", [](auto& l) { l.step.push_back(1); }},
+      {"step off the grid", [](auto& l) { l.step[0] = 1.0f / 3; }},
+      {"negative step", [](auto& l) { l.step[0] = -1; }},
+      {"step -0", [](auto& l) { l.step[0] = -0.0f; }},
+      {"step NaN", [&](auto& l) { l.step[0] = kNan; }},
+      {"zeros size", [](auto& l) { l.zero.clear(); }},
+      {"zero 8", [](auto& l) { l.zero[0] = 8; }},
+      {"code 8", [&](auto& l) { l.code[integer] = 8; }},
+      {"region 3", [&](auto& l) { l.region[integer] = 3; }},
+      {"pruned", [&](auto& l) { l.region[integer] = l.code[integer] = 0; }},
+  };
+  for (const auto& [what, change] : breaks) {
+    QuantizedLinear bad = good;
+    change(bad);
+    EXPECT_THROW(check_codes(bad), Error) << what;
+  }
+}
+
+TEST(CheckLinearShape, Contradictions) {
+  LinearShape shape;
+  shape.rows = shape.cols = 16;
+  shape.classes = 1;
+  const auto accepted = [&] {
+    try {
+      check_linear_shape(shape, "here");
+      return true;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+      return false;
+    }
+  };
+  for (shape.salient_classes = 0; shape.salient_classes <= 3; ++shape.salient_classes) {
+    EXPECT_TRUE(accepted()) << shape.salient_classes;
+  }
+  EXPECT_FALSE(accepted());  // 4
+  shape.salient_classes = 2;
+  shape.nm = {4, 8};
+  EXPECT_FALSE(accepted());
+  shape.nm = {};
+  shape.integer_bits = 8;
+  EXPECT_FALSE(accepted());  // classes beside nothing but integers
+  shape.scattered = true;
+  EXPECT_FALSE(accepted());  // S > K
+  shape.salient_classes = 1;
+  EXPECT_TRUE(accepted());
+  shape.integer_bits = 1;
+  EXPECT_FALSE(accepted());
+  shape.integer_bits = 9;
+  EXPECT_FALSE(accepted());
+  shape.integer_bits = 0;
+  EXPECT_FALSE(accepted());
+  shape.integer_bits = 8;
+  shape.nm = {4, 8};
+  EXPECT_FALSE(accepted());
 }
 
 TEST(OffsetKind, Names) {

@@ -74,8 +74,79 @@ TEST(CheckConfig, GoodAndBad) {
     refuse([](auto& c) { c.refine_rounds = 101; }, "--refine 101");
     refuse([&](auto& c) { c.nm = method.needs_nm ? NmPattern{} : NmPattern{4, 8}; }, "--nm");
     if (method.needs_nm) refuse([](auto& c) { c.block_size = 100; }, "multiple of M");
-    if (!method.needs_factor) refuse([](auto& c) { c.reference = true; }, "--compat reference");
+    if (!method.has_reference) refuse([](auto& c) { c.reference = true; }, "--compat reference");
+    refuse([](auto& c) { c.column_rounds = -1; }, "--column-rounds -1");
+    if (method.classes == 0) {
+      refuse([](auto& c) { c.classes = 1; }, "has no magnitude classes");
+      refuse([](auto& c) { c.salient_classes = 0; }, "has no magnitude classes");
+      continue;
+    }
+    refuse([](auto& c) { c.classes = 0; }, "--classes 0: expected 1..3");
+    refuse([](auto& c) { c.classes = 4; }, "--classes 4: expected 1..3");
+    refuse([](auto& c) { c.salient_classes = -1; }, "--salient-classes -1: expected 0..");
+    refuse([](auto& c) { c.salient_classes = 4; }, "--salient-classes 4: expected 0..");
+    const auto with = [](int classes, int salient) {
+      return [=](MethodConfig& c) {
+        c.classes = classes;
+        c.salient_classes = salient;
+      };
+    };
+    refuse(with(2, 3), "expected 0..2 with --classes 2");
+    if (method.needs_nm) {
+      refuse(with(1, 2), "expected 0..1 with --classes 1 and --nm");
+    } else {
+      refuse(with(1, 4), "expected 0..3 with --classes 1");
+    }
+    if (method.has_reference) {
+      refuse(
+          [](auto& c) {
+            c.reference = true;
+            c.classes = 1;
+          },
+          "--compat reference");
+    }
+    for (int classes = 1; classes <= 3; ++classes) {
+      for (int salient = 0; salient <= classes; ++salient) {
+        MethodConfig config = good;
+        with(classes, salient)(config);
+        EXPECT_NO_THROW(check_config(config)) << method.name << classes << salient;
+      }
+    }
   }
+}
+
+TEST(ClassesOf, SetOrTheMethodsOwn) {
+  const auto expect = [](const char* method, std::optional<int> classes, std::optional<int> salient,
+                         int k, int s) {
+    MethodConfig config;
+    config.method = method;
+    config.classes = classes;
+    config.salient_classes = salient;
+    EXPECT_EQ(classes_of(config).ordinary, k) << method;
+    EXPECT_EQ(classes_of(config).salient, s) << method;
+  };
+  expect("billm", {}, {}, 2, 2);
+  expect("arb", {}, {}, 2, 2);
+  expect("stbllm", {}, {}, 3, 3);
+  expect("stbllm", {}, 2, 3, 2);
+  expect("stbllm", 2, {}, 2, 2);
+  expect("billm", 3, {}, 3, 2);
+  expect("arb", 1, {}, 1, 0);
+  expect("arb", 1, 2, 1, 2);
+  expect("rtn", {}, {}, 0, 0);
+  MethodConfig reference;
+  reference.method = "stbllm";
+  reference.reference = true;
+  EXPECT_EQ(classes_of(reference).salient, 2);
+}
+
+TEST(DefaultBlockSize, PerMethod) {
+  MethodConfig config;
+  EXPECT_EQ(default_block_size(config), 128);
+  config.method = "arb";
+  EXPECT_EQ(default_block_size(config), 256);
+  config.classes = 1;
+  EXPECT_EQ(default_block_size(config), 4096);
 }
 
 }  // namespace

@@ -133,6 +133,38 @@ TEST(Golden, DefaultsAreFarBelowThePublishedError) {
   }
 }
 
+// The same classes and blocks with column scales; its default blocks, which store less; and signs
+// alone.
+TEST(Golden, ColumnScalesHelp) {
+  BILLM_GOLDEN(golden);
+  struct Result {
+    double error, bits;
+  };
+  const auto result = [&](const char* method, auto... set) {
+    MethodConfig config;
+    config.method = method;
+    config.threads = 2;
+    config.block_size = default_block_size(config);
+    (set(config), ...);
+    const QuantizedLinear linear =
+        find_method(method).quantize(golden.weight(), golden.hessian, config);
+    EXPECT_NO_THROW(check_codes(linear));
+    return Result{true_error(golden, dequantize(linear)), pack(linear).stored_bits()};
+  };
+  const Result billm = result("billm"), arb = result("arb");
+  EXPECT_LT(result("arb", [](auto& c) { c.block_size = 128; }).error, 0.9 * billm.error);
+  EXPECT_LT(arb.error, billm.error);
+  EXPECT_LT(arb.bits, billm.bits);
+  const auto signs = [](MethodConfig& c) {
+    c.classes = 1;
+    c.block_size = default_block_size(c);
+  };
+  const Result arb_signs = result("arb", signs), billm_signs = result("billm", signs);
+  EXPECT_LT(arb_signs.error, 0.7 * billm_signs.error);
+  EXPECT_LT(arb_signs.bits, billm_signs.bits);
+  EXPECT_LT(arb_signs.bits, 1.1);
+}
+
 // Plain signs need no calibration: a method that uses it must do far better.
 TEST(Golden, MethodsBeatPlainSigns) {
   BILLM_GOLDEN(golden);
