@@ -118,7 +118,9 @@ std::map<std::string, CalibrationStats> collect_stats(const ModelSpec& spec, con
                                                       const CollectOptions& options,
                                                       CollectSeconds* seconds) {
   int64_t token_bytes = 0;
-  const std::vector<std::string> groups = spec.groups();
+  const std::vector<std::string> groups =
+      options.group.empty() ? spec.groups() : std::vector<std::string>{options.group};
+  const std::string last_group = groups.back();
   for (const std::string& group : groups) {
     const auto& linears = spec.family->linears;
     token_bytes += 4 * std::find_if(linears.begin(), linears.end(), [&](const LinearSpec& linear) {
@@ -135,9 +137,11 @@ std::map<std::string, CalibrationStats> collect_stats(const ModelSpec& spec, con
       const at::NoGradGuard no_grad;
       const size_t slot = static_cast<size_t>(i);
       const Tap tap = [&](const std::string& group, const at::Tensor& input) {
-        inputs.at(group)[slot] = input.cpu();
+        const auto wanted = inputs.find(group);
+        if (wanted != inputs.end()) wanted->second[slot] = input.cpu();
+        return group != last_group;
       };
-      forward_block(spec, block, hidden[first + slot], rope, tap, Until::kLastTap);
+      forward_block(spec, block, hidden[first + slot], rope, tap);
     });
     if (seconds != nullptr) seconds->forward += forward.seconds();
     const Stopwatch hessian;

@@ -23,7 +23,7 @@ struct Options {
   MethodConfig method;
   TuneConfig tune;
   std::optional<int> block_size;
-  bool no_descend = false, overwrite = false, resume = false;
+  bool tuned = false, sequential = false, no_descend = false, overwrite = false, resume = false;
 };
 
 template <typename T>
@@ -65,6 +65,18 @@ MethodConfig method_config(const Options& options) {
   }
   check_config(method);
   return method;
+}
+
+std::optional<TuneConfig> tune_config(const Options& options) {
+  TuneConfig tune = options.tune;
+  if (!options.tuned) {
+    if (!(tune == TuneConfig())) {
+      throw Error(ErrorCode::kUsage, "--tune-steps and its like: expected with --tune only");
+    }
+    return {};
+  }
+  tune.seed = options.calibration.seed;
+  return tune;
 }
 
 nlohmann::ordered_json report_json(const QuantizeReport& report) {
@@ -116,8 +128,7 @@ void run(const Options& options) {
   options.common.check_json();
   QuantizeRequest request;
   request.method = method_config(options);
-  request.tune = options.tune;
-  request.tune.seed = options.calibration.seed;
+  request.tune = tune_config(options);
   request.model = resolve_model(options.model);
   std::string stem = directory_name(request.model) + "-" + request.method.method;
   if (request.method.nm.active()) {
@@ -134,6 +145,7 @@ void run(const Options& options) {
   request.seed = options.calibration.seed;
   request.device = options.device;
   request.threads = options.common.resolved_threads();
+  request.sequential = options.sequential;
   request.overwrite = options.overwrite;
   request.resume = options.resume;
   request.quiet = options.common.quiet;
@@ -169,17 +181,41 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->type_name("DIR");
   app.add_flag("--overwrite", options->overwrite, "Replace an existing --out");
   app.add_flag("--resume", options->resume, "Go on with an interrupted run of the same settings");
+  app.add_flag("--sequential", options->sequential,
+               "Calibrate q/k/v, o, gate/up, down in turn, each on already quantized inputs");
   app.add_option("--device", options->device, "auto, cpu or cuda (forward passes and Hessians)")
       ->capture_default_str();
 
-  const std::string tuning = "Tuning";
-  app.add_option("--tune-steps", options->tune.steps, "steps")->group(tuning);
-  app.add_option("--tune-window", options->tune.window, "tokens")->group(tuning);
-  app.add_option("--tune-batch", options->tune.batch, "windows")->group(tuning);
-  app.add_option("--tune-code-rate", options->tune.code_rate, "")->group(tuning);
-  app.add_option("--tune-scale-rate", options->tune.scale_rate, "")->group(tuning);
-  app.add_option("--tune-norm-rate", options->tune.norm_rate, "")->group(tuning);
-  app.add_option("--tune-margin", options->tune.margin, "")->group(tuning);
+  const std::string tuning = "Tuning (no stored bits; the largest gain in quality)";
+  TuneConfig& tune = options->tune;
+  app.add_flag("--tune", options->tuned,
+               "Learn codes, scales and norms of each block against the original block's output")
+      ->group(tuning);
+  app.add_option("--tune-steps", tune.steps, "Steps of Adam per block")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20))
+      ->group(tuning);
+  app.add_option("--tune-window", tune.window, "Tokens of a window, after their context")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20))
+      ->group(tuning);
+  app.add_option("--tune-batch", tune.batch, "Windows of a step")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 16))
+      ->group(tuning);
+  app.add_option("--tune-code-rate", tune.code_rate,
+                 "Step size of the codes' latents, in units of the mean scale (0: codes stay)")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 10.0))
+      ->group(tuning);
+  app.add_option("--tune-scale-rate", tune.scale_rate, "Step size of the scales, relative")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 10.0))
+      ->group(tuning);
+  app.add_option("--tune-norm-rate", tune.norm_rate, "Step size of the norm weights, relative")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 10.0))
+      ->group(tuning);
 
   options->calibration.add_to(app);
 

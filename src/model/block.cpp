@@ -67,8 +67,8 @@ class Pass {
   Pass(const ModelSpec& spec, const Block& block, const Tap& tap)
       : spec_(spec), block_(block), tap_(tap) {}
 
-  void tap(LinearRole role, const at::Tensor& input) const {
-    if (tap_) tap_(spec_.linear(role).group, input);
+  bool tap(LinearRole role, const at::Tensor& input) const {
+    return !tap_ || tap_(spec_.linear(role).group, input);
   }
   at::Tensor apply(LinearRole role, const at::Tensor& x) const {
     return at::mm(x, block_.linears.at(spec_.linear(role).suffix).t());
@@ -135,24 +135,23 @@ Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device) {
 }
 
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                         const Rope& rope, const Tap& tap, Until until, int64_t first) {
+                         const Rope& rope, const Tap& tap, int64_t first) {
   const Pass pass(spec, block, tap);
   at::Tensor result;
   {
     at::Tensor x = norm(spec, hidden, block.attention_norm);
-    pass.tap(LinearRole::kQuery, x);
+    if (!pass.tap(LinearRole::kQuery, x)) return {};
     x = pass.attention(x, rope, first);
-    pass.tap(LinearRole::kAttentionOut, x);
+    if (!pass.tap(LinearRole::kAttentionOut, x)) return {};
     result = pass.apply(LinearRole::kAttentionOut, x)
                  .add_(first == 0 ? hidden : hidden.narrow(0, first, hidden.size(0) - first));
   }
   at::Tensor x = norm(spec, result, block.mlp_norm);
-  pass.tap(LinearRole::kGate, x);
+  if (!pass.tap(LinearRole::kGate, x)) return {};
   at::Tensor middle = activate(spec, pass.apply(LinearRole::kGate, x));
   middle.mul_(pass.apply(LinearRole::kUp, x));
   x.reset();
-  pass.tap(LinearRole::kDown, middle);
-  if (until == Until::kLastTap) return {};
+  if (!pass.tap(LinearRole::kDown, middle)) return {};
   const at::Tensor down = pass.apply(LinearRole::kDown, middle);
   // In place, but not where a gradient still needs the norm's input.
   return result.requires_grad() ? result.add(down) : result.add_(down);

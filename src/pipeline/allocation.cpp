@@ -27,15 +27,15 @@ std::map<std::string, std::vector<float>> input_squares(const ModelSpec& spec, c
                                                         const std::vector<at::Tensor>& hidden,
                                                         int threads) {
   const auto sequences = static_cast<int64_t>(hidden.size());
+  const std::string last_group = spec.groups().back();
   std::vector<std::map<std::string, at::Tensor>> parts(hidden.size());
   parallel_for(sequences, threads, [&](int64_t i) {
     const at::NoGradGuard no_grad;
-    forward_block(
-        spec, block, hidden[i], rope,
-        [&](const std::string& group, const at::Tensor& input) {
-          parts[i][group] = input.mul(input).sum(0).cpu();
-        },
-        Until::kLastTap);
+    forward_block(spec, block, hidden[i], rope,
+                  [&](const std::string& group, const at::Tensor& input) {
+                    parts[i][group] = input.mul(input).sum(0).cpu();
+                    return group != last_group;
+                  });
   });
   std::map<std::string, std::vector<float>> squares;
   for (const auto& part : parts) {

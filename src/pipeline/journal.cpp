@@ -53,7 +53,7 @@ void write_journal(const std::filesystem::path& directory, const Journal& journa
       to_json(layer_json, layer);
       entry["layers"].push_back(std::move(layer_json));
     }
-    to_json(entry["tune"], block.tune);
+    if (block.tune) to_json(entry["tune"], *block.tune);
     json["blocks"].push_back(std::move(entry));
   }
   write_file_atomic(directory / kJournalName, json.dump(1) + "\n");
@@ -70,7 +70,8 @@ bool read_journal(const std::filesystem::path& directory, const nlohmann::ordere
     journal->nm = json.at("nm").get<std::map<std::string, std::string>>();
     journal->hidden = file_from(json.at("hidden"));
     for (const nlohmann::json& entry : json.at("blocks")) {
-      JournalBlock block{file_from(entry.at("shard")), {}, entry.at("tune").get<TuneReport>()};
+      JournalBlock block{file_from(entry.at("shard")), {}, {}};
+      if (entry.contains("tune")) block.tune = entry.at("tune").get<TuneReport>();
       for (const nlohmann::json& layer : entry.at("layers")) {
         block.layers.emplace_back();
         from_json(layer, block.layers.back());

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ struct WrittenFile {
 struct JournalBlock {
   WrittenFile shard;
   std::vector<LayerReport> layers;
-  TuneReport tune;  // zeros without tuning
+  std::optional<TuneReport> tune;
 };
 
 struct Journal {

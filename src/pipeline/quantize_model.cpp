@@ -136,7 +136,7 @@ class Run {
     }
   }
 
-  bool tuned() const { return request_.tune.steps > 0; }
+  bool tuned() const { return request_.tune.has_value(); }
 
   static std::string sequence_name(const char* stream, int64_t i) {
     char text[32];
@@ -160,9 +160,9 @@ class Run {
     double worst = 0;
     for (const LayerReport& layer : block.layers) worst = std::max(worst, *layer.error);
     char text[128];
-    if (tuned()) {
+    if (block.tune) {
       std::snprintf(text, sizeof(text), "block %ld: held-out loss %.4f, tuned %.4f",
-                    static_cast<long>(b), block.tune.loss_before, block.tune.loss_after);
+                    static_cast<long>(b), block.tune->loss_before, block.tune->loss_after);
     } else {
       std::snprintf(text, sizeof(text), "block %ld: largest error %.4f", static_cast<long>(b),
                     worst);
@@ -173,11 +173,6 @@ class Run {
   void quantize_block(int64_t b, const Rope& rope) {
     const ModelSpec& spec = model_.spec();
     Block block = load_block(model_.weights(), spec, b, request_.threads, device_);
-    CollectSeconds collect;
-    const std::map<std::string, CalibrationStats> stats =
-        collect_stats(spec, block, rope, hidden_, {.threads = forward_threads_}, &collect);
-    report_.seconds.forward += collect.forward;
-    report_.seconds.hessian += collect.hessian;
     // The full-precision block's outputs, before its linears are replaced.
     if (tuned()) {
       advance(spec, block, rope, original_, forward_threads_, &report_.seconds.forward);
@@ -186,7 +181,10 @@ class Run {
     JournalBlock done;
     std::map<std::string, Hessian> hessians;  // by group
     std::map<std::string, TunedLinear> linears;
+    std::map<std::string, CalibrationStats> stats;
+    if (!request_.sequential) stats = collect(block, rope, "");
     for (const std::string& group : spec.groups()) {
+      if (request_.sequential) stats = collect(block, rope, group);
       const Stopwatch quantize(&report_.seconds.quantize);
       Hessian& hessian = hessians[group];
       hessian = make_hessian(stats.at(group), method_.needs_factor, request_.method.damping,
@@ -200,6 +198,7 @@ class Run {
         if (linear.group != group) continue;
         const at::Tensor original = block.linears.at(linear.suffix).cpu().contiguous();
         QuantizedLinear codes = quantize_layer(spec.module(b, linear), original, hessian);
+        if (request_.sequential) block.linears.at(linear.suffix) = decoded(codes);
         linears[linear.suffix] = {original, std::move(codes)};
       }
       hessian.factor = {};
@@ -258,19 +257,35 @@ class Run {
                             hessian, layer_config(module));
   }
 
+  // Inputs of one group of the block, or of all.
+  std::map<std::string, CalibrationStats> collect(const Block& block, const Rope& rope,
+                                                  const std::string& group) {
+    CollectSeconds seconds;
+    CollectOptions options;
+    options.threads = forward_threads_;
+    options.group = group;
+    std::map<std::string, CalibrationStats> stats =
+        collect_stats(model_.spec(), block, rope, hidden_, options, &seconds);
+    report_.seconds.forward += seconds.forward;
+    report_.seconds.hessian += seconds.hessian;
+    return stats;
+  }
+
+  at::Tensor decoded(const QuantizedLinear& codes) const {
+    std::vector<float> weight = dequantize(codes);
+    return at::from_blob(weight.data(), {codes.shape.rows, codes.shape.cols}, at::kFloat)
+        .clone()
+        .to(device_);
+  }
+
   // Tunes the block; its linears and norms are replaced by what will be stored.
   TuneReport tune(int64_t b, const Rope& rope, std::map<std::string, TunedLinear>& linears,
                   Block* block) {
-    for (auto& [suffix, linear] : linears) {
-      const std::vector<float> decoded = dequantize(linear.codes);
-      at::Tensor& weight = block->linears.at(suffix);
-      weight =
-          at::from_blob(const_cast<float*>(decoded.data()), linear.original.sizes(), at::kFloat)
-              .clone()
-              .to(device_);
+    for (const auto& [suffix, linear] : linears) {
+      block->linears.at(suffix) = decoded(linear.codes);
     }
     const std::string norm = norm_names(model_.spec(), b).front();
-    TuneReport report = tune_block(model_.spec(), rope, hidden_, original_, request_.tune,
+    TuneReport report = tune_block(model_.spec(), rope, hidden_, original_, *request_.tune,
                                    scalar_type(model_.checkpoint().tensor(norm).dtype),
                                    forward_threads_, block, &linears);
     report_.seconds.tune += report.seconds;
@@ -343,7 +358,7 @@ class Run {
         stored += count * layer.stored_bits;
         report_.layers.push_back(layer);
       }
-      if (tuned()) report_.tune.push_back(block.tune);
+      if (block.tune) report_.tune.push_back(*block.tune);
     }
     report_.method = method_.name;
     report_.nominal_bits = nominal / weights;
@@ -420,6 +435,12 @@ class Run {
         nlohmann::ordered_json json;
         to_json(json, layer);
         head["layers"].push_back(std::move(json));
+      }
+      for (const TuneReport& tune : report_.tune) {
+        nlohmann::ordered_json json;
+        to_json(json, tune);
+        json.erase("seconds");  // the same bytes on every run
+        head["tune"].push_back(std::move(json));
       }
       write_manifest(partial, head, files);
       // A run killed from here on is finished by --resume without any block done again: the journal

@@ -37,6 +37,13 @@ std::string source_digest(const Checkpoint& checkpoint, int threads) {
   return hash.hex();
 }
 
+nlohmann::ordered_json tune_json(const TuneConfig& tune) {
+  return {{"steps", tune.steps},           {"window", tune.window},
+          {"batch", tune.batch},           {"code_rate", tune.code_rate},
+          {"scale_rate", tune.scale_rate}, {"norm_rate", tune.norm_rate},
+          {"margin", tune.margin},         {"seed", tune.seed}};
+}
+
 }  // namespace
 
 std::string tokens_digest(const TokenMatrix& tokens) {
@@ -48,7 +55,6 @@ std::string tokens_digest(const TokenMatrix& tokens) {
 
 nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source) {
   const MethodConfig& method = request.method;
-  const TuneConfig& tune = request.tune;
   const MagnitudeClasses classes = classes_of(method);
   std::string name = std::filesystem::absolute(request.model).lexically_normal().filename();
   if (name.empty()) {
@@ -75,13 +81,8 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Check
           {"column_rounds", method.column_rounds},
           {"max_salient", method.max_salient},
           {"damping", method.damping},
-          {"tune_steps", tune.steps},
-          {"tune_window", tune.window},
-          {"tune_batch", tune.batch},
-          {"tune_code_rate", tune.code_rate},
-          {"tune_scale_rate", tune.scale_rate},
-          {"tune_norm_rate", tune.norm_rate},
-          {"tune_margin", tune.margin},
+          {"sequential", request.sequential},
+          {"tune", request.tune ? tune_json(*request.tune) : nlohmann::ordered_json(nullptr)},
           {"calibration", request.calibration_source},
           {"calibration_digest", tokens_digest(request.calibration)},
           {"nsamples", request.calibration.rows},

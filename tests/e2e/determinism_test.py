@@ -20,6 +20,12 @@ VARIANTS = {
     "stbllm 2:4, means": ("--method", "stbllm", "--nm", "2:4", "--offsets", "block"),
     "rtn": ("--method", "rtn"),
     "reference": ("--method", "billm", "--compat", "reference"),
+    "arb": ("--method", "arb"),
+    "one class": ("--method", "arb", "--classes", "1"),
+    "sequential": ("--method", "billm", "--sequential"),
+    "tuned": ("--method", "billm", "--tune", "--tune-steps", "6", "--tune-window", "40"),
+    "arb, tuned": ("--method", "arb", "--tune", "--tune-steps", "5", "--tune-window", "50"),
+    "stbllm, tuned": ("--method", "stbllm", "--tune", "--tune-steps", "6", "--tune-window", "40"),
     "blocks, f16": ("--method", "billm", "--feedback", "blocks", "--scales", "f16"),
 }
 
@@ -55,6 +61,33 @@ class Determinism(bt.TestCase):
                                capture_output=True, text=True)
         self.assertEqual(check.returncode, 0, check.stderr)
         self.assertIn("strict N:M checked", check.stdout)
+
+    def test_sequential_and_tuning_change_the_result(self):
+        plain, _ = self.quantize("plain")
+        shard = "model-00001-of-00003.safetensors"
+        for name, flags in {"sequential": ["--sequential"], "tuned": ["--tune"]}.items():
+            out, _ = self.quantize(name, *flags)
+            self.assertNotEqual(bt.digests(out)[shard], bt.digests(plain)[shard], name)
+
+    def test_distillation(self):
+        packed, report = self.quantize("packed", "--method", "stbllm")
+        before = bt.digests(packed)
+        arguments = ("distill", "--model", packed, "--original", self.model, "--calib",
+                     self.tokens, "--steps", "8", "--window", "40")
+        reports = [self.report(*arguments, "--out", self.dir / f"distilled-{threads}", "--threads",
+                               threads) for threads in ("1", "2", "3")]
+        expected = bt.digests(self.dir / "distilled-1")
+        for threads in ("2", "3"):
+            self.assertEqual(bt.digests(self.dir / f"distilled-{threads}"), expected)
+        self.assertEqual(bt.digests(packed), before)
+        self.assertEqual(reports[0]["stored_bits"], report["stored_bits"])
+        self.assertEqual(len(reports[0]["losses"]), 8)
+        distilled = reports[0]["distill"]
+        self.assertLessEqual(distilled["loss_after"], distilled["loss_before"])
+        self.check_strict(self.dir / "distilled-1")
+        # What stands in the file is what was measured, and inspect knows that it knows no error.
+        layers = self.report("inspect", self.dir / "distilled-1")["layers"]
+        self.assertEqual({layer["error"] for layer in layers}, {None})
 
     def test_defaults_repeated(self):
         text = self.dir / "text.txt"

@@ -221,5 +221,18 @@ class Resume(bt.TestCase):
         self.assertEqual(Path(report["output"]), self.home / "results" / "model-billm")
 
 
+class ResumeTuned(Resume):
+    """The same with tuned blocks: both streams of hidden states come back, and the norms."""
+
+    def arguments(self, *more, out=None):
+        return super().arguments("--tune", "--tune-steps", "8", "--tune-window", "64", *more,
+                                 out=out)
+
+
+for name in [name for name in dir(Resume) if name.startswith("test_")]:
+    if name not in ("test_killed_after_each_block", "test_changed_settings_are_refused"):
+        setattr(ResumeTuned, name, None)  # what does not depend on tuning is tested once
+
+
 if __name__ == "__main__":
     bt.main()

@@ -21,6 +21,7 @@ struct CollectOptions {
   int threads = 1;
   // Stored inputs: as many sequences as fit, at least one. The result does not depend on it.
   int64_t input_bytes = int64_t{1} << 30;
+  std::string group = {};  // this input group alone; empty: all of them
 };
 
 // Wall-clock seconds, added to what stands there.

@@ -32,13 +32,9 @@ struct Rope {
   at::Tensor cos, sin;
 };
 
-// Called just before the linears of a group are applied; input [tokens, in].
-using Tap = std::function<void(const std::string& group, const at::Tensor& input)>;
-
-enum class Until : uint8_t {
-  kEnd,      // the block's output
-  kLastTap,  // return an undefined tensor once the last group has been tapped
-};
+// Called just before the linears of a group are applied; input [tokens, in]. Whether to go on: if
+// not, forward_block returns an undefined tensor at once.
+using Tap = std::function<bool(const std::string& group, const at::Tensor& input)>;
 
 // The weights of block `index`, converted or decoded to fp32 and moved to `device`.
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
@@ -52,8 +48,7 @@ Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device);
 // Runs on the calling thread; gradients are recorded if the caller has them on (the passes of
 // calibrate and eval turn them off).
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                         const Rope& rope, const Tap& tap = {}, Until until = Until::kEnd,
-                         int64_t first = 0);
+                         const Rope& rope, const Tap& tap = {}, int64_t first = 0);
 
 // Embeddings of one sequence: [tokens, hidden] fp32 on the CPU.
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,

@@ -18,12 +18,15 @@ struct QuantizeRequest {
   std::filesystem::path model;  // dense HuggingFace directory
   std::filesystem::path out;    // result directory; `out`.partial while it is being made
   MethodConfig method;
-  TuneConfig tune;
+  std::optional<TuneConfig> tune;  // none: blocks are not tuned
   TokenMatrix calibration;         // [sequences, length]
   std::string calibration_source;  // what the user asked for, for the manifest
   uint64_t seed = 0;               // of the calibration windows, for the manifest
   std::string device = "auto";
   int threads = 1;
+  // Calibrate a block's input groups (q/k/v, o, gate/up, down) in turn, each on what the quantized
+  // linears before it make of the inputs; else all on the original block.
+  bool sequential = false;
   bool overwrite = false;  // an existing `out` (or an unfinished run) is replaced at the end
   bool resume = false;     // go on with `out`.partial; settings must be the same
   bool quiet = false;

@@ -7,19 +7,20 @@ namespace billm {
 
 // Every field is a setting that the manifest records and --resume compares.
 struct TuneConfig {
-  int steps = 0;            // of Adam, per block; 0: no tuning
-  int64_t window = 512;     // tokens whose error a window sums; earlier tokens are its context
+  int steps = 128;          // of Adam, per block
+  int64_t window = 256;     // tokens whose error a window sums; earlier tokens are its context
   int batch = 2;            // windows of a step
   double code_rate = 0.01;  // see TuneRates; all rates fall to 0 along a cosine
   double scale_rate = 0.01;
-  double norm_rate = 0.002;  // relative to the norm weights' mean magnitude
-  double margin = 0.05;      // distance of a starting latent from its cell's border, in units
-  uint64_t seed = 0;         // of the windows' order
+  double norm_rate = 0.01;  // relative to the norm weights' mean magnitude
+  double margin = 0.05;     // distance of a starting latent from its cell's border, in units
+  uint64_t seed = 0;        // of the windows' order
+  bool operator==(const TuneConfig&) const = default;
 };
 
 // Distillation of the whole model, after the last block (distill.h).
 struct DistillConfig {
-  int steps = 0;         // of Adam; 0: no distillation
+  int steps = 100;       // of Adam
   int64_t window = 512;  // tokens of a window, computed without any context before them
   int batch = 2;         // windows of a step
   double code_rate = 0.003;

@@ -77,6 +77,7 @@ TEST_F(Collect, EqualsSumsInDouble) {
                         }
                       }
                     }
+                    return true;
                   });
   }
   CollectSeconds seconds;

@@ -159,8 +159,7 @@ TEST_F(TuneBlock, WindowsOfABlockAgreeWithTheWholeSequence) {
   const at::NoGradGuard no_grad;
   const at::Tensor whole = forward_block(spec(), original_, inputs_[0], rope_);
   for (const int64_t first : {0, 1, 20, 47}) {
-    const at::Tensor part =
-        forward_block(spec(), original_, inputs_[0], rope_, {}, Until::kEnd, first);
+    const at::Tensor part = forward_block(spec(), original_, inputs_[0], rope_, {}, first);
     const at::Tensor expected = whole.narrow(0, first, 48 - first).contiguous();
     EXPECT_TRUE(test::close(values(part.contiguous()), values(expected),
                             {.absolute = 1e-5, .relative = 1e-4}))
@@ -171,7 +170,7 @@ TEST_F(TuneBlock, WindowsOfABlockAgreeWithTheWholeSequence) {
 // d loss / d weight against a central difference, through every linear and both norms.
 TEST_F(TuneBlock, GradientsAgreeWithDifferences) {
   const auto loss_of = [&](const Block& block) {
-    return forward_block(spec(), block, inputs_[0], rope_, {}, Until::kEnd, 17)
+    return forward_block(spec(), block, inputs_[0], rope_, {}, 17)
         .sub(targets_[1].narrow(0, 17, 31))
         .square()
         .mean();
