@@ -2,14 +2,16 @@
 // manifest records and --resume compares.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "billm/codes/quantized_linear.h"
 
 namespace billm {
 
-enum class SearchObjective { kWeights, kSaliency };            // kSaliency: as published
-enum class Feedback { kColumns, kBlocks, kNone };  // form (i), form (ii), none
+enum class SearchObjective { kWeights, kSaliency };  // kSaliency: as published
+enum class Feedback { kColumns, kBlocks, kNone };    // form (i), form (ii), none
+enum class SalientMetric { kHessian, kMagnitude };   // PB-LLM: w^2 R_jj^2, |w|
 
 struct MethodConfig {
   std::string method = "billm";
@@ -21,12 +23,16 @@ struct MethodConfig {
   OffsetKind offset_kind = OffsetKind::kNone;
   Feedback feedback = Feedback::kColumns;
   SearchObjective objective = SearchObjective::kWeights;
-  int refine_rounds = 4;           // alternating updates of scales and codes; 0: none
-  bool descend = true;             // coordinate descent of the codes inside a round
-  int stbllm_salient_classes = 3;  // 2: as the paper (residual of order 2)
-  int max_salient = 49;            // largest number of salient columns tried per block
-  double damping = 0.01;           // lambda / mean(diag H)
-  int threads = 1;                 // never changes the result
+  int refine_rounds = 4;                // alternating updates of scales and codes; 0: none
+  bool descend = true;                  // coordinate descent of the codes inside a round
+  int stbllm_salient_classes = 3;       // 2: as the paper (residual of order 2)
+  int max_salient = 49;                 // largest number of salient columns tried per block
+  std::optional<int> bits;              // RTN, GPTQ; not given: the method's smallest (bits_of)
+  bool act_order = true;                // GPTQ: columns by descending diag H
+  std::optional<double> salient_share;  // PB-LLM; not given: 0.1
+  std::optional<SalientMetric> salient_metric;  // PB-LLM; not given: kHessian
+  double damping = 0.01;                        // lambda / mean(diag H)
+  int threads = 1;                              // never changes the result
 };
 
 }  // namespace billm

@@ -26,6 +26,11 @@ struct Method {
                               const MethodConfig& config);
   // The paper's own figure for a layer with this share of salient columns.
   double (*nominal_bits)(const QuantizedLinear& linear);
+  bool has_reference = false;      // whether --compat reference applies
+  bool refines = false;            // coded by the binary engine: --feedback, --refine
+  int min_bits = 0, max_bits = 0;  // what --bits may be; 0: it does not apply
+  bool has_order = false;          // whether --no-act-order applies
+  bool has_share = false;          // whether --salient and --salient-metric apply
 };
 
 std::span<const Method> methods();
@@ -34,6 +39,10 @@ const Method& find_method(const std::string& name);
 
 // Throws Error{kUsage} if settings contradict each other ("--nm 9:8": N of N:M must be in 1..M).
 void check_config(const MethodConfig& config);
+// Bits of a weight: --bits or the method's smallest; 0 for methods without.
+int bits_of(const MethodConfig& config);
+// PB-LLM's share of salient weights: --salient or 0.1.
+double salient_share_of(const MethodConfig& config);
 // Parses "4:8". Throws Error{kUsage}.
 NmPattern parse_nm(const std::string& text);
 
