@@ -247,6 +247,7 @@ class Run {
       layer.nominal_bits = method_.nominal_bits(*quantized);
       layer.salient_share = salient_share(*quantized);
       layer.region_shares = region_shares(*quantized);
+      layer.integer_bits = quantized->shape.integer_bits;
     }
     at::Tensor decoded;
     {

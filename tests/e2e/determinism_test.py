@@ -19,6 +19,12 @@ VARIANTS = {
     "stbllm with a tail": ("--method", "stbllm", "--nm", "5:16"),
     "stbllm 2:4, means": ("--method", "stbllm", "--nm", "2:4", "--offsets", "block"),
     "rtn": ("--method", "rtn"),
+    "rtn 3 bits": ("--method", "rtn", "--bits", "3"),
+    "gptq": ("--method", "gptq"),
+    "gptq 4 bits, natural order": ("--method", "gptq", "--bits", "4", "--no-act-order"),
+    "pbllm": ("--method", "pbllm"),
+    "pbllm, much by magnitude": ("--method", "pbllm", "--salient", "0.3", "--salient-metric",
+                                 "magnitude"),
     "reference": ("--method", "billm", "--compat", "reference"),
     "blocks, f16": ("--method", "billm", "--feedback", "blocks", "--scales", "f16"),
 }
