@@ -48,39 +48,43 @@ std::string source_digest(const Checkpoint& checkpoint, int threads) {
 
 nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source) {
   const MethodConfig& method = request.method;
+  const Method& row = find_method(method.method);
+  using json = nlohmann::ordered_json;
   std::string name = std::filesystem::absolute(request.model).lexically_normal().filename();
   if (name.empty()) {
     name = std::filesystem::absolute(request.model).lexically_normal().parent_path().filename();
   }
-  return {{"billm_version", BILLM_VERSION},
-          {"device", resolve_device(request.device).is_cpu() ? "cpu" : "cuda"},
-          {"model", name},
-          {"model_digest", source_digest(source, request.threads)},
-          {"method", method.method},
-          {"compat", method.reference ? "reference" : "none"},
-          {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())
-                                    : nlohmann::ordered_json(nullptr)},
-          {"nm_alloc", method.nm_alloc},
-          {"block_size", method.block_size},
-          {"scale_format", scale_format_name(method.scale_format)},
-          {"offsets", offset_kind_name(method.offset_kind)},
-          {"feedback", feedback_name(method.feedback)},
-          {"objective", method.objective == SearchObjective::kWeights ? "weights" : "saliency"},
-          {"refine_rounds", method.refine_rounds},
-          {"descend", method.descend},
-          {"stbllm_salient_classes", method.stbllm_salient_classes},
-          {"max_salient", method.max_salient},
-          {"bits", bits_of(method)},
-          {"act_order", method.act_order},
-          {"salient_share", salient_share_of(method)},
-          {"salient_metric",
-           method.salient_metric == SalientMetric::kMagnitude ? "magnitude" : "hessian"},
-          {"damping", method.damping},
-          {"calibration", request.calibration_source},
-          {"calibration_digest", tokens_digest(request.calibration)},
-          {"nsamples", request.calibration.rows},
-          {"seqlen", request.calibration.cols},
-          {"seed", request.seed}};
+  return {
+      {"billm_version", BILLM_VERSION},
+      {"device", resolve_device(request.device).is_cpu() ? "cpu" : "cuda"},
+      {"model", name},
+      {"model_digest", source_digest(source, request.threads)},
+      {"method", method.method},
+      {"compat", method.reference ? "reference" : "none"},
+      {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())
+                                : nlohmann::ordered_json(nullptr)},
+      {"nm_alloc", method.nm_alloc},
+      {"block_size", method.block_size},
+      {"scale_format", scale_format_name(method.scale_format)},
+      {"offsets", offset_kind_name(method.offset_kind)},
+      {"feedback", feedback_name(method.feedback)},
+      {"objective", method.objective == SearchObjective::kWeights ? "weights" : "saliency"},
+      {"refine_rounds", method.refine_rounds},
+      {"descend", method.descend},
+      {"stbllm_salient_classes", method.stbllm_salient_classes},
+      {"max_salient", method.max_salient},
+      {"bits", row.max_bits > 0 ? json(bits_of(method)) : json(nullptr)},
+      {"act_order", row.has_order ? json(method.act_order) : json(nullptr)},
+      {"salient", row.has_share ? json(salient_share_of(method)) : json(nullptr)},
+      {"salient_metric", !row.has_share                                       ? json(nullptr)
+                         : method.salient_metric == SalientMetric::kMagnitude ? json("magnitude")
+                                                                              : json("hessian")},
+      {"damping", method.damping},
+      {"calibration", request.calibration_source},
+      {"calibration_digest", tokens_digest(request.calibration)},
+      {"nsamples", request.calibration.rows},
+      {"seqlen", request.calibration.cols},
+      {"seed", request.seed}};
 }
 
 void to_json(nlohmann::ordered_json& json, const LayerReport& layer) {
