@@ -7,16 +7,12 @@
 #include "hwy/highway.h"
 // clang-format on
 
+#include "kernels/cpu/row_tiles-inl.h"
 #include "kernels/cpu/row_tiles.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
-
-namespace hn = hwy::HWY_NAMESPACE;
-using D = hn::CappedTag<float, 16>;
-using V = hn::Vec<D>;
-constexpr int kT = kTileRows;
 
 // out[c..c+3] for two vectors of lanes at a time: eight accumulators.
 void AccumulateFeedback(const float* d, int64_t count, const float* factor, int64_t stride,
@@ -66,23 +62,6 @@ void AccumulateFeedback(const float* d, int64_t count, const float* factor, int6
       hn::Store(sum, tag, out + c * kT + lane);
     }
   }
-}
-
-// sum_{i < count} x[i][lanes] * column[i] for two vectors of lanes: two independent chains of
-// additions, since one alone waits for its own latency.
-struct Pair {
-  V low, high;
-};
-HWY_INLINE Pair DotColumn(D tag, const float* x, const float* column, int count, int lane) {
-  const int n = static_cast<int>(hn::Lanes(tag));
-  Pair sum = {hn::Zero(tag), hn::Zero(tag)};
-  const float* from = x + lane;
-  for (int i = 0; i < count; ++i, from += kT) {
-    const V factor = hn::Set(tag, column[i]);
-    sum.low = hn::Add(sum.low, hn::Mul(hn::Load(tag, from), factor));
-    sum.high = hn::Add(sum.high, hn::Mul(hn::Load(tag, from + n), factor));
-  }
-  return sum;
 }
 
 void SolveFactor(const BlockFactor& factor, const float* y, float* x) {
@@ -140,17 +119,31 @@ HWY_INLINE Nearest NearestLevel(D tag, const Levels& levels, int set, int lane, 
   return {hn::Add(offset, hn::Mul(sign, level)), sign, cls};
 }
 
-HWY_INLINE void StoreCode(D tag, const BlockCodes& codes, int64_t at, const Nearest& code, V keep) {
-  hn::Store(hn::Mul(code.q, keep), tag, codes.q + at);
-  hn::Store(hn::Mul(code.sign, keep), tag, codes.sign + at);
-  hn::Store(code.cls, tag, codes.cls + at);
-}
-
 HWY_INLINE V Keep(D tag, const BlockCodes& codes, int64_t at) {
   return codes.keep == nullptr ? hn::Set(tag, 1.0f) : hn::Load(tag, codes.keep + at);
 }
 
-template <bool kFeedback>
+// The code of column c, lanes `lane`.., for its target t; kMixed: what `keep` leaves out is an
+// integer.
+template <bool kMixed>
+HWY_INLINE void CodeWeight(D tag, const Levels& levels, const BlockCodes& codes, int c, int lane,
+                           V t) {
+  const int64_t at = static_cast<int64_t>(c) * kT + lane;
+  const Nearest code = NearestLevel(tag, levels, codes.set[c], lane, t);
+  const V keep = Keep(tag, codes, at);
+  V q = hn::Mul(code.q, keep), cls = code.cls;
+  if constexpr (kMixed) {
+    const auto integer = hn::Eq(keep, hn::Zero(tag));
+    const V nearest = NearestCode(tag, *codes.integers, lane, t);
+    q = hn::IfThenElse(integer, CodeValue(tag, *codes.integers, lane, nearest), q);
+    cls = hn::IfThenElse(integer, nearest, cls);
+  }
+  hn::Store(q, tag, codes.q + at);
+  hn::Store(hn::Mul(code.sign, keep), tag, codes.sign + at);
+  hn::Store(cls, tag, codes.cls + at);
+}
+
+template <bool kFeedback, bool kMixed>
 void Code(const BlockFactor& factor, const Levels& levels, const float* w, const BlockCodes& codes,
           float* delta, float* loss) {
   const D tag;
@@ -168,8 +161,7 @@ void Code(const BlockFactor& factor, const Levels& levels, const float* w, const
         const int64_t at = static_cast<int64_t>(c) * kT + l;
         const V weight = hn::Load(tag, w + at);
         const V target = kFeedback ? hn::Add(weight, hn::Mul(sum, inverse)) : weight;
-        StoreCode(tag, codes, at, NearestLevel(tag, levels, codes.set[c], l, target),
-                  Keep(tag, codes, at));
+        CodeWeight<kMixed>(tag, levels, codes, c, l, target);
         const V d = hn::Sub(weight, hn::Load(tag, codes.q + at));
         hn::Store(d, tag, delta + at);
         const V error = hn::Add(sum, hn::Mul(d, diagonal));
@@ -181,16 +173,19 @@ void Code(const BlockFactor& factor, const Levels& levels, const float* w, const
 
 void CodeWithFeedback(const BlockFactor& factor, const Levels& levels, const float* w,
                       const BlockCodes& codes, float* delta, float* loss) {
-  Code<true>(factor, levels, w, codes, delta, loss);
+  const auto code = codes.integers == nullptr ? Code<true, false> : Code<true, true>;
+  code(factor, levels, w, codes, delta, loss);
 }
 
 void CodeNearest(const BlockFactor& factor, const Levels& levels, const float* w,
                  const BlockCodes& codes, float* delta, float* loss) {
-  Code<false>(factor, levels, w, codes, delta, loss);
+  const auto code = codes.integers == nullptr ? Code<false, false> : Code<false, true>;
+  code(factor, levels, w, codes, delta, loss);
 }
 
-void DescendCodes(const BlockFactor& factor, const Levels& levels, const BlockCodes& codes,
-                  float* delta, float* residual, float* loss) {
+template <bool kMixed>
+void Descend(const BlockFactor& factor, const Levels& levels, const BlockCodes& codes, float* delta,
+             float* residual, float* loss) {
   const D tag;
   const int n = static_cast<int>(hn::Lanes(tag));
   const int width = factor.width;
@@ -205,8 +200,7 @@ void DescendCodes(const BlockFactor& factor, const Levels& levels, const BlockCo
         const int l = lane + half * n;
         const V old = hn::Load(tag, codes.q + first + l);
         const V target = hn::Add(old, hn::Mul(half == 0 ? dot.low : dot.high, inverse));
-        StoreCode(tag, codes, first + l, NearestLevel(tag, levels, codes.set[c], l, target),
-                  Keep(tag, codes, first + l));
+        CodeWeight<kMixed>(tag, levels, codes, c, l, target);
         change[half] = hn::Sub(hn::Load(tag, codes.q + first + l), old);
         float* d = delta + first + l;
         hn::Store(hn::Sub(hn::Load(tag, d), change[half]), tag, d);
@@ -231,6 +225,12 @@ void DescendCodes(const BlockFactor& factor, const Levels& levels, const BlockCo
   }
 }
 
+void DescendCodes(const BlockFactor& factor, const Levels& levels, const BlockCodes& codes,
+                  float* delta, float* residual, float* loss) {
+  const auto descend = codes.integers == nullptr ? Descend<false> : Descend<true>;
+  descend(factor, levels, codes, delta, residual, loss);
+}
+
 void Requantize(const BlockFactor& factor, const Levels& levels, const float* w,
                 const BlockCodes& codes, float* delta) {
   const D tag;
@@ -247,7 +247,12 @@ void Requantize(const BlockFactor& factor, const Levels& levels, const float* w,
       }
       const V value = hn::Add(hn::Load(tag, levels.offset + lane),
                               hn::Mul(hn::Load(tag, codes.sign + at), level));
-      const V q = hn::Mul(value, Keep(tag, codes, at));
+      const V keep = Keep(tag, codes, at);
+      V q = hn::Mul(value, keep);
+      if (codes.integers != nullptr) {
+        q = hn::IfThenElse(hn::Eq(keep, hn::Zero(tag)), CodeValue(tag, *codes.integers, lane, cls),
+                           q);
+      }
       hn::Store(q, tag, codes.q + at);
       hn::Store(hn::Sub(hn::Load(tag, w + at), q), tag, delta + at);
     }

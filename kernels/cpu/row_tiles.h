@@ -44,13 +44,22 @@ struct Levels {
   alignas(64) float offset[kTileRows] = {};                          // 0 where there are no offsets
 };
 
+// The grid of a tile's integers, per lane: code c in 0..last is worth (c - zero) * step.
+struct IntegerGrid {
+  alignas(64) float step[kTileRows] = {};
+  alignas(64) float inverse[kTileRows] = {};  // 1 / step; 0 where step is 0
+  alignas(64) float zero[kTileRows] = {};     // in 0..last
+  float last = 0;
+};
+
 // Codes of one block of a tile.
 struct BlockCodes {
   const uint8_t* set = nullptr;  // [width]: column set of each column
-  const float* keep = nullptr;   // [width][64]: 1 kept, 0 pruned; null: all kept
+  const float* keep = nullptr;   // [width][64]: 1 binary, 0 pruned or integer; null: all binary
   float* q = nullptr;            // [width][64]: value of each weight
-  float* sign = nullptr;         // [width][64]: +1, -1; 0 pruned
-  float* cls = nullptr;          // [width][64]: class 0, 1, 2
+  float* sign = nullptr;         // [width][64]: +1, -1; 0 where keep is 0
+  float* cls = nullptr;          // [width][64]: class 0, 1, 2; or the code of an integer
+  const IntegerGrid* integers = nullptr;  // not null: weights with keep 0 are integers of this grid
 };
 
 // Feedback form (i): column by column, each weight takes the level nearest to its target. w
@@ -69,7 +78,7 @@ void code_nearest(const BlockFactor& factor, const Levels& levels, const float* 
 void descend_codes(const BlockFactor& factor, const Levels& levels, const BlockCodes& codes,
                    float* delta, float* residual, float* loss);
 
-// The same signs and classes under new levels: codes.q and delta = w - q.
+// The same signs and classes under new levels: codes.q and delta = w - q. Integers stay.
 void requantize(const BlockFactor& factor, const Levels& levels, const float* w,
                 const BlockCodes& codes, float* delta);
 

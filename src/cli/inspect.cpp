@@ -31,6 +31,8 @@ std::string shares_text(const std::vector<double>& shares, const LinearShape& sh
     const int cls = static_cast<int>(r) - 1 - (salient ? shape.classes : 0);
     if (r == 0) {
       std::snprintf(part, sizeof(part), "pruned %.3f", shares[r]);
+    } else if (static_cast<int>(r) == shape.integer_region()) {
+      std::snprintf(part, sizeof(part), "%d-bit %.3f", shape.integer_bits, shares[r]);
     } else {
       std::snprintf(part, sizeof(part), "%s%d %.3f", salient ? "salient" : "class", cls, shares[r]);
     }
@@ -85,6 +87,7 @@ void run(const Options& options) {
     layer.stored_bits = packed.stored_bits();
     layer.salient_share = salient_share(linear);
     layer.region_shares = region_shares(linear);
+    layer.integer_bits = linear.shape.integer_bits;
     const auto count = static_cast<double>(layer.rows * layer.cols);
     weights += count;
     nominal += count * layer.nominal_bits;

@@ -23,7 +23,9 @@ struct Options {
   MethodConfig method;
   TuneConfig tune;
   std::optional<int> block_size;
-  bool tuned = false, sequential = false, no_descend = false, overwrite = false, resume = false;
+  std::string salient_metric;
+  bool tuned = false, sequential = false, no_descend = false, no_act_order = false,
+       overwrite = false, resume = false;
 };
 
 template <typename T>
@@ -60,6 +62,12 @@ MethodConfig method_config(const Options& options) {
       "--offsets", options.offsets, {{"none", OffsetKind::kNone}, {"block", OffsetKind::kBlock}});
   method.descend = !options.no_descend;
   method.block_size = options.block_size.value_or(default_block_size(method));
+  method.act_order = !options.no_act_order;
+  if (!options.salient_metric.empty()) {
+    method.salient_metric = choose<SalientMetric>(
+        "--salient-metric", options.salient_metric,
+        {{"hessian", SalientMetric::kHessian}, {"magnitude", SalientMetric::kMagnitude}});
+  }
   if (std::isnan(method.damping)) {  // CLI::Range lets it pass
     throw Error(ErrorCode::kUsage, "--damping nan: expected a number");
   }
@@ -134,6 +142,7 @@ void run(const Options& options) {
   if (request.method.nm.active()) {
     stem += "-" + std::to_string(request.method.nm.n) + "of" + std::to_string(request.method.nm.m);
   }
+  if (request.method.bits) stem += "-" + std::to_string(*request.method.bits) + "bit";
   request.out = options.out.empty() ? new_result_path(stem, options.resume)
                                     : std::filesystem::path(options.out);
   if (!options.out.empty() && std::filesystem::exists(options.out) && !options.overwrite) {
@@ -174,6 +183,11 @@ std::function<void()> setup_quantize(CLI::App& app) {
   app.add_option("--nm-alloc", options->method.nm_alloc,
                  "STBLLM: N the same in all layers (uniform) or by outlier share (adaptive)")
       ->capture_default_str();
+  app.add_option("--bits", options->method.bits,
+                 "RTN, GPTQ: bits of a weight (rtn 1..4, default 1; gptq 2..4, default 2)");
+  app.add_option("--salient", options->method.salient_share,
+                 "PB-LLM: share of weights kept in 8 bits (default 0.1)")
+      ->type_name("SHARE");
   app.add_option("--block-size", options->block_size,
                  "Columns that share scales (default: 128; arb: 256, with --classes 1 4096)");
   app.add_option("-o,--out", options->out,
@@ -260,6 +274,12 @@ std::function<void()> setup_quantize(CLI::App& app) {
   app.add_option("--column-rounds", options->method.column_rounds,
                  "ARB: times that codes are found anew for refitted column scales")
       ->capture_default_str()
+      ->group(expert);
+  app.add_option("--salient-metric", options->salient_metric,
+                 "PB-LLM: salient by hessian (w^2 R_jj^2, the default) or by magnitude")
+      ->group(expert);
+  app.add_flag("--no-act-order", options->no_act_order,
+               "GPTQ: columns from left to right, not by descending diag H")
       ->group(expert);
   app.add_option("--damping", options->method.damping, "lambda / mean(diag H)")
       ->capture_default_str()

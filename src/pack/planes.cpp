@@ -261,8 +261,8 @@ void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_co
   const int regions = shape.regions();
   const bool offsets = shape.offset_kind != OffsetKind::kNone;
   std::vector<uint8_t> kept;
-  const auto scales = static_cast<size_t>(shape.blocks() * regions);
-  std::vector<float> scale(scales), offset(scales), column_scale;
+  std::vector<float> scale(static_cast<size_t>(regions)), offset(static_cast<size_t>(regions));
+  std::vector<float> column_scale;
   for (int64_t col = 0; shape.column_scales && col < shape.cols; ++col) {
     column_scale.push_back(view.column_scale(col));
   }
@@ -271,25 +271,24 @@ void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_co
       decode_integers(view, row, out);
       continue;
     }
-    for (int64_t block = 0; block < shape.blocks(); ++block) {
-      for (int r = 0; r < regions; ++r) {
-        scale[block * regions + r] = view.scale((block * regions + r) * shape.rows + row);
-        offset[block * regions + r] = view.offset(block, r, row);
-      }
-    }
     const float step = shape.scattered ? view.step(row) : 0.0f;
     const int zero = shape.scattered ? view.zero(row) : 0;
+    PlanesView::Cursor cursor = view.start_row(row, &kept);
     std::fill(out, out + shape.cols, 0.0f);
-    int64_t first = 0, end = shape.block_size;  // the block: its scales, its last column + 1
-    view.visit_row(
-        row, &kept,
-        [&](int64_t col, int r, bool sign) {
-          for (; col >= end; end += shape.block_size) first += regions;
-          const float s = scale[first + r];
-          const float signed_scale = sign ? s : -s;
-          out[col] = offsets ? offset[first + r] + signed_scale : signed_scale;
-        },
-        [&](int64_t col, int code) { out[col] = static_cast<float>(code - zero) * step; });
+    for (int64_t block = 0; block < shape.blocks(); ++block) {
+      for (int r = 0; r < regions; ++r) {
+        scale[r] = view.scale((block * regions + r) * shape.rows + row);
+        offset[r] = view.offset(block, r, row);
+      }
+      const int64_t first = block * shape.block_size;
+      view.visit(
+          first, std::min<int64_t>(shape.cols, first + shape.block_size), kept, &cursor,
+          [&](int64_t col, int r, bool sign) {
+            const float signed_scale = sign ? scale[r] : -scale[r];
+            out[col] = offsets ? offset[r] + signed_scale : signed_scale;
+          },
+          [&](int64_t col, int code) { out[col] = static_cast<float>(code - zero) * step; });
+    }
     for (int64_t col = 0; shape.column_scales && col < shape.cols; ++col) {
       if (kept[col] != 0) out[col] *= column_scale[col];
     }
@@ -309,9 +308,7 @@ QuantizedLinear unpack_planes(const PackedLinear& packed) {
       }
     }
   }
-  for (int64_t col = 0; col < static_cast<int64_t>(linear.salient.size()); ++col) {
-    linear.salient[col] = view.is_salient(col);
-  }
+  linear.salient = view.is_salient_column;
   for (int64_t col = 0; col < static_cast<int64_t>(linear.column_scale.size()); ++col) {
     linear.column_scale[col] = view.column_scale(col);
   }
@@ -331,8 +328,9 @@ QuantizedLinear unpack_planes(const PackedLinear& packed) {
   for (int64_t row = 0; row < shape.rows; ++row) {
     uint8_t* region = linear.region.data() + row * shape.cols;
     uint8_t* codes = linear.code.data() + row * shape.cols;
-    view.visit_row(
-        row, &kept,
+    PlanesView::Cursor cursor = view.start_row(row, &kept);
+    view.visit(
+        0, shape.cols, kept, &cursor,
         [&](int64_t col, int r, bool sign) {
           region[col] = static_cast<uint8_t>(1 + r);
           codes[col] = sign;

@@ -105,8 +105,9 @@ struct PlanesView {
       integer_start = row_starts(bytes_of("integer_counts"));
       if (index_bits > 0) index_start = row_starts(bytes_of("index_counts"));
     }
-    for (int64_t col = 0; geometry.salient_digits() && col < shape.cols; ++col) {
-      salient_columns += is_salient(col);
+    for (int64_t col = 0; shape.salient_classes > 0 && col < shape.cols; ++col) {
+      is_salient_column.push_back(get_bit(salient, col));
+      salient_columns += is_salient_column.back();
     }
     if (const std::byte* stored = bytes_of("base")) base = load<float>(stored, 0);
     for (uint32_t rank = 0; mask != nullptr && rank < geometry.words.combinations; ++rank) {
@@ -154,7 +155,6 @@ struct PlanesView {
     if (geometry.class_radix == 2) return get_bit(classes, entry) ? 1 : 0;
     return static_cast<int>(classes[entry / 5]) / kPow3[entry % 5] % 3;
   }
-  bool is_salient(int64_t col) const { return shape.salient_classes > 0 && get_bit(salient, col); }
 
   // Kept columns of a row as bytes 0/1, [cols].
   void kept_columns(int64_t row, std::vector<uint8_t>* kept) const {
@@ -201,29 +201,44 @@ struct PlanesView {
       if (delta != skip) (*kept)[col++] = 2;
     }
   }
-  // Calls binary(col, r, sign bit), r = 0..R-1, for the binary weights of a row in order, and
-  // integer(col, code) for the scattered integers. `kept` is scratch.
-  template <typename Binary, typename Integer>
-  void visit_row(int64_t row, std::vector<uint8_t>* kept, Binary binary, Integer integer_at) const {
+  // Where the next weights of a row are in the streams.
+  struct Cursor {
+    int64_t binary = 0, integer = 0, salient = 0;
+  };
+  // The start of a row; `kept` gets what each of its columns holds: 0 pruned, 1 binary, 2 integer.
+  Cursor start_row(int64_t row, std::vector<uint8_t>* kept) const {
     kept_columns(row, kept);
     integer_columns(row, kept);
-    int64_t integer_entry = shape.scattered ? integer_start[row] : 0;
-    int64_t entry = row * geometry.row_kept - integer_entry;
-    int64_t salient_entry = row * salient_columns;
-    for (int64_t col = 0; col < shape.cols; ++col) {
-      const uint8_t kind = (*kept)[col];
+    const int64_t integers_before = shape.scattered ? integer_start[row] : 0;
+    return {row * geometry.row_kept - integers_before, integers_before, row * salient_columns};
+  }
+  // Calls binary(col, r, sign bit), r = 0..R-1, for the binary weights in columns [first, end) of
+  // a row, and integer(col, code) for the scattered integers. Ranges follow each other.
+  template <typename Binary, typename Integer>
+  void visit(int64_t first, int64_t end, const std::vector<uint8_t>& kept, Cursor* cursor,
+             Binary binary, Integer integer_at) const {
+    Cursor at = *cursor;
+    const int first_salient = shape.classes;  // the index of a salient column's first region
+    const bool salient_digits = geometry.salient_digits();
+    const uint8_t* salient_of = is_salient_column.empty() ? nullptr : is_salient_column.data();
+    const std::byte* sign_bits = signs;
+    for (int64_t col = first; col < end; ++col) {
+      const uint8_t kind = kept[col];
       if (kind == 0) continue;
-      if (kind == 2) {
-        integer_at(col, integer(integer_entry++));
+      if (kind == 2) [[unlikely]] {
+        integer_at(col, integer(at.integer++));
         continue;
       }
-      const bool column_is_salient = is_salient(col);
-      const int cls = !geometry.salient_digits() ? class_of(entry)
-                      : column_is_salient        ? class_of(salient_entry++)
-                                                 : 0;
-      binary(col, cls + (column_is_salient ? shape.classes : 0), get_bit(signs, entry));
-      ++entry;
+      const bool salient_column = salient_of != nullptr && salient_of[col] != 0;
+      int r = salient_column ? first_salient : 0;
+      if (!salient_digits) {
+        r += class_of(at.binary);
+      } else if (salient_column) {
+        r += class_of(at.salient++);
+      }
+      binary(col, r, get_bit(sign_bits, at.binary++));
     }
+    *cursor = at;
   }
   static void set_group(std::vector<uint8_t>* kept, int64_t first, int columns, uint32_t mask) {
     for (int c = 0; c < columns; ++c) (*kept)[first + c] = (mask >> c) & 1;
@@ -243,7 +258,8 @@ struct PlanesView {
   const std::byte *signs, *classes, *salient, *mask, *scales, *offsets, *column_scales;
   const std::byte *integers, *steps, *zeros, *index;
   int index_bits = 0;
-  int64_t salient_columns = 0;  // counted where only they have class digits
+  std::vector<uint8_t> is_salient_column;  // [cols]; empty if none is
+  int64_t salient_columns = 0;
   std::vector<int64_t> integer_start, index_start;
   float base = 0;
   std::vector<uint16_t> mask_of_rank;  // bit c: column c of the group is kept

@@ -191,8 +191,9 @@ void check_planes(const PackedLinear& packed, const std::string& where) {
   if (shape.classes > shape.salient_classes && shape.salient_classes > 0) {
     std::vector<uint8_t> columns;
     for (int64_t row = 0; row < shape.rows; ++row) {
-      view.visit_row(
-          row, &columns,
+      PlanesView::Cursor cursor = view.start_row(row, &columns);
+      view.visit(
+          0, shape.cols, columns, &cursor,
           [&](int64_t col, int r, bool) {
             if (r >= shape.regions()) {
               throw bad_input(where + ".classes: invalid class in salient column " +

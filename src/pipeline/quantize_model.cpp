@@ -304,6 +304,7 @@ class Run {
     layer.nominal_bits = method_.nominal_bits(quantized.codes);
     layer.salient_share = salient_share(quantized.codes);
     layer.region_shares = region_shares(quantized.codes);
+    layer.integer_bits = quantized.codes.shape.integer_bits;
     at::Tensor decoded;
     {
       const Stopwatch pack_time(&report_.seconds.pack);
@@ -473,10 +474,24 @@ class Run {
   QuantizeReport report_;
 };
 
+// What LatentLinear would refuse after the first block.
+void check_tunable(const MethodConfig& method) {
+  if (method.offset_kind != OffsetKind::kNone) {
+    throw Error(ErrorCode::kUsage, "--tune: layers with offsets cannot be tuned",
+                "leave out --offsets");
+  }
+  if (bits_of(method) > 1) {
+    throw Error(ErrorCode::kUsage,
+                "--tune: --method " + method.method + " makes integers, which cannot be tuned",
+                "choose a binary method, or leave out --tune");
+  }
+}
+
 }  // namespace
 
 QuantizeReport quantize_model(const QuantizeRequest& request) {
   check_config(request.method);
+  if (request.tune) check_tunable(request.method);
   init_torch();
   const at::NoGradGuard no_grad;
   return Run(request).run();

@@ -6,7 +6,9 @@
 #include <cmath>
 
 #include "billm/base/parallel.h"
+#include "block_triangles.h"
 #include "buffer.h"
+#include "integer_grid.h"
 #include "levels.h"
 #include "splits.h"
 
@@ -18,34 +20,9 @@ using kernels::kMaxLevels;
 using kernels::kMaxUnknowns;
 using kernels::kTileRows;
 
-// The triangle of each column block of R, shared by all tiles.
-struct BlockTriangle {
-  std::vector<float> rows, columns, norm;
-  kernels::BlockFactor factor() const {
-    return {static_cast<int>(norm.size()), rows.data(), columns.data(), norm.data()};
-  }
-};
-
-std::vector<BlockTriangle> block_triangles(const Hessian& hessian, const LinearShape& shape) {
-  std::vector<BlockTriangle> triangles(static_cast<size_t>(shape.blocks()));
-  for (int64_t b = 0; b < shape.blocks(); ++b) {
-    const int64_t first = b * shape.block_size;
-    const int64_t width = std::min<int64_t>(shape.block_size, shape.cols - first);
-    BlockTriangle& triangle = triangles[b];
-    triangle.rows.assign(static_cast<size_t>(width * width), 0.0f);
-    triangle.columns.assign(static_cast<size_t>(width * width), 0.0f);
-    triangle.norm.assign(static_cast<size_t>(width), 0.0f);
-    for (int64_t i = 0; i < width; ++i) {
-      for (int64_t j = i; j < width; ++j) {
-        const float r = hessian.factor[(first + i) * shape.cols + first + j];
-        triangle.rows[i * width + j] = r;
-        triangle.columns[j * width + i] = r;
-        triangle.norm[i] += r * r;
-      }
-    }
-  }
-  return triangles;
-}
+// A salient weight takes up the errors of the columns before it, so the range of its row's integers
+// is widened by this factor.
+constexpr float kFeedbackRoom = 1.25f;
 
 // One candidate coding of a tile's block.
 struct Candidate {
@@ -110,10 +87,30 @@ class TileCoder {
         w_.get()[col * kTileRows + lane] = weight_.data[(first_row + lane) * weight_.cols + col];
       }
     }
+    if (!plan_.integer.empty()) fit_integers();
     for (int64_t b = 0; b < plan_.shape.blocks(); ++b) code_block(b);
   }
 
  private:
+  // The grid of each row's integers: the range of their weights and room for the feedback.
+  void fit_integers() {
+    integers_.last = static_cast<float>((1 << plan_.shape.integer_bits) - 1);
+    for (int64_t lane = 0; lane < rows_; ++lane) {
+      const int64_t row = first_row_ + lane;
+      float low = 0, high = 0;
+      for (int64_t at = row * weight_.cols; at < (row + 1) * weight_.cols; ++at) {
+        if (plan_.integer[at] == 0) continue;
+        low = std::min(low, weight_.data[at]);
+        high = std::max(high, weight_.data[at]);
+      }
+      const AffineGrid grid =
+          affine_grid(kFeedbackRoom * low, kFeedbackRoom * high, plan_.shape.integer_bits);
+      set_lane(grid, static_cast<int>(lane), &integers_);
+      out_->step[row] = grid.step;
+      out_->zero[row] = grid.zero;
+    }
+  }
+
   void code_block(int64_t b) {
     const int64_t first = b * plan_.shape.block_size;
     const kernels::BlockFactor factor = triangles_[b].factor();
@@ -131,17 +128,20 @@ class TileCoder {
     for (int64_t at = 0; at < size; ++at) w.get()[at] += w_.get()[first * kTileRows + at];
     kernels::multiply_factor(factor, w.get(), target.get());
 
-    const bool masked = !plan_.keep.empty();
+    const std::vector<uint8_t>& mask = plan_.integer.empty() ? plan_.keep : plan_.integer;
+    const bool masked = !mask.empty();
+    const uint8_t binary = plan_.integer.empty() ? 1 : 0;  // what the mask says of binary weights
     for (int64_t c = 0; masked && c < width; ++c) {
       for (int64_t lane = 0; lane < rows_; ++lane) {
         keep.get()[c * kTileRows + lane] =
-            plan_.keep[(first_row_ + lane) * weight_.cols + first + c];
+            mask[(first_row_ + lane) * weight_.cols + first + c] == binary;
       }
     }
     Candidate next(width), best(width);
     kernels::BlockCodes codes;
     codes.set = set_.data() + first;
     codes.keep = masked ? keep.get() : nullptr;
+    codes.integers = plan_.integer.empty() ? nullptr : &integers_;
     codes.q = next.q.get();
     codes.sign = next.sign.get();
     codes.cls = next.cls.get();
@@ -151,6 +151,7 @@ class TileCoder {
     code(factor, w.get(), codes, delta.get(), &next);
     keep_better(next, width, &best);
     for (int round = 0; round < config_.refine_rounds; ++round) {
+      if (codes.integers != nullptr) binary_target(factor, codes, w.get(), target.get());
       refit_levels(factor, codes, target.get(), &next.levels);
       grid_.round(&next.levels);
       if (config_.descend && feedback) {
@@ -205,6 +206,16 @@ class TileCoder {
     }
   }
 
+  // What the levels have to make: the image of the weights less the integers as they are coded.
+  void binary_target(const kernels::BlockFactor& factor, const kernels::BlockCodes& codes,
+                     const float* w, float* target) {
+    const int64_t size = int64_t{factor.width} * kTileRows;
+    for (int64_t at = 0; at < size; ++at) {
+      scratch_.get()[at] = codes.keep[at] != 0 ? w[at] : w[at] - codes.q[at];
+    }
+    kernels::multiply_factor(factor, scratch_.get(), target);
+  }
+
   void refit_levels(const kernels::BlockFactor& factor, const kernels::BlockCodes& codes,
                     const float* target, kernels::Levels* levels) {
     const bool offsets = plan_.shape.offset_kind == OffsetKind::kBlock;
@@ -227,8 +238,13 @@ class TileCoder {
             w_.get()[(first + c) * kTileRows + lane] - best.q.get()[at];
         const int64_t weight = (first_row_ + lane) * shape.cols + first + c;
         const float sign = best.sign.get()[at];
-        if (sign == 0) continue;  // pruned: region and code stay 0
         const int cls = static_cast<int>(best.cls.get()[at]);
+        if (sign == 0) {
+          if (plan_.integer.empty()) continue;  // pruned: region and code stay 0
+          out_->region[weight] = static_cast<uint8_t>(shape.integer_region());
+          out_->code[weight] = static_cast<uint8_t>(cls);
+          continue;
+        }
         out_->region[weight] = static_cast<uint8_t>(1 + cls + (set == 1 ? shape.classes : 0));
         out_->code[weight] = sign > 0;
       }
@@ -258,6 +274,7 @@ class TileCoder {
   Buffer scratch_;  // of kernels::level_equations
   std::vector<uint8_t> set_;
   Buffer gram_{kMaxUnknowns * kMaxUnknowns * kTileRows}, right_{kMaxUnknowns * kTileRows};
+  kernels::IntegerGrid integers_;
   MagnitudeFit fit_;
   int64_t first_row_ = 0, rows_ = 0;
 };
@@ -278,7 +295,8 @@ QuantizedLinear code_binary(const WeightView& weight, const Hessian& hessian,
   QuantizedLinear out = make_quantized_linear(plan.shape);
   if (plan.shape.salient_classes > 0) out.salient = plan.salient;
   if (plan.shape.scale_format == ScaleFormat::kLog8) out.base = grid_base(weight);
-  const std::vector<BlockTriangle> triangles = block_triangles(hessian, plan.shape);
+  const std::vector<BlockTriangle> triangles =
+      block_triangles(hessian.factor, plan.shape.cols, plan.shape.block_size);
   const int64_t tiles = (weight.rows + kTileRows - 1) / kTileRows;
   parallel_for(tiles, config.threads, [&](int64_t tile) {
     TileCoder coder(weight, hessian, plan, config, triangles, &out);

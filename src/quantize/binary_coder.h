@@ -1,4 +1,4 @@
-// The engine of BiLLM, STBLLM and sign RTN: binary regions with K magnitude levels per row, block
+// The engine of BiLLM, STBLLM and PB-LLM: binary regions with K magnitude levels per row, block
 // and column set, coded with exact error feedback and refined by alternating updates.
 #pragma once
 
@@ -14,6 +14,7 @@ struct BinaryPlan {
   LinearShape shape;
   std::vector<uint8_t> keep;     // [rows, cols]: 0 pruned; empty: nothing is
   std::vector<uint8_t> salient;  // [cols]; empty if shape.salient_classes = 0
+  std::vector<uint8_t> integer;  // [rows, cols]: 1 = scattered integer; empty: there are none
 };
 
 // Per tile of 64 rows, independent of all others, per column block:
@@ -23,6 +24,8 @@ struct BinaryPlan {
 //  4. config.refine_rounds times: levels by least squares under R_bb R_bb' for these codes
 //     (ARB-LLM's X form for all levels of a row at once), rounded to their stored format, then
 //     codes again; the best iterate of each row is kept.
+// Scattered integers (plan.integer) are coded like the others from their fed-back targets, on one
+// grid per row, and take part in the refinement.
 QuantizedLinear code_binary(const WeightView& weight, const Hessian& hessian,
                             const BinaryPlan& plan, const MethodConfig& config);
 

@@ -8,6 +8,34 @@
 #include "kernels/cpu/cholesky.h"
 
 namespace billm {
+namespace {
+
+int64_t stride_of(int64_t n) { return (n + 7) / 8 * 8; }
+
+// Factors the damped matrix, element (i, j) at (index(i), index(j)), into `work` [n, stride].
+template <typename Index>
+bool factor_damped(const Hessian& hessian, Index index, int threads, std::vector<double>* work) {
+  const int64_t n = hessian.width, stride = stride_of(n);
+  work->resize(static_cast<size_t>(n * stride));
+  parallel_for(n, threads, [&](int64_t i) {
+    const float* row = hessian.matrix.data() + index(i) * n;
+    for (int64_t j = 0; j < n; ++j) (*work)[i * stride + j] = row[index(j)];
+    (*work)[i * stride + i] += (hessian.dead[index(i)] ? 1.0 : 0.0) + hessian.lambda;
+  });
+  return kernels::factor_upper(work->data(), n, stride, threads);
+}
+
+std::vector<float> to_floats(const std::vector<double>& work, int64_t n) {
+  std::vector<float> factor(static_cast<size_t>(n * n));
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      factor[i * n + j] = static_cast<float>(work[i * stride_of(n) + j]);
+    }
+  }
+  return factor;
+}
+
+}  // namespace
 
 Hessian make_hessian(const CalibrationStats& stats, bool with_factor, double damping, int threads) {
   const int64_t n = stats.width;
@@ -33,15 +61,12 @@ Hessian make_hessian(const CalibrationStats& stats, bool with_factor, double dam
   mean /= static_cast<double>(n);
   if (!with_factor) return hessian;
 
-  const int64_t stride = (n + 7) / 8 * 8;
-  std::vector<double> work(static_cast<size_t>(n * stride));
+  std::vector<double> work;
   hessian.lambda = damping * mean;
   for (;; hessian.lambda *= 10, ++hessian.retries) {
-    parallel_for(n, threads, [&](int64_t i) {
-      for (int64_t j = 0; j < n; ++j) work[i * stride + j] = hessian.matrix[i * n + j];
-      work[i * stride + i] += (hessian.dead[i] ? 1.0 : 0.0) + hessian.lambda;
-    });
-    if (kernels::factor_upper(work.data(), n, stride, threads)) break;
+    if (factor_damped(
+            hessian, [](int64_t i) { return i; }, threads, &work))
+      break;
     if (hessian.retries == 5) {
       throw Error(
           ErrorCode::kFailure,
@@ -49,15 +74,22 @@ Hessian make_hessian(const CalibrationStats& stats, bool with_factor, double dam
           "calibrate on more tokens (--nsamples, --seqlen)");
     }
   }
-  hessian.factor.resize(static_cast<size_t>(n * n));
-  hessian.diagonal.resize(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = 0; j < n; ++j) {
-      hessian.factor[i * n + j] = static_cast<float>(work[i * stride + j]);
-    }
-    hessian.diagonal[i] = hessian.factor[i * n + i];
-  }
+  hessian.factor = to_floats(work, n);
+  for (int64_t i = 0; i < n; ++i) hessian.diagonal.push_back(hessian.factor[i * n + i]);
   return hessian;
+}
+
+std::vector<float> permuted_factor(const Hessian& hessian, const std::vector<int64_t>& order,
+                                   int threads) {
+  std::vector<double> work;
+  if (!factor_damped(
+          hessian, [&](int64_t i) { return order[i]; }, threads, &work)) {
+    throw Error(ErrorCode::kFailure,
+                "the Hessian cannot be factored by descending diagonal with lambda = " +
+                    std::to_string(hessian.lambda),
+                "raise --damping, or give --no-act-order");
+  }
+  return to_floats(work, hessian.width);
 }
 
 }  // namespace billm

@@ -23,7 +23,16 @@ double nominal_bits_arb(const QuantizedLinear& linear);  // 1 + r
 // rtn.cpp
 QuantizedLinear quantize_rtn(const WeightView& weight, const Hessian& hessian,
                              const MethodConfig& config);
-double nominal_bits_rtn(const QuantizedLinear& linear);  // 1
+double nominal_bits_rtn(const QuantizedLinear& linear);  // the bits of a weight
+// gptq.cpp
+QuantizedLinear quantize_gptq(const WeightView& weight, const Hessian& hessian,
+                              const MethodConfig& config);
+QuantizedLinear quantize_rtn_integers(const WeightView& weight, const MethodConfig& config);
+double nominal_bits_gptq(const QuantizedLinear& linear);  // the bits of a weight
+// pbllm.cpp
+QuantizedLinear quantize_pbllm(const WeightView& weight, const Hessian& hessian,
+                               const MethodConfig& config);
+double nominal_bits_pbllm(const QuantizedLinear& linear);  // 8 r + (1 - r)
 
 // reference.cpp: the published search and feedback of BiLLM (and, with a mask, of STBLLM).
 QuantizedLinear quantize_reference(const WeightView& weight, const Hessian& hessian,

@@ -13,13 +13,17 @@ namespace {
 constexpr Method kMethods[] = {
     {"billm",
      "BiLLM (arXiv 2402.04291): salient columns in residual signs, the rest in two regions", true,
-     false, quantize_billm, nominal_bits_billm, 2, 2, true},
+     false, quantize_billm, nominal_bits_billm, 2, 2, true, true},
     {"stbllm", "STBLLM (arXiv 2408.01803): N:M mask (--nm), then signs in three regions", true,
-     true, quantize_stbllm, nominal_bits_stbllm, 3, 3, true},
+     true, quantize_stbllm, nominal_bits_stbllm, 3, 3, true, true},
     {"arb", "ARB-LLM RC (arXiv 2410.03129): signs in regions as billm, row times column scales",
-     true, false, quantize_arb, nominal_bits_arb, 2, 2},
-    {"rtn", "round to nearest: sign and one scale per row and block", false, false, quantize_rtn,
-     nominal_bits_rtn},
+     true, false, quantize_arb, nominal_bits_arb, 2, 2, false, true},
+    {"pbllm", "PB-LLM (arXiv 2310.00034): a share of single weights (--salient) in 8 bits, signs",
+     true, false, quantize_pbllm, nominal_bits_pbllm, 0, 0, false, true, 0, 0, false, true},
+    {"rtn", "round to nearest: signs (--bits 1) or integers of 2, 3, 4 bits", false, false,
+     quantize_rtn, nominal_bits_rtn, 0, 0, false, false, 1, 4},
+    {"gptq", "GPTQ (arXiv 2210.17323): integers of --bits 2, 3, 4 with error feedback", true, false,
+     quantize_gptq, nominal_bits_gptq, 0, 0, false, false, 2, 4, true},
 };
 
 Error usage(const std::string& message, const std::string& hint = "") {
@@ -93,6 +97,12 @@ const Method& find_method(const std::string& name) {
   throw usage("--method " + name + ": unknown method: expected one of " + known);
 }
 
+int bits_of(const MethodConfig& config) {
+  return config.bits.value_or(find_method(config.method).min_bits);
+}
+
+double salient_share_of(const MethodConfig& config) { return config.salient_share.value_or(0.1); }
+
 NmPattern parse_nm(const std::string& text) {
   NmPattern nm;
   const char* end = text.data() + text.size();
@@ -121,6 +131,27 @@ void check_config(const MethodConfig& config) {
   if (method.needs_nm != config.nm.active()) {
     throw usage(method.needs_nm ? "--method " + config.method + ": expected --nm N:M"
                                 : "--nm: --method " + config.method + " has no N:M mask");
+  }
+  if (config.bits && method.max_bits == 0) {
+    throw usage("--bits: --method " + config.method + " has no choice of bits");
+  }
+  if (config.bits && (*config.bits < method.min_bits || *config.bits > method.max_bits)) {
+    throw usage("--bits " + std::to_string(*config.bits) + ": --method " + config.method +
+                ": expected " + std::to_string(method.min_bits) + ".." +
+                std::to_string(method.max_bits));
+  }
+  if (!config.act_order && !method.has_order) {
+    throw usage("--no-act-order: --method " + config.method + " has no order of columns");
+  }
+  if (config.salient_share && !method.has_share) {
+    throw usage("--salient: --method " + config.method + " has no share of salient weights");
+  }
+  if (config.salient_metric && !method.has_share) {
+    throw usage("--salient-metric: --method " + config.method + " has no share of salient weights");
+  }
+  if (!(salient_share_of(config) > 0 && salient_share_of(config) <= 0.5)) {
+    throw usage("--salient " + std::to_string(salient_share_of(config)) +
+                ": expected a share above 0 and up to 0.5");
   }
   if (config.reference && !method.has_reference) {
     throw usage("--compat reference: --method " + config.method +

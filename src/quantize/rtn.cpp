@@ -1,5 +1,6 @@
-// RTN with signs: per row and column block, alpha = mean |w| and the sign of each weight. The
-// baseline that needs no calibration.
+// RTN: per row and column block, alpha = mean |w| and the sign of each weight (1 bit), or the
+// min/max grid and the nearest integer (2..4 bits, gptq.cpp). The baseline without calibration.
+#include <algorithm>
 #include <cmath>
 
 #include "levels.h"
@@ -9,6 +10,7 @@ namespace billm {
 
 QuantizedLinear quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
                              const MethodConfig& config) {
+  if (bits_of(config) > 1) return quantize_rtn_integers(weight, config);
   LinearShape shape;
   shape.rows = weight.rows;
   shape.cols = weight.cols;
@@ -39,6 +41,8 @@ QuantizedLinear quantize_rtn(const WeightView& weight, const Hessian& /*hessian*
   return out;
 }
 
-double nominal_bits_rtn(const QuantizedLinear& /*linear*/) { return 1; }
+double nominal_bits_rtn(const QuantizedLinear& linear) {
+  return std::max(1, linear.shape.integer_bits);
+}
 
 }  // namespace billm

@@ -76,8 +76,12 @@ LatentLinear::LatentLinear(QuantizedLinear codes, const float* weight, double ma
     throw Error(ErrorCode::kUsage, "--tune: layers with offsets cannot be tuned",
                 "leave out --offsets");
   }
+  if (shape.integer_bits > 0 && !shape.scattered) {
+    throw Error(ErrorCode::kUsage, "--tune: layers of integers cannot be tuned",
+                "choose a binary method, or leave out --tune");
+  }
   const auto weights = static_cast<size_t>(shape.rows * shape.cols);
-  weight_.resize(weights);
+  weight_ = dequantize(codes_);
   latent_.resize(weights);
   latent_moments_.resize(weights);
   scale_moments_.resize(codes_.scale.size());
@@ -102,7 +106,7 @@ void LatentLinear::start_row(int64_t row, const float* weight, double margin) {
     int64_t kept = 0;
     for (int64_t col = first; col < end; ++col) {
       const int region = codes_.region[row * shape.cols + col];
-      if (region == kPrunedRegion) continue;
+      if (frozen(region)) continue;
       sum += codes_.scale[codes_.scale_index(block, region, row)];
       ++kept;
     }
@@ -112,7 +116,7 @@ void LatentLinear::start_row(int64_t row, const float* weight, double margin) {
     for (int64_t col = first; col < end; ++col) {
       const int64_t at = row * shape.cols + col;
       const int region = codes_.region[at];
-      if (region == kPrunedRegion) continue;
+      if (frozen(region)) continue;
       const bool salient = region > shape.classes;
       const Cells& set = sets[salient];
       const int k = region - 1 - (salient ? shape.classes : 0);
@@ -142,10 +146,7 @@ void LatentLinear::encode_row(int64_t row) {
     const Cells sets[2] = {cells(codes_, block, row, false), cells(codes_, block, row, true)};
     for (int64_t col = first; col < end; ++col) {
       const int64_t at = row * shape.cols + col;
-      if (codes_.region[at] == kPrunedRegion) {
-        weight_[at] = 0;
-        continue;
-      }
+      if (frozen(codes_.region[at])) continue;
       const bool salient = codes_.region[at] > shape.classes;
       const Cells& set = sets[salient];
       const float u = latent_[at];
@@ -228,7 +229,7 @@ void LatentLinear::step_row(int64_t row, const float* gradient, const Adam& adam
     for (int64_t col = first; col < end; ++col) {
       const int64_t at = row * shape.cols + col;
       const int region = codes_.region[at];
-      if (region == kPrunedRegion) continue;
+      if (frozen(region)) continue;
       const float g = gradient[at];
       const double of_logarithm = static_cast<double>(g) * weight_[at];
       scale_gradient[region] += of_logarithm;

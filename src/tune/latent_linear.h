@@ -24,7 +24,8 @@ struct TuneRates {
 class LatentLinear {
  public:
   // `weight` [rows, cols]: the original. A latent starts at the original weight, moved just inside
-  // the cell of its code where it lies outside. Throws Error{kUsage} for layers with offsets.
+  // the cell of its code where it lies outside. Throws Error{kUsage} for layers with offsets and
+  // layers of integers only.
   LatentLinear(QuantizedLinear codes, const float* weight, double margin);
 
   int64_t rows() const { return codes_.shape.rows; }
@@ -49,6 +50,10 @@ class LatentLinear {
   };
   struct Adam;  // step sizes of one step
 
+  // Pruned and integer weights stay as they are.
+  bool frozen(int region) const {
+    return region == kPrunedRegion || region > codes_.shape.regions();
+  }
   void start_row(int64_t row, const float* weight, double margin);
   void step_row(int64_t row, const float* gradient, const Adam& adam, double* column_gradient);
   void encode_row(int64_t row);

@@ -58,7 +58,26 @@ class BadUsage(bt.TestCase):
                 self.refused(bt.USAGE, f"--block-size={size}", needles=["--block-size"])
 
     def test_unknown_method(self):
-        self.refused(bt.USAGE, needles=["gptq", "billm, stbllm, rtn"], method="gptq")
+        self.refused(bt.USAGE, needles=["awq", "billm, stbllm"], method="awq")
+
+    def test_flags_of_other_methods(self):
+        for method, *flags in (("billm", "--bits", "2"), ("pbllm", "--bits", "8"),
+                               ("billm", "--salient", "0.1"), ("gptq", "--salient", "0.1"),
+                               ("billm", "--salient-metric", "hessian"),
+                               ("rtn", "--no-act-order"), ("gptq", "--compat", "reference"),
+                               ("pbllm", "--compat", "reference"), ("pbllm", "--nm", "4:8")):
+            with self.subTest(method=method, flags=flags):
+                self.refused(bt.USAGE, *flags, needles=[flags[0], method], method=method)
+
+    def test_bits_and_shares_out_of_range(self):
+        for method, flag, value in (("rtn", "--bits", "0"), ("rtn", "--bits", "5"),
+                                    ("gptq", "--bits", "1"), ("gptq", "--bits", "5"),
+                                    ("gptq", "--bits", "x"), ("pbllm", "--salient", "0"),
+                                    ("pbllm", "--salient", "0.6"), ("pbllm", "--salient", "nan"),
+                                    ("pbllm", "--salient", "x"),
+                                    ("pbllm", "--salient-metric", "size")):
+            with self.subTest(method=method, flag=flag, value=value):
+                self.refused(bt.USAGE, f"{flag}={value}", needles=[flag], method=method)
 
     def test_unknown_words(self):
         for flag in ("--nm-alloc", "--compat", "--feedback", "--objective", "--scales", "--offsets",

@@ -12,7 +12,8 @@ import billm_testing as bt
 COMMANDS = ("quantize", "eval", "inspect", "export", "tokenize")
 COMMON = ("--threads", "--quiet", "--json", "--help")
 FLAGS = {
-    "quantize": ("--model", "--method", "billm", "stbllm", "rtn", "--nm", "4:8", "--nm-alloc",
+    "quantize": ("--model", "--method", "billm", "stbllm", "pbllm", "rtn", "gptq", "--nm", "4:8",
+                 "--bits", "--salient", "--salient-metric", "--no-act-order", "--nm-alloc",
                  "adaptive", "uniform", "--calib", "wikitext2", "c4", "FILE.txt", "FILE.npy",
                  "--nsamples", "--seqlen", "--seed", "--block-size", "128", "--out", "--device",
                  "auto", "cpu", "cuda", "--data-dir", "--compat", "--resume", "--overwrite"),

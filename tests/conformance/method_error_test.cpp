@@ -73,7 +73,7 @@ TEST(MethodError, SignsAreTheRtnMethod) {
 // Greedy from block to block, so a layer may lose a little.
 TEST(MethodError, RefinementHelps) {
   for (const Method& method : methods()) {
-    if (!method.needs_factor) continue;
+    if (!method.refines) continue;
     double logs = 0;
     for (int i = 0; i < kLayers; ++i) {
       const Layer layer = random_layer(i);
@@ -90,7 +90,7 @@ TEST(MethodError, RefinementHelps) {
 
 TEST(MethodError, FeedbackHelps) {
   for (const Method& method : methods()) {
-    if (!method.needs_factor) continue;
+    if (!method.refines) continue;
     double logs = 0;
     for (int i = 0; i < kLayers; ++i) {
       const Layer layer = random_layer(i);
@@ -100,6 +100,56 @@ TEST(MethodError, FeedbackHelps) {
       logs += std::log(with / layer.error(method.quantize(layer.view(), layer.hessian, config)));
     }
     EXPECT_LT(std::exp(logs / kLayers), 0.8) << method.name;
+  }
+}
+
+// GPTQ's feedback in both orders against rounding the same bits, and more bits against fewer. (What
+// the order is worth depends on the layer: golden_test.cpp.)
+TEST(MethodError, IntegersWithFeedback) {
+  const Method& gptq = find_method("gptq");
+  const Method& rtn = find_method("rtn");
+  double last = INFINITY;
+  for (const int bits : {2, 3, 4}) {
+    double rounded = 0, plain = 0, ordered = 0;
+    for (int i = 0; i < kLayers; ++i) {
+      const Layer layer = random_layer(i);
+      MethodConfig config = config_of(gptq);
+      config.bits = bits;
+      const double with = layer.error(gptq.quantize(layer.view(), layer.hessian, config));
+      config.act_order = false;
+      const double without = layer.error(gptq.quantize(layer.view(), layer.hessian, config));
+      config = config_of(rtn);
+      config.bits = bits;
+      const double none = layer.error(rtn.quantize(layer.view(), layer.hessian, config));
+      EXPECT_LT(with, none) << "layer " << i;
+      rounded += std::log(none);
+      plain += std::log(without);
+      ordered += std::log(with);
+    }
+    EXPECT_LT(std::exp((plain - rounded) / kLayers), 0.6) << bits;
+    EXPECT_LT(std::exp((ordered - rounded) / kLayers), 0.6) << bits;
+    EXPECT_LT(ordered, last) << bits;
+    last = ordered;
+  }
+}
+
+// More salient weights, smaller error. (The metrics are compared on a real layer: golden_test.cpp.)
+TEST(MethodError, SalientShare) {
+  const Method& method = find_method("pbllm");
+  double last = INFINITY;
+  for (const double share : {0.02, 0.1, 0.3}) {
+    double logs = 0;
+    for (int i = 0; i < kLayers; ++i) {
+      const Layer layer = random_layer(i);
+      MethodConfig config = config_of(method);
+      config.salient_share = share;
+      const QuantizedLinear linear = method.quantize(layer.view(), layer.hessian, config);
+      EXPECT_NEAR(region_shares(linear).back(), share, 0.001);
+      EXPECT_NEAR(method.nominal_bits(linear), 1 + 7 * share, 0.007);
+      logs += std::log(layer.error(linear));
+    }
+    EXPECT_LT(logs, last);
+    last = logs;
   }
 }
 

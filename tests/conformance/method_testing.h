@@ -88,6 +88,26 @@ inline std::vector<Variant> variants(const Method& method) {
       });
     }
   }
+  for (int bits = method.min_bits + 1; bits <= method.max_bits; ++bits) {
+    add(std::to_string(bits) + " bits", [&](auto& c) { c.bits = bits; });
+  }
+  if (method.has_order) {
+    add("no act-order", [](auto& c) { c.act_order = false; });
+    add("no act-order, blocks of 16", [](auto& c) {
+      c.act_order = false;
+      c.block_size = 16;
+    });
+  }
+  if (method.has_share) {
+    for (const double share : {0.001, 0.3, 0.5}) {
+      add("share " + std::to_string(share), [&](auto& c) { c.salient_share = share; });
+    }
+    add("magnitude", [](auto& c) { c.salient_metric = SalientMetric::kMagnitude; });
+    add("share 0.3, no refinement", [](auto& c) {
+      c.salient_share = 0.3;
+      c.refine_rounds = 0;
+    });
+  }
   if (method.needs_nm) {
     for (const NmPattern nm : {NmPattern{1, 2}, {6, 8}, {8, 8}, {3, 16}}) {
       add(nm.text(), [&](auto& c) { c.nm = nm; });

@@ -40,7 +40,8 @@ struct LayerReport {
   // tr(D H D') / tr(W H W'), H undamped, D = W minus decoded weights; not known of distilled ones.
   std::optional<double> error;
   double damping = 0;                 // lambda that the factorization needed; 0: none was made
-  std::vector<double> region_shares;  // [R + 1]
+  std::vector<double> region_shares;  // [R + 1]; [R + 2] with integers, which come last
+  int integer_bits = 0;               // bits of an integer weight; 0: there are none
 };
 void to_json(nlohmann::ordered_json& json, const LayerReport& layer);
 void from_json(const nlohmann::json& json, LayerReport& layer);

@@ -11,6 +11,7 @@ namespace billm {
 
 enum class SearchObjective { kWeights, kSaliency };  // kSaliency: as published
 enum class Feedback { kColumns, kBlocks, kNone };    // form (i), form (ii), none
+enum class SalientMetric { kHessian, kMagnitude };   // PB-LLM: w^2 R_jj^2, |w|
 
 struct MethodConfig {
   std::string method = "billm";
@@ -26,10 +27,14 @@ struct MethodConfig {
   bool descend = true;                 // coordinate descent of the codes inside a round
   std::optional<int> classes;          // K and S of LinearShape; see classes_of() for
   std::optional<int> salient_classes;  // what holds if they are not given
-  int column_rounds = 1;  // ARB: times that codes are found anew for refitted column scales
-  int max_salient = 49;   // largest number of salient columns tried per block
-  double damping = 0.01;  // lambda / mean(diag H)
-  int threads = 1;        // never changes the result
+  int column_rounds = 1;    // ARB: times that codes are found anew for refitted column scales
+  int max_salient = 49;     // largest number of salient columns tried per block
+  std::optional<int> bits;  // RTN, GPTQ; not given: the method's smallest (bits_of)
+  bool act_order = true;    // GPTQ: columns by descending diag H
+  std::optional<double> salient_share;          // PB-LLM; not given: 0.1
+  std::optional<SalientMetric> salient_metric;  // PB-LLM; not given: kHessian
+  double damping = 0.01;                        // lambda / mean(diag H)
+  int threads = 1;                              // never changes the result
 };
 
 }  // namespace billm

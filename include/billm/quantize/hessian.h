@@ -27,4 +27,9 @@ struct Hessian {
 // most 5 times; then Error{kFailure}. Statistics that are not finite: Error{kFailure}.
 Hessian make_hessian(const CalibrationStats& stats, bool with_factor, double damping, int threads);
 
+// The factor of the damped matrix with its columns and rows in the order `order` ([width], a
+// permutation): R [width, width]. Throws Error{kFailure} if it does not exist.
+std::vector<float> permuted_factor(const Hessian& hessian, const std::vector<int64_t>& order,
+                                   int threads);
+
 }  // namespace billm

@@ -28,6 +28,10 @@ struct Method {
   double (*nominal_bits)(const QuantizedLinear& linear);
   int classes = 0, salient_classes = 0;  // the method's K and S; K = 0: --classes does not apply
   bool has_reference = false;            // whether --compat reference applies
+  bool refines = false;                  // coded by the binary engine: --feedback, --refine
+  int min_bits = 0, max_bits = 0;        // what --bits may be; 0: it does not apply
+  bool has_order = false;                // whether --no-act-order applies
+  bool has_share = false;                // whether --salient and --salient-metric apply
 };
 
 std::span<const Method> methods();
@@ -45,6 +49,10 @@ MagnitudeClasses classes_of(const MethodConfig& config);
 // What --block-size is if not given: 128 as in the papers; ARB: 256, and whole rows (4096) with one
 // class (docs/decisions/0005-arb.md).
 int default_block_size(const MethodConfig& config);
+// Bits of a weight: --bits or the method's smallest; 0 for methods without.
+int bits_of(const MethodConfig& config);
+// PB-LLM's share of salient weights: --salient or 0.1.
+double salient_share_of(const MethodConfig& config);
 // Parses "4:8". Throws Error{kUsage}.
 NmPattern parse_nm(const std::string& text);
 

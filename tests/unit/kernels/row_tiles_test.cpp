@@ -27,6 +27,13 @@ double nearest_distance(const Levels& levels, int set, int lane, double t) {
   return best;
 }
 
+// Distance of t from the nearest value that a weight may have: a level, or an integer of the grid.
+double distance(const Problem& problem, int c, int lane, double t) {
+  return problem.kept(c, lane)
+             ? nearest_distance(problem.levels, problem.set[static_cast<size_t>(c)], lane, t)
+             : grid_distance(problem.grid, lane, t);
+}
+
 // Signs, classes, values and delta say the same thing; loss is |delta R|^2.
 void expect_consistent(const Problem& problem, const Coded& coded) {
   const int width = problem.triangle.width;
@@ -38,7 +45,12 @@ void expect_consistent(const Problem& problem, const Coded& coded) {
       const float sign = coded.sign.at(c, lane), q = coded.q.at(c, lane);
       if (!problem.kept(c, lane)) {
         ASSERT_EQ(sign, 0.0f);
-        ASSERT_EQ(q, 0.0f);
+        const float code = coded.cls.at(c, lane);
+        if (problem.mixed) {
+          ASSERT_TRUE(code >= 0 && code <= problem.grid.last && code == std::floor(code));
+        }
+        ASSERT_EQ(
+            q, problem.mixed ? (code - problem.grid.zero[lane]) * problem.grid.step[lane] : 0.0f);
       } else {
         const auto cls = static_cast<int>(coded.cls.at(c, lane));
         ASSERT_TRUE(sign == 1.0f || sign == -1.0f);
@@ -63,7 +75,12 @@ void for_problems(Body&& body) {
       for (const int variant : {0, 1, 2, 3}) {
         SCOPED_TRACE("width " + std::to_string(width) + " K " + std::to_string(classes) + " S " +
                      std::to_string(salient) + " variant " + std::to_string(variant));
-        body(Problem(width, classes, salient, variant % 2 == 1, variant >= 2, 11));
+        Problem problem(width, classes, salient, variant % 2 == 1, variant >= 2, 11);
+        body(problem);
+        if (variant % 2 == 0) continue;
+        problem.mix(variant == 1 ? 8 : 3);
+        SCOPED_TRACE("with integers");
+        body(problem);
       }
     }
   }
@@ -133,14 +150,12 @@ TEST(RowTiles, CodeWithFeedbackTakesTheNearestToItsTarget) {
     expect_consistent(problem, coded);
     for (int c = 0; c < problem.triangle.width; ++c) {
       for (int lane = 0; lane < kTileRows; ++lane) {
-        if (!problem.kept(c, lane)) continue;
+        if (!problem.kept(c, lane) && !problem.mixed) continue;
         double target = 0;
         for (int i = 0; i < c; ++i) target += coded.delta.at(i, lane) * problem.triangle.r(i, c);
         target = problem.w.at(c, lane) + target / problem.triangle.r(c, c);
-        ASSERT_NEAR(
-            std::fabs(target - coded.q.at(c, lane)),
-            nearest_distance(problem.levels, problem.set[static_cast<size_t>(c)], lane, target),
-            1e-4 * (1 + std::fabs(target)));
+        ASSERT_NEAR(std::fabs(target - coded.q.at(c, lane)), distance(problem, c, lane, target),
+                    1e-4 * (1 + std::fabs(target)));
       }
     }
   });
@@ -154,11 +169,9 @@ TEST(RowTiles, CodeNearestTakesTheNearest) {
     expect_consistent(problem, coded);
     for (int c = 0; c < problem.triangle.width; ++c) {
       for (int lane = 0; lane < kTileRows; ++lane) {
-        if (!problem.kept(c, lane)) continue;
+        if (!problem.kept(c, lane) && !problem.mixed) continue;
         const double w = problem.w.at(c, lane);
-        ASSERT_NEAR(std::fabs(w - coded.q.at(c, lane)),
-                    nearest_distance(problem.levels, problem.set[static_cast<size_t>(c)], lane, w),
-                    1e-6);
+        ASSERT_NEAR(std::fabs(w - coded.q.at(c, lane)), distance(problem, c, lane, w), 1e-6);
       }
     }
   });
@@ -210,11 +223,9 @@ TEST(RowTiles, DescendIsCoordinateDescent) {
           norm += problem.triangle.r(c, j) * problem.triangle.r(c, j);
         }
         const double target = before.at(c, lane) + dot / norm;
-        if (problem.kept(c, lane)) {
-          ASSERT_NEAR(
-              std::fabs(target - coded.q.at(c, lane)),
-              nearest_distance(problem.levels, problem.set[static_cast<size_t>(c)], lane, target),
-              1e-4 * (1 + std::fabs(target)));
+        if (problem.kept(c, lane) || problem.mixed) {
+          ASSERT_NEAR(std::fabs(target - coded.q.at(c, lane)), distance(problem, c, lane, target),
+                      1e-4 * (1 + std::fabs(target)));
         }
         const double change = double{coded.q.at(c, lane)} - before.at(c, lane);
         for (int j = c; j < width; ++j) {
@@ -290,13 +301,12 @@ TEST(RowTiles, LevelEquations) {
         for (int c = 0; c < width; ++c) {
           for (int i = 0; i <= c; ++i) {
             const double r = problem.triangle.r(i, c);
+            y[static_cast<size_t>(c)] += problem.w.at(i, lane) * r;
+            if (!problem.kept(i, lane)) continue;  // no unknown of the levels
             const int u = problem.set[static_cast<size_t>(i)] * kMaxLevels +
                           static_cast<int>(coded.cls.at(i, lane));
             design[static_cast<size_t>(u)][static_cast<size_t>(c)] += coded.sign.at(i, lane) * r;
-            if (with_offset && problem.kept(i, lane)) {
-              design[kMaxUnknowns - 1][static_cast<size_t>(c)] += r;
-            }
-            y[static_cast<size_t>(c)] += problem.w.at(i, lane) * r;
+            if (with_offset) design[kMaxUnknowns - 1][static_cast<size_t>(c)] += r;
           }
         }
         const auto exists = [&](int u) {

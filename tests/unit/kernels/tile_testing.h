@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -70,6 +71,28 @@ struct Triangle {
   std::vector<float> rows, columns, norm;
 };
 
+// A grid of `bits` bits whose step and zero differ from lane to lane; one lane's step is 0.
+inline IntegerGrid random_grid(int bits, uint32_t seed) {
+  test::Random random(seed);
+  IntegerGrid grid;
+  grid.last = static_cast<float>((1 << bits) - 1);
+  for (int lane = 0; lane < kTileRows; ++lane) {
+    grid.step[lane] = lane == 5 ? 0.0f : (0.5f + random.uniform()) * 4 / grid.last;
+    grid.inverse[lane] = lane == 5 ? 0.0f : 1.0f / grid.step[lane];
+    grid.zero[lane] = static_cast<float>(random.below(static_cast<uint32_t>(1 << bits)));
+  }
+  return grid;
+}
+
+// Distance of t from the nearest value of the grid.
+inline double grid_distance(const IntegerGrid& grid, int lane, double t) {
+  double best = INFINITY;
+  for (int code = 0; code <= static_cast<int>(grid.last); ++code) {
+    best = std::min(best, std::fabs(t - (code - double{grid.zero[lane]}) * grid.step[lane]));
+  }
+  return best;
+}
+
 // A tile's block to code: weights, levels, column sets, and optionally a mask.
 struct Problem {
   Problem(int width, int classes, int salient_classes, bool masked, bool offsets, uint32_t seed)
@@ -97,11 +120,18 @@ struct Problem {
     }
   }
   bool kept(int c, int lane) const { return !masked || keep.at(c, lane) != 0; }
+  // What is not kept is an integer.
+  void mix(int bits) {
+    mixed = masked = true;
+    grid = random_grid(bits, 77);
+  }
 
   Triangle triangle;
   Levels levels;
   Tile w, keep;
   bool masked;
+  bool mixed = false;
+  IntegerGrid grid;
   std::vector<uint8_t> set;
 };
 
@@ -111,6 +141,7 @@ struct Coded {
       : q(size(problem)), sign(size(problem)), cls(size(problem)), delta(size(problem)), loss(64) {
     codes.set = problem.set.data();
     codes.keep = problem.masked ? problem.keep.get() : nullptr;
+    codes.integers = problem.mixed ? &problem.grid : nullptr;
     codes.q = q.get();
     codes.sign = sign.get();
     codes.cls = cls.get();

@@ -40,6 +40,11 @@ class PackedModel : public testing::Test {
     shape.classes = 3;
     shape.rows = 3;
     linears_["layer.v_proj"] = random_codes(shape, 2);
+    shape.nm = {};
+    shape.cols = 70;
+    shape.integer_bits = 8;
+    shape.scattered = true;
+    linears_["layer.w_proj"] = random_codes(shape, 3);
     for (const auto& [name, linear] : linears_) {
       packed_.push_back(pack(linear));
       metadata_[name] = describe(packed_.back());
@@ -124,7 +129,8 @@ TEST_F(PackedModel, OpensWhatWasPacked) {
   const Checkpoint checkpoint(path());
   ASSERT_TRUE(is_packed_model(checkpoint));
   const PackedModules modules(checkpoint);
-  EXPECT_EQ(modules.names(), (std::set<std::string>{"layer.q_proj", "layer.v_proj"}));
+  EXPECT_EQ(modules.names(),
+            (std::set<std::string>{"layer.q_proj", "layer.v_proj", "layer.w_proj"}));
   EXPECT_TRUE(modules.has("layer.q_proj"));
   EXPECT_FALSE(modules.has("norm"));
   for (const auto& [name, linear] : linears_) {
@@ -134,6 +140,7 @@ TEST_F(PackedModel, OpensWhatWasPacked) {
     decode_rows(packed, 0, linear.shape.rows, weight.data());
     EXPECT_EQ(weight, dequantize(linear));
     EXPECT_EQ(unpack(packed).region, linear.region);
+    EXPECT_EQ(packed.index_bits > 0, name == "layer.w_proj");
   }
   EXPECT_EQ(modules.open("layer.q_proj").bytes() + modules.open("layer.v_proj").bytes(),
             packed_[0].bytes() + packed_[1].bytes());

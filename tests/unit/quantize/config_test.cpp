@@ -1,6 +1,8 @@
 // The method table and the checks of its settings.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
 #include <set>
 
@@ -65,7 +67,7 @@ TEST(CheckConfig, GoodAndBad) {
       change(bad);
       expect_usage([&] { check_config(bad); }, part);
     };
-    refuse([](auto& c) { c.method = "gptq"; }, "gptq");
+    refuse([](auto& c) { c.method = "awq"; }, "awq");
     refuse([](auto& c) { c.block_size = 7; }, "--block-size 7");
     refuse([](auto& c) { c.block_size = -128; }, "--block-size");
     refuse([](auto& c) { c.block_size = 4097; }, "4097");
@@ -75,6 +77,26 @@ TEST(CheckConfig, GoodAndBad) {
     refuse([&](auto& c) { c.nm = method.needs_nm ? NmPattern{} : NmPattern{4, 8}; }, "--nm");
     if (method.needs_nm) refuse([](auto& c) { c.block_size = 100; }, "multiple of M");
     if (!method.has_reference) refuse([](auto& c) { c.reference = true; }, "--compat reference");
+    for (const int bits : {-1, 0, 1, 2, 3, 4, 5, 8}) {
+      if (bits >= std::max(1, method.min_bits) && bits <= method.max_bits) continue;
+      refuse([&](auto& c) { c.bits = bits; }, "--bits");
+    }
+    if (!method.has_order) refuse([](auto& c) { c.act_order = false; }, "--no-act-order");
+    const std::vector<double> shares =
+        method.has_share ? std::vector<double>{0, -0.1, 0.51, NAN} : std::vector<double>{0.1};
+    for (const double share : shares) {
+      refuse([&](auto& c) { c.salient_share = share; }, "--salient");
+    }
+    if (!method.has_share) {
+      refuse([](auto& c) { c.salient_metric = SalientMetric::kHessian; }, "--salient-metric");
+    }
+    EXPECT_EQ(bits_of(good), method.min_bits);
+    for (good.bits = method.min_bits; *good.bits <= method.max_bits; ++*good.bits) {
+      if (method.max_bits == 0) break;
+      EXPECT_NO_THROW(check_config(good)) << method.name << " " << *good.bits;
+      EXPECT_EQ(bits_of(good), *good.bits);
+    }
+    good.bits.reset();
     refuse([](auto& c) { c.column_rounds = -1; }, "--column-rounds -1");
     if (method.classes == 0) {
       refuse([](auto& c) { c.classes = 1; }, "has no magnitude classes");

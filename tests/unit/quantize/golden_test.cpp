@@ -16,10 +16,11 @@ namespace {
 
 constexpr int64_t kSide = 576;
 constexpr double kPublishedRunningLoss = 6856.309;
-constexpr double kPublishedTrueError = 15750.5;  // tr(D H' D') / 2, H' damped
+constexpr double kPublishedTrueError = 15750.5;    // tr(D H' D') / 2, H' damped
+constexpr double kPublishedPbllmError = 3806.371;  // the same of PB-LLM, 10 % salient
 
 struct Golden {
-  std::vector<float> w, billm;
+  std::vector<float> w, billm, pbllm;
   std::vector<uint8_t> stbllm_keep;
   CalibrationStats stats;
   Hessian hessian;
@@ -33,6 +34,7 @@ Golden load(const std::string& python, const std::string& data) {
   Golden golden;
   golden.w = read_floats(directory.path() / "W.f32");
   golden.billm = read_floats(directory.path() / "billm.f32");
+  golden.pbllm = read_floats(directory.path() / "pbllm_10pct.f32");
   // np.packbits along the rows: the most significant bit is the first column.
   std::ifstream packed(directory.path() / "stbllm_keep_4of8.u8", std::ios::binary);
   for (const char byte : std::string(std::istreambuf_iterator<char>(packed), {})) {
@@ -165,6 +167,48 @@ TEST(Golden, ColumnScalesHelp) {
   EXPECT_LT(arb_signs.bits, 1.1);
 }
 
+TEST(Golden, PbllmIsFarBelowThePublishedError) {
+  BILLM_GOLDEN(golden);
+  EXPECT_NEAR(true_error(golden, golden.pbllm), kPublishedPbllmError, 1e-4 * kPublishedPbllmError);
+  MethodConfig config;
+  config.method = "pbllm";
+  const QuantizedLinear linear =
+      find_method("pbllm").quantize(golden.weight(), golden.hessian, config);
+  EXPECT_NEAR(find_method("pbllm").nominal_bits(linear), 1.7, 1e-3);
+  EXPECT_LT(true_error(golden, dequantize(linear)), 0.71 * kPublishedPbllmError);  // 2655 measured
+  EXPECT_LE(pack(linear).stored_bits(), 2.4);
+  config.salient_metric = SalientMetric::kMagnitude;  // 3894 measured
+  const QuantizedLinear other =
+      find_method("pbllm").quantize(golden.weight(), golden.hessian, config);
+  EXPECT_LT(true_error(golden, dequantize(linear)), 0.75 * true_error(golden, dequantize(other)));
+}
+
+// Measured: 4246, 951, 230 with act-order; the published recipe (min/max grids of the fed-back
+// weights, natural order) computed with numpy has 13807, 1969, 400; rounding 44854, 9043, 1846.
+TEST(Golden, IntegersOfGptq) {
+  BILLM_GOLDEN(golden);
+  constexpr double kPublishedRecipe[] = {13807, 1969, 400};
+  constexpr double kRounding[] = {44854, 9043, 1846};
+  for (const int bits : {2, 3, 4}) {
+    SCOPED_TRACE(bits);
+    MethodConfig config;
+    config.bits = bits;
+    const auto error_of = [&](const char* method) {
+      config.method = method;
+      const QuantizedLinear linear =
+          find_method(method).quantize(golden.weight(), golden.hessian, config);
+      EXPECT_LE(pack(linear).stored_bits(), bits + 5 * (16.0 + bits) / kSide + 1e-6);
+      return true_error(golden, dequantize(linear));
+    };
+    EXPECT_NEAR(error_of("rtn"), kRounding[bits - 2], 2e-3 * kRounding[bits - 2]);
+    const double ordered = error_of("gptq");
+    config.act_order = false;
+    const double plain = error_of("gptq");
+    EXPECT_LT(ordered, 0.8 * plain);
+    EXPECT_LT(plain, 0.8 * kPublishedRecipe[bits - 2]);
+  }
+}
+
 // Plain signs need no calibration: a method that uses it must do far better.
 TEST(Golden, MethodsBeatPlainSigns) {
   BILLM_GOLDEN(golden);
@@ -178,6 +222,8 @@ TEST(Golden, MethodsBeatPlainSigns) {
   const double signs = error_of("rtn", {});
   EXPECT_LT(error_of("billm", {}), 0.5 * signs);
   EXPECT_LT(error_of("stbllm", {4, 8}), 0.5 * signs);
+  EXPECT_LT(error_of("pbllm", {}), 0.5 * signs);
+  EXPECT_LT(error_of("gptq", {}), 0.5 * signs);
 }
 
 }  // namespace

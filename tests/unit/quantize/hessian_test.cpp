@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -64,6 +65,34 @@ TEST(Hessian, ScaleDampingAndFactor) {
     EXPECT_TRUE(without.factor.empty());
     EXPECT_EQ(without.matrix, h.matrix);
   }
+}
+
+TEST(Hessian, PermutedFactor) {
+  for (const int64_t width : {1, 5, 70}) {
+    CalibrationStats stats = test::correlated_stats(width, 200, 4);
+    for (int64_t i = 0; i < width; ++i) {  // a dead column
+      stats.xtx[i * width + width / 2] = stats.xtx[width / 2 * width + i] = 0;
+    }
+    const Hessian h = make_hessian(stats, true, 0.01, 1);
+    std::vector<int64_t> order(static_cast<size_t>(width));
+    for (int64_t i = 0; i < width; ++i) order[i] = i;
+    EXPECT_EQ(permuted_factor(h, order, 2), h.factor);
+    std::reverse(order.begin(), order.end());
+    if (width > 1) std::swap(order[0], order[1]);
+    Hessian permuted = h;  // as if the columns had come in that order
+    permuted.factor = permuted_factor(h, order, 1);
+    for (int64_t i = 0; i < width; ++i) {
+      permuted.dead[i] = h.dead[order[i]];
+      for (int64_t j = 0; j < width; ++j) {
+        permuted.matrix[i * width + j] = h.matrix[order[i] * width + order[j]];
+      }
+    }
+    EXPECT_LT(factor_error(permuted), 1e-5);
+    EXPECT_EQ(permuted_factor(h, order, 3), permuted.factor);
+  }
+  Hessian indefinite = make_hessian(stats_of({1, 2.5f, 2.5f, 1}, 2), true, 0.01, 1);
+  indefinite.lambda = 0.01;
+  EXPECT_THROW(permuted_factor(indefinite, {1, 0}, 1), Error);
 }
 
 TEST(Hessian, DeadColumns) {
