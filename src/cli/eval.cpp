@@ -67,6 +67,7 @@ void run(const Options& options) {
                                  {"tokens", windows * length},
                                  {"predictions", result.predictions},
                                  {"seqlen", length},
+                                 {"window_nll", result.window_nll},
                                  {"seconds", result.seconds},
                                  {"peak_rss_bytes", result.peak_rss_bytes}};
   if (result.kl_mean) {

@@ -155,6 +155,7 @@ EvalResult evaluate(const EvalRequest& request) {
   EvalResult result;
   double kl_sum = 0;
   for (const WindowLoss& loss : losses) {  // in order: sums do not depend on threads
+    result.window_nll.push_back(loss.nll);
     result.nll_sum += loss.nll;
     kl_sum += loss.kl;
   }

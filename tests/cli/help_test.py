@@ -107,6 +107,8 @@ class Reports(bt.TestCase):
         self.assertEqual((report["windows"], report["tokens"], report["seqlen"]), (1, 64, 64))
         self.assertEqual(report["predictions"], 63)
         self.assertTrue(1 < report["ppl"] < 1e9)
+        (nll,) = report["window_nll"]
+        self.assertAlmostEqual(math.exp(nll / 63) / report["ppl"], 1, delta=1e-9)
         self.assertGreater(report["kl_mean"], 0)
         self.assertEqual(report["kl_model"], str(self.model))
         self.assertGreater(report["seconds"], 0)

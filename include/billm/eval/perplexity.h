@@ -18,6 +18,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "billm/checkpoint/token_source.h"
 
@@ -38,9 +39,10 @@ struct EvalRequest {
 };
 
 struct EvalResult {
-  double ppl = 0;           // exp(nll_sum / predictions)
-  double nll_sum = 0;       // natural logarithm
-  int64_t predictions = 0;  // windows * (length - 1)
+  double ppl = 0;                  // exp(nll_sum / predictions)
+  double nll_sum = 0;              // natural logarithm; the sum of window_nll in order
+  std::vector<double> window_nll;  // one sum a window, so that the first n windows have a ppl, too
+  int64_t predictions = 0;         // windows * (length - 1)
   std::optional<double> kl_mean = std::nullopt;
   double seconds = 0;
   int64_t peak_rss_bytes = 0;  // of this process so far

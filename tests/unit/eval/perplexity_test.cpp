@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -38,6 +39,7 @@ std::vector<double> log_softmax(const std::vector<float>& logits, int64_t row, i
 
 void expect_same_bits(const EvalResult& a, const EvalResult& b) {
   EXPECT_EQ(a.nll_sum, b.nll_sum);
+  EXPECT_EQ(a.window_nll, b.window_nll);
   EXPECT_EQ(a.ppl, b.ppl);
   EXPECT_EQ(a.predictions, b.predictions);
   EXPECT_EQ(a.kl_mean, b.kl_mean);
@@ -65,6 +67,26 @@ TEST(Perplexity, SameBitsForAnyThreadsAndBatches) {
       expect_same_bits(evaluate(request), expected);
     }
   }
+}
+
+TEST(Perplexity, WindowSumsAreThoseOfEachWindowAlone) {
+  const test::TemporaryDirectory directory;
+  test::write_tiny_llama(directory.path());
+  EvalRequest request{.model = directory.path(), .windows = counting_windows(3, 30, 80)};
+  request.device = "cpu";
+  const TokenMatrix windows = request.windows;
+  const EvalResult all = evaluate(request);
+  ASSERT_EQ(all.window_nll.size(), 3u);
+  double sum = 0;
+  for (int64_t w = 0; w < 3; ++w) {
+    const std::span<const int32_t> tokens = windows.row(w);
+    request.windows = TokenMatrix{1, 30, {tokens.begin(), tokens.end()}};
+    const EvalResult one = evaluate(request);
+    EXPECT_EQ(all.window_nll[static_cast<size_t>(w)], one.nll_sum) << w;
+    sum += one.nll_sum;
+  }
+  EXPECT_EQ(all.nll_sum, sum);
+  EXPECT_NE(all.window_nll[0], all.window_nll[1]);  // an order to be wrong about
 }
 
 TEST(Perplexity, AModelDoesNotDivergeFromItself) {
