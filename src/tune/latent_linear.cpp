@@ -14,34 +14,16 @@ namespace {
 
 constexpr int64_t kTileRows = 16;
 constexpr double kBeta1 = 0.9, kBeta2 = 0.99;
+// Logarithm of the ratio of neighbours on the log8 grid: log(2) / 16.
+constexpr float kLog8Step = 0.0433217f;
 constexpr float kSmallest = 1e-30f;  // of a scale before its logarithm, and of Adam's divisor
 
-// Levels of one row, block and column set, and the magnitudes between them.
-struct Cells {
-  int classes = 0;
-  std::array<float, kMaxClasses> level = {};
-  std::array<float, kMaxClasses> upper = {};  // of the class; the last is infinite
-
-  int class_of(float magnitude) const {
-    int k = 0;
-    while (k + 1 < classes && magnitude > upper[k]) ++k;
-    return k;
-  }
-};
-
-Cells cells(const QuantizedLinear& codes, int64_t block, int64_t row, bool salient) {
-  Cells result;
-  const LinearShape& shape = codes.shape;
-  const int first = salient ? 1 + shape.classes : 1;
-  result.classes = salient ? shape.salient_classes : shape.classes;
-  for (int k = 0; k < result.classes; ++k) {
-    result.level[k] = codes.scale[codes.scale_index(block, first + k, row)];
-  }
-  for (int k = 0; k < result.classes; ++k) {
-    result.upper[k] =
-        k + 1 < result.classes ? 0.5f * (result.level[k] + result.level[k + 1]) : INFINITY;
-  }
-  return result;
+// A number in [0, 1) that depends on `index` only (SplitMix64, Steele et al. 2014).
+float dither(uint64_t index) {
+  uint64_t z = (index + 1) * 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return static_cast<float>((z ^ (z >> 31)) >> 40) * 0x1p-24f;
 }
 
 float round_scale(float scale, const QuantizedLinear& codes) {
@@ -57,6 +39,32 @@ float round_scale(float scale, const QuantizedLinear& codes) {
 }
 
 }  // namespace
+
+// The classes of one row, block and column set.
+struct LatentLinear::Cells {
+  int classes = 0;
+  std::array<float, kMaxClasses> level = {};
+  std::array<float, kMaxClasses> upper = {};  // of the class; the last is infinite
+
+  int class_of(float magnitude) const {
+    int k = 0;
+    while (k + 1 < classes && magnitude > upper[k]) ++k;
+    return k;
+  }
+};
+
+LatentLinear::Cells LatentLinear::cells(int64_t block, int64_t row, bool salient) const {
+  Cells result;
+  const LinearShape& shape = codes_.shape;
+  const int first = salient ? 1 + shape.classes : 1;
+  result.classes = salient ? shape.salient_classes : shape.classes;
+  for (int k = 0; k < result.classes; ++k) {
+    result.level[k] = codes_.scale[codes_.scale_index(block, first + k, row)];
+    result.upper[k] =
+        k + 1 < result.classes ? threshold_[codes_.scale_index(block, first + k, row)] : INFINITY;
+  }
+  return result;
+}
 
 struct LatentLinear::Adam {
   float code, scale, correction1, correction2;
@@ -87,11 +95,19 @@ LatentLinear::LatentLinear(QuantizedLinear codes, const float* weight, double ma
   scale_moments_.resize(codes_.scale.size());
   log_scale_.resize(codes_.scale.size());
   for (size_t i = 0; i < log_scale_.size(); ++i) {
-    log_scale_[i] = std::log(std::max(codes_.scale[i], kSmallest));
+    // Anywhere in the grid's cell: Adam's first steps have the same length everywhere, and scales
+    // that start at the middles of their cells would all leave them in the same step.
+    const float inside = shape.scale_format == ScaleFormat::kLog8 ? 0.98f * (dither(i) - 0.5f) : 0;
+    log_scale_[i] = std::log(std::max(codes_.scale[i], kSmallest)) + inside * kLog8Step;
   }
   if (shape.column_scales) {
     column_moments_.resize(codes_.column_scale.size());
     for (const float c : codes_.column_scale) log_column_.push_back(std::log(c));
+  }
+  // Middles between the starting levels.
+  threshold_.assign(codes_.scale.size(), 0.0f);
+  for (size_t i = 0; i + static_cast<size_t>(shape.rows) < codes_.scale.size(); ++i) {
+    threshold_[i] = 0.5f * (codes_.scale[i] + codes_.scale[i + static_cast<size_t>(shape.rows)]);
   }
   unit_.assign(static_cast<size_t>(shape.blocks() * shape.rows), 0.0f);
   for (int64_t row = 0; row < shape.rows; ++row) start_row(row, weight, margin);
@@ -112,7 +128,7 @@ void LatentLinear::start_row(int64_t row, const float* weight, double margin) {
     }
     const float unit = kept > 0 ? static_cast<float>(sum / static_cast<double>(kept)) : 0.0f;
     unit_[block * shape.rows + row] = unit;
-    const Cells sets[2] = {cells(codes_, block, row, false), cells(codes_, block, row, true)};
+    const Cells sets[2] = {cells(block, row, false), cells(block, row, true)};
     for (int64_t col = first; col < end; ++col) {
       const int64_t at = row * shape.cols + col;
       const int region = codes_.region[at];
@@ -122,7 +138,9 @@ void LatentLinear::start_row(int64_t row, const float* weight, double margin) {
       const int k = region - 1 - (salient ? shape.classes : 0);
       const float sign = codes_.code[at] ? 1.0f : -1.0f;
       const float original = weight[at] / (shape.column_scales ? codes_.column_scale[col] : 1.0f);
-      const float inside = static_cast<float>(margin) * unit;
+      // Between 0 and twice the margin, for the same reason.
+      const float inside =
+          2 * dither(static_cast<uint64_t>(at)) * static_cast<float>(margin) * unit;
       // The cell, shrunk by the margin on both sides (to its middle where it is narrower).
       float low = k == 0 ? 0.0f : set.upper[k - 1], high = set.upper[k];
       if (high - low < 2 * inside) {
@@ -143,7 +161,7 @@ void LatentLinear::encode_row(int64_t row) {
   for (int64_t block = 0; block < shape.blocks(); ++block) {
     const int64_t first = block * shape.block_size;
     const int64_t end = std::min<int64_t>(shape.cols, first + shape.block_size);
-    const Cells sets[2] = {cells(codes_, block, row, false), cells(codes_, block, row, true)};
+    const Cells sets[2] = {cells(block, row, false), cells(block, row, true)};
     for (int64_t col = first; col < end; ++col) {
       const int64_t at = row * shape.cols + col;
       if (frozen(codes_.region[at])) continue;

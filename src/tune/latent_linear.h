@@ -1,11 +1,12 @@
 // LatentLinear: a quantized linear layer whose codes, scales and column scales can be learned from
 // the gradient of its decoded weights. Torch-free.
 //
-// Every kept weight has a latent value; its code is always the level nearest to it (sign and
-// magnitude class), and the gradient of the decoded weight is passed to it unchanged (the
-// straight-through estimator, Bengio et al. arXiv 1308.3432). Scales are learned as logarithms and
-// rounded to their stored format before every use, so that what is tuned is what the file will say.
-// The N:M mask, the salient columns and integer weights are frozen.
+// Every kept weight has a latent value, whose sign and magnitude say its code (the class thresholds
+// are the middles between the levels at the start; if they followed the learned scales, codes would
+// flip with every move of a scale). The gradient of the decoded weight is passed to the latent
+// unchanged (the straight-through estimator, Bengio et al. arXiv 1308.3432). Scales are learned as
+// logarithms and rounded to their stored format before every use, so that what is tuned is what the
+// file will say. The N:M mask, the salient columns and integer weights are frozen.
 #pragma once
 
 #include <cstdint>
@@ -48,12 +49,14 @@ class LatentLinear {
       square.assign(size, 0.0f);
     }
   };
-  struct Adam;  // step sizes of one step
+  struct Adam;   // step sizes of one step
+  struct Cells;  // of one row, block and column set
 
   // Pruned and integer weights stay as they are.
   bool frozen(int region) const {
     return region == kPrunedRegion || region > codes_.shape.regions();
   }
+  Cells cells(int64_t block, int64_t row, bool salient) const;
   void start_row(int64_t row, const float* weight, double margin);
   void step_row(int64_t row, const float* gradient, const Adam& adam, double* column_gradient);
   void encode_row(int64_t row);
@@ -64,6 +67,7 @@ class LatentLinear {
   std::vector<float> latent_;      // [rows, cols], without the column scale
   std::vector<float> log_scale_;   // as codes_.scale
   std::vector<float> log_column_;  // [cols]; empty without column scales
+  std::vector<float> threshold_;   // as codes_.scale: between a class and the next of its set
   std::vector<float> unit_;        // [blocks, rows]: mean scale at the start
   Moments latent_moments_, scale_moments_, column_moments_;
   int64_t steps_ = 0;

@@ -83,8 +83,7 @@ class BlockTuner {
     const at::AutoGradMode mode(gradients);
     const Block block = block_.leaves(device_, gradients);
     const at::Tensor hidden = inputs_[window.sequence].narrow(0, 0, window.end);
-    const at::Tensor output =
-        forward_block(spec_, block, hidden, rope_, {}, window.first);
+    const at::Tensor output = forward_block(spec_, block, hidden, rope_, {}, window.first);
     const at::Tensor target =
         targets_[window.sequence].narrow(0, window.first, window.end - window.first);
     const at::Tensor norm = target.square().sum(at::IntArrayRef{1});
