@@ -44,13 +44,10 @@ float round_scale(float scale, const QuantizedLinear& codes) {
 struct LatentLinear::Cells {
   int classes = 0;
   std::array<float, kMaxClasses> level = {};
-  std::array<float, kMaxClasses> upper = {};  // of the class; the last is infinite
+  std::array<float, kMaxClasses - 1> upper = {INFINITY, INFINITY};  // between neighbours
 
-  int class_of(float magnitude) const {
-    int k = 0;
-    while (k + 1 < classes && magnitude > upper[k]) ++k;
-    return k;
-  }
+  // Without branches: codes near a threshold are as good as random.
+  int class_of(float magnitude) const { return (magnitude > upper[0]) + (magnitude > upper[1]); }
 };
 
 LatentLinear::Cells LatentLinear::cells(int64_t block, int64_t row, bool salient) const {
@@ -60,8 +57,9 @@ LatentLinear::Cells LatentLinear::cells(int64_t block, int64_t row, bool salient
   result.classes = salient ? shape.salient_classes : shape.classes;
   for (int k = 0; k < result.classes; ++k) {
     result.level[k] = codes_.scale[codes_.scale_index(block, first + k, row)];
-    result.upper[k] =
-        k + 1 < result.classes ? threshold_[codes_.scale_index(block, first + k, row)] : INFINITY;
+    if (k + 1 < result.classes) {
+      result.upper[k] = threshold_[codes_.scale_index(block, first + k, row)];
+    }
   }
   return result;
 }
@@ -142,7 +140,8 @@ void LatentLinear::start_row(int64_t row, const float* weight, double margin) {
       const float inside =
           2 * dither(static_cast<uint64_t>(at)) * static_cast<float>(margin) * unit;
       // The cell, shrunk by the margin on both sides (to its middle where it is narrower).
-      float low = k == 0 ? 0.0f : set.upper[k - 1], high = set.upper[k];
+      float low = k == 0 ? 0.0f : set.upper[k - 1];
+      float high = k + 1 < set.classes ? set.upper[k] : INFINITY;
       if (high - low < 2 * inside) {
         low = high = 0.5f * (low + high);
       } else {
