@@ -107,7 +107,7 @@ std::function<void()> setup_distill(CLI::App& app) {
   options->common.add_to(app);
   app.footer(
       "Teaches a packed model the original's next-token distribution on the calibration text. It\n"
-      "adds no stored bits. About 22 bytes of memory per quantized weight.\n"
+      "adds no stored bits. About 24 bytes of memory per quantized weight.\n"
       "Example:\n  billm distill --model ./result --original ./SmolLM2-135M --nsamples 16");
   return [options] { run(*options); };
 }

@@ -3,6 +3,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <fstream>
+#include <limits>
 #include <set>
 
 #include "billm/base/error.h"
@@ -39,6 +41,33 @@ void check_pair(const DistillRequest& request, const Model& packed, const Model&
         request.model.string() + ": config.json differs from that of " + request.original.string(),
         "give --original the checkpoint from which --model was quantized");
   }
+}
+
+// MemAvailable of /proc/meminfo in bytes; 0 if it is not known.
+int64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  int64_t kilobytes = 0;
+  while (file >> key >> kilobytes) {
+    if (key == "MemAvailable:") return kilobytes * 1024;
+    file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  return 0;
+}
+
+void check_memory(const ModelSpec& spec) {
+  int64_t weights = 0;
+  for (const LinearSpec& linear : spec.family->linears) {
+    weights += spec.blocks() * linear.out_width(spec.config) * linear.in_width(spec.config);
+  }
+  const int64_t needed = distill_bytes(weights), available = available_memory();
+  if (available == 0 || needed <= available) return;
+  char text[160];
+  std::snprintf(text, sizeof(text),
+                "distilling %.1f billion weights needs about %.1f GB of memory, %.1f GB are free",
+                static_cast<double>(weights) / 1e9, static_cast<double>(needed) / 1e9,
+                static_cast<double>(available) / 1e9);
+  throw Error(ErrorCode::kFailure, text, "use --tune of billm quantize: one block at a time");
 }
 
 std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& original, int threads,
@@ -114,6 +143,7 @@ DistillReport distill_model(const DistillRequest& request) {
   OutputDirectory directory(
       request.out, request.overwrite ? Existing::kOverwrite : Existing::kRefuse, request.model);
   const ModelSpec& spec = packed.spec();
+  check_memory(spec);
   std::vector<DistilledBlock> blocks = load_blocks(packed, original, request.threads, device);
   at::Tensor final_norm = packed.weights().dense(spec.family->final_norm, 1).to(device);
 

@@ -250,7 +250,8 @@ class Distiller {
 
 }  // namespace
 
-int64_t distill_bytes(int64_t weights) { return 22 * weights; }
+// Decoded, original and latent weight, two moments, region, code, and the codes of the best state.
+int64_t distill_bytes(int64_t weights) { return (5 * 4 + 4) * weights; }
 
 TuneReport distill(const ModelWeights& original, const ModelSpec& spec, const TokenMatrix& tokens,
                    const DistillConfig& config, at::ScalarType norm_dtype, int threads,

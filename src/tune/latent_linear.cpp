@@ -79,12 +79,12 @@ LatentLinear::LatentLinear(QuantizedLinear codes, const float* weight, double ma
     : codes_(std::move(codes)) {
   const LinearShape& shape = codes_.shape;
   if (shape.offset_kind != OffsetKind::kNone) {
-    throw Error(ErrorCode::kUsage, "--tune: layers with offsets cannot be tuned",
-                "leave out --offsets");
+    throw Error(ErrorCode::kUsage, "layers with offsets cannot be learned",
+                "quantize without --offsets");
   }
   if (shape.integer_bits > 0 && !shape.scattered) {
-    throw Error(ErrorCode::kUsage, "--tune: layers of integers cannot be tuned",
-                "choose a binary method, or leave out --tune");
+    throw Error(ErrorCode::kUsage, "layers of integers cannot be learned",
+                "quantize with a binary method");
   }
   const auto weights = static_cast<size_t>(shape.rows * shape.cols);
   weight_ = dequantize(codes_);

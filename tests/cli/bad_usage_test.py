@@ -79,6 +79,46 @@ class BadUsage(bt.TestCase):
             with self.subTest(method=method, flag=flag, value=value):
                 self.refused(bt.USAGE, f"{flag}={value}", needles=[flag], method=method)
 
+    def test_tuning(self):
+        self.refused(bt.USAGE, "--tune-steps", "9", needles=["--tune-steps", "--tune"])
+        self.refused(bt.USAGE, "--tune", "--offsets", "block", needles=["--tune", "--offsets"],
+                     method="billm")
+        for method, *flags in (("gptq",), ("rtn", "--bits", "2")):
+            self.refused(bt.USAGE, "--tune", *flags, needles=["--tune", method], method=method)
+        for flag, value in (("--tune-steps", "0"), ("--tune-window", "0"), ("--tune-batch", "0"),
+                            ("--tune-code-rate", "-1"), ("--tune-scale-rate", "x")):
+            with self.subTest(flag=flag):
+                self.refused(bt.USAGE, "--tune", f"{flag}={value}", needles=[flag])
+        # One sequence of 64 tokens is one window: nothing is left to hold out.
+        one = self.calibration(rows=1)
+        self.refused(bt.USAGE, "--tune", "--tune-window", "64", needles=["--tune", "two windows"],
+                     method="billm", calib=one)
+
+    def test_distill(self):
+        packed = self.dir / "packed"
+        self.billm(*self.arguments("--quiet", out=packed, method="billm"))
+        before = bt.digests(packed)
+        good = ("distill", "--calib", self.tokens, "--steps", "2", "--window", "20")
+        self.fails(bt.USAGE, *good, "--model", packed, needles=["--original"])
+        self.fails(bt.BAD_INPUT, *good, "--model", self.model, "--original", self.model,
+                   needles=["is not a packed model"])
+        self.fails(bt.BAD_INPUT, *good, "--model", packed, "--original", packed,
+                   needles=["quantized already"])
+        other = bt.make_tiny_llama(self.dir / "other", blocks=3)
+        self.fails(bt.BAD_INPUT, *good, "--model", packed, "--original", other,
+                   needles=["config.json differs"])
+        self.fails(bt.USAGE, *good, "--model", packed, "--original", self.model, "--out", packed,
+                   needles=["exists already", "--overwrite"])
+        for flag, value in (("--steps", "0"), ("--window", "1"), ("--code-rate", "-1")):
+            self.fails(bt.USAGE, *good[:3], f"{flag}={value}", "--model", packed, "--original",
+                       self.model, needles=[flag])
+        integers = self.dir / "integers"
+        self.billm(*self.arguments("--quiet", out=integers, method="gptq"))
+        self.fails(bt.USAGE, *good, "--model", integers, "--original", self.model,
+                   needles=["integers"])
+        self.assertEqual(bt.digests(packed), before)
+        self.assertEqual(sorted(p.name for p in (self.home / "results").glob("*")), [])
+
     def test_unknown_words(self):
         for flag in ("--nm-alloc", "--compat", "--feedback", "--objective", "--scales", "--offsets",
                      "--device"):

@@ -9,14 +9,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import billm_testing as bt
 
-COMMANDS = ("quantize", "eval", "inspect", "export", "tokenize")
+COMMANDS = ("quantize", "distill", "eval", "inspect", "export", "tokenize")
 COMMON = ("--threads", "--quiet", "--json", "--help")
 FLAGS = {
     "quantize": ("--model", "--method", "billm", "stbllm", "pbllm", "rtn", "gptq", "--nm", "4:8",
                  "--bits", "--salient", "--salient-metric", "--no-act-order", "--nm-alloc",
                  "adaptive", "uniform", "--calib", "wikitext2", "c4", "FILE.txt", "FILE.npy",
                  "--nsamples", "--seqlen", "--seed", "--block-size", "128", "--out", "--device",
-                 "auto", "cpu", "cuda", "--data-dir", "--compat", "--resume", "--overwrite"),
+                 "auto", "cpu", "cuda", "--data-dir", "--compat", "--resume", "--overwrite", "arb",
+                 "--classes", "--salient-classes", "--sequential", "--tune", "--tune-steps",
+                 "--tune-window", "--tune-batch", "--tune-code-rate", "--tune-scale-rate",
+                 "--tune-norm-rate"),
+    "distill": ("--model", "newest result", "--original", "--out", "--overwrite", "--device",
+                "--calib", "FILE.npy", "--nsamples", "--seqlen", "--seed", "--data-dir", "--steps",
+                "--window", "--batch", "--code-rate", "--scale-rate", "--norm-rate"),
     "eval": ("--ppl", "wikitext2", "FILE.txt", "FILE.npy", "--windows", "--model", "newest result",
              "--seqlen", "--kl", "--data-dir", "--device", "auto", "cpu", "cuda"),
     "inspect": ("DIR", "newest result"),
@@ -80,7 +86,7 @@ class Reports(bt.TestCase):
         self.assertEqual(report["bytes_after"], sum(p.stat().st_size for p in shards))
         self.assertLess(report["bytes_after"], size)
         seconds = report["seconds"]
-        self.assertEqual(list(seconds), ["forward", "hessian", "quantize", "pack", "total"])
+        self.assertEqual(list(seconds), ["forward", "hessian", "quantize", "tune", "pack", "total"])
         self.assertTrue(all(value >= 0 for value in seconds.values()))
         self.assertGreaterEqual(seconds["total"], max(seconds.values()))
         self.assertGreater(report["peak_rss_bytes"], 10 << 20)
@@ -97,6 +103,32 @@ class Reports(bt.TestCase):
         bits = [layer["stored_bits"] for layer in report["layers"]]
         mean = sum(b * w for b, w in zip(bits, weights)) / sum(weights)
         self.assertAlmostEqual(report["stored_bits"], mean, places=9)
+
+    def test_tuned_report(self):
+        report = self.report(*self.arguments, "--tune", "--tune-steps", "4", "--tune-window", "20",
+                             "--out", self.dir / "out")
+        self.assertEqual(len(report["tune"]), 2)
+        for block in report["tune"]:
+            self.assertLessEqual(block["loss_after"], block["loss_before"])
+            self.assertIn(block["best_step"], range(5))
+        self.assertGreater(report["seconds"]["tune"], 0)
+        manifest = json.loads((self.dir / "out" / "manifest.json").read_text())
+        self.assertEqual(manifest["settings"]["tune"]["steps"], 4)
+        self.assertEqual(len(manifest["tune"]), 2)
+
+    def test_distill_report(self):
+        out = self.dir / "out"
+        self.billm(*self.arguments, "--out", out, "--quiet")
+        result = self.billm("distill", "--original", self.model, "--calib", self.tokens, "--steps",
+                            "2", "--window", "20", "--out", self.dir / "better")
+        for word in ("KL held out", "stored bits", "adds none"):
+            self.assertIn(word, result.stdout)
+        manifest = json.loads((self.dir / "better" / "manifest.json").read_text())
+        self.assertEqual(manifest["distill"]["steps"], 2)
+        self.assertEqual(json.loads((self.dir / "better" / "config.json").read_text()),
+                         json.loads((out / "config.json").read_text()))
+        self.assertEqual(self.report("inspect")["model"], str(self.dir / "better"))
+        self.assertIn(" -  ", self.billm("inspect").stdout)
 
     def test_eval_report(self):
         out = self.dir / "out"

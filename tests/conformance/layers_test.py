@@ -18,7 +18,7 @@ ALLOWED = {
     "model": {"base", "checkpoint", "codes", "pack"},
     "calibrate": {"base", "checkpoint", "model"},
     "eval": {"base", "checkpoint", "codes", "pack", "model", "calibrate"},
-    "tune": {"base", "codes", "model", "calibrate"},
+    "tune": {"base", "checkpoint", "codes", "model", "calibrate"},
     "pipeline": {"base", "checkpoint", "codes", "pack", "model", "calibrate", "quantize", "tune"},
     "cli": {"base", "checkpoint", "codes", "pack", "model", "calibrate", "quantize", "tune",
             "pipeline", "eval"},

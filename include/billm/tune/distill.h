@@ -2,7 +2,7 @@
 // the original model's next-token distribution on the calibration text, KL(original || quantized)
 // averaged over the tokens (Hinton et al., arXiv 1503.02531). Post-training: no labels, no stored
 // bits. The model's blocks pass by one at a time, forward and backward (activations between blocks
-// are all that is kept of a window), but every linear is held with its latents: about 22 bytes a
+// are all that is kept of a window), but every linear is held with its latents: about 24 bytes a
 // weight.
 #pragma once
 
