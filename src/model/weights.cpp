@@ -92,18 +92,23 @@ at::Tensor ModelWeights::dense(const std::string& name, int threads) const {
   return result;
 }
 
-at::Tensor ModelWeights::linear(const std::string& module, int threads) const {
-  if (packed_ == nullptr || !packed_->has(module)) return dense(module + ".weight", threads);
-  const PackedLinear planes = packed_->open(module);
-  const int64_t rows = planes.shape.rows, columns = planes.shape.cols;
+at::Tensor decode_weight(const PackedLinear& packed, const std::string& module, int threads) {
+  const int64_t rows = packed.shape.rows, columns = packed.shape.cols;
   at::Tensor result = at::empty({rows, columns}, at::kFloat);
   float* out = result.mutable_data_ptr<float>();
   for_row_tiles(rows, threads, [&](int64_t first, int64_t count) {
     float* tile = out + first * columns;
-    decode_rows(planes, first, count, tile);
+    decode_rows(packed, first, count, tile);
     const std::span<const float> values(tile, static_cast<size_t>(count * columns));
     if (!all_finite(values)) throw_not_finite(module, values, first, columns);
   });
+  return result;
+}
+
+at::Tensor ModelWeights::linear(const std::string& module, int threads) const {
+  if (packed_ == nullptr || !packed_->has(module)) return dense(module + ".weight", threads);
+  const PackedLinear planes = packed_->open(module);
+  at::Tensor result = decode_weight(planes, module, threads);
   for (const Plane& plane : planes.planes) checkpoint_.release(module + "." + plane.name);
   return result;
 }

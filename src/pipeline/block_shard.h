@@ -1,12 +1,16 @@
-// One block's shard of a packed model: the planes of its linears and, where they were tuned, its
-// norm weights in the dtype of the original. Shared by quantize and distill.
+// The shards of a packed model: one for each block (the planes of its linears and, where they were
+// tuned, its norm weights in the dtype of the original), and one for the rest. Shared by quantize
+// and distill.
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/safetensors.h"
 #include "billm/model/block.h"
 #include "billm/pack/packed_linear.h"
@@ -34,5 +38,11 @@ class BlockShard {
   std::vector<TensorToWrite> tensors_;
   Metadata metadata_;
 };
+
+// The last shard: every tensor of `source` but those `written` elsewhere, as it is or replaced (in
+// the dtype it has).
+WrittenFile write_rest(const Checkpoint& source, const std::set<std::string>& written,
+                       const std::map<std::string, at::Tensor>& replaced,
+                       const std::filesystem::path& directory, const std::string& name);
 
 }  // namespace billm

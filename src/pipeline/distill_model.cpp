@@ -106,29 +106,6 @@ nlohmann::ordered_json settings_of(const DistillRequest& request) {
           {"seqlen", request.calibration.cols}};
 }
 
-// Everything that is not in a block's shard.
-WrittenFile write_rest(const Model& packed, const std::set<std::string>& modules,
-                       const std::set<std::string>& norms, const at::Tensor& final_norm,
-                       const std::filesystem::path& directory, const std::string& name) {
-  const Checkpoint& source = packed.checkpoint();
-  const std::string final_name = packed.spec().family->final_norm;
-  std::vector<TensorToWrite> tensors;
-  at::Tensor stored;
-  for (const std::string& tensor : source.names()) {
-    if (norms.count(tensor) > 0 || modules.count(tensor.substr(0, tensor.rfind('.'))) > 0) continue;
-    const TensorView& view = source.tensor(tensor);
-    std::span<const std::byte> bytes = view.data;
-    if (tensor == final_name) {
-      stored = final_norm.cpu().to(scalar_type(view.dtype)).contiguous();
-      bytes = {static_cast<const std::byte*>(stored.const_data_ptr()), stored.nbytes()};
-    }
-    tensors.push_back({tensor, view.dtype, view.shape, bytes});
-  }
-  WrittenFile file{name, write_safetensors(directory / name, tensors, {{"format", "pt"}}), 0};
-  file.bytes = static_cast<int64_t>(std::filesystem::file_size(directory / name));
-  return file;
-}
-
 }  // namespace
 
 DistillReport distill_model(const DistillRequest& request) {
@@ -179,7 +156,12 @@ DistillReport distill_model(const DistillRequest& request) {
     shards.push_back(files.back().name);
   }
   shards.push_back(shard_name(spec.blocks(), spec.blocks() + 1));
-  files.push_back(write_rest(packed, modules, norms, final_norm, partial, shards.back()));
+  std::set<std::string> written = norms;
+  for (const std::string& tensor : packed.checkpoint().names()) {
+    if (modules.count(tensor.substr(0, tensor.rfind('.'))) > 0) written.insert(tensor);
+  }
+  files.push_back(write_rest(packed.checkpoint(), written, {{spec.family->final_norm, final_norm}},
+                             partial, shards.back()));
   write_index(partial, shards);
   std::vector<std::string> names = copy_side_files(request.model, partial);
   write_file_atomic(partial / "config.json", MappedFile(request.model / "config.json").bytes());

@@ -22,6 +22,7 @@
 #include "billm/quantize/methods.h"
 #include "billm/tune/tune_block.h"
 #include "block_shard.h"
+#include "hidden_states.h"
 #include "journal.h"
 #include "layer_error.h"
 #include "output_directory.h"
@@ -43,18 +44,6 @@ class Stopwatch {
   double* sum_;
   std::chrono::steady_clock::time_point start_;
 };
-
-at::Tensor decode(const PackedLinear& packed, int threads) {
-  at::Tensor weight = at::empty({packed.shape.rows, packed.shape.cols}, at::kFloat);
-  float* out = weight.mutable_data_ptr<float>();
-  constexpr int64_t kTile = 64;
-  parallel_for((packed.shape.rows + kTile - 1) / kTile, threads, [&](int64_t tile) {
-    const int64_t first = tile * kTile;
-    decode_rows(packed, first, std::min(kTile, packed.shape.rows - first),
-                out + first * packed.shape.cols);
-  });
-  return weight;
-}
 
 class Run {
  public:
@@ -113,23 +102,20 @@ class Run {
     if (report_.resumed_blocks == spec.blocks()) return;
     const TokenMatrix& tokens = request_.calibration;
     if (!journal_.hidden.name.empty()) {
-      const SafetensorsFile file(directory_->partial() / journal_.hidden.name);
-      for (int64_t i = 0; i < tokens.rows; ++i) {
-        hidden_.push_back(stored_sequence(file, sequence_name("sequence", i)));
-        if (tuned()) original_.push_back(stored_sequence(file, sequence_name("original", i)));
-      }
+      hidden_ =
+          read_hidden(directory_->partial() / journal_.hidden.name, tokens.rows, tuned(), device_);
       return;
     }
     for (int64_t i = 0; i < tokens.rows; ++i) {
       const std::span<const int32_t> ids(tokens.values.data() + i * tokens.cols,
                                          static_cast<size_t>(tokens.cols));
-      hidden_.push_back(embed(model_.weights(), spec, ids).to(device_));
+      hidden_.quantized.push_back(embed(model_.weights(), spec, ids).to(device_));
     }
-    if (tuned()) original_ = hidden_;
+    if (tuned()) hidden_.original = hidden_.quantized;
     if (request_.method.nm.active() && request_.method.nm_alloc == "adaptive") {
       const Stopwatch forward(&report_.seconds.forward);
-      const auto outliers =
-          measure_outliers(model_, rope, hidden_, device_, forward_threads_, request_.quiet);
+      const auto outliers = measure_outliers(model_, rope, hidden_.quantized, device_,
+                                             forward_threads_, request_.quiet);
       for (const auto& [module, nm] : allocate_nm(outliers, request_.method.nm)) {
         journal_.nm[module] = nm.text();
       }
@@ -137,22 +123,6 @@ class Run {
   }
 
   bool tuned() const { return request_.tune.has_value(); }
-
-  static std::string sequence_name(const char* stream, int64_t i) {
-    char text[32];
-    std::snprintf(text, sizeof(text), "%s.%06ld", stream, static_cast<long>(i));
-    return text;
-  }
-
-  at::Tensor stored_sequence(const SafetensorsFile& file, const std::string& name) const {
-    const TensorView* view = file.find(name);
-    if (view == nullptr || view->dtype != DType::F32 || view->shape.size() != 2) {
-      throw bad_input(file.path().string() + ": expected " + name);
-    }
-    return at::from_blob(const_cast<std::byte*>(view->data.data()), view->shape, at::kFloat)
-        .clone()
-        .to(device_);
-  }
 
   // Of a finished block, for the progress line.
   std::string summary(int64_t b) const {
@@ -175,20 +145,21 @@ class Run {
     Block block = load_block(model_.weights(), spec, b, request_.threads, device_);
     // The full-precision block's outputs, before its linears are replaced.
     if (tuned()) {
-      advance(spec, block, rope, original_, forward_threads_, &report_.seconds.forward);
+      advance(spec, block, rope, hidden_.original, forward_threads_, &report_.seconds.forward);
     }
 
     JournalBlock done;
+    BlockShard shard;
+    // Kept until the block has been tuned; without tuning every layer is packed at once.
     std::map<std::string, Hessian> hessians;  // by group
     std::map<std::string, TunedLinear> linears;
     std::map<std::string, CalibrationStats> stats;
     if (!request_.sequential) stats = collect(block, rope, "");
     for (const std::string& group : spec.groups()) {
       if (request_.sequential) stats = collect(block, rope, group);
-      const Stopwatch quantize(&report_.seconds.quantize);
-      Hessian& hessian = hessians[group];
-      hessian = make_hessian(stats.at(group), method_.needs_factor, request_.method.damping,
-                             request_.threads);
+      std::optional<Stopwatch> quantize(&report_.seconds.quantize);
+      Hessian hessian = make_hessian(stats.at(group), method_.needs_factor, request_.method.damping,
+                                     request_.threads);
       if (hessian.retries > 0) {
         log_warning("block " + std::to_string(b) + ", " + group + ": damping raised " +
                     std::to_string(hessian.retries) +
@@ -196,20 +167,29 @@ class Run {
       }
       for (const LinearSpec& linear : spec.family->linears) {
         if (linear.group != group) continue;
-        const at::Tensor original = block.linears.at(linear.suffix).cpu().contiguous();
-        QuantizedLinear codes = quantize_layer(spec.module(b, linear), original, hessian);
-        if (request_.sequential) block.linears.at(linear.suffix) = decoded(codes);
-        linears[linear.suffix] = {original, std::move(codes)};
+        at::Tensor& weight = block.linears.at(linear.suffix);
+        const std::string module = spec.module(b, linear);
+        const at::Tensor original = weight.cpu().contiguous();
+        TunedLinear quantized = {original, quantize_layer(module, original, hessian)};
+        if (tuned()) {
+          if (request_.sequential) weight = decoded(quantized.codes);
+          linears[linear.suffix] = std::move(quantized);
+        } else {
+          quantize.reset();
+          done.layers.push_back(pack_layer(module, quantized, hessian, &weight, &shard));
+          quantize.emplace(&report_.seconds.quantize);
+        }
       }
       hessian.factor = {};
+      if (tuned()) hessians[group] = std::move(hessian);
     }
-    if (tuned()) done.tune = tune(b, rope, linears, &block);
-
-    BlockShard shard;
-    for (const LinearSpec& linear : spec.family->linears) {
-      done.layers.push_back(pack_layer(spec.module(b, linear), linears.at(linear.suffix),
-                                       hessians.at(linear.group), &block.linears.at(linear.suffix),
-                                       &shard));
+    if (tuned()) {
+      done.tune = tune(b, rope, linears, &block);
+      for (const LinearSpec& linear : spec.family->linears) {
+        done.layers.push_back(pack_layer(spec.module(b, linear), linears.at(linear.suffix),
+                                         hessians.at(linear.group),
+                                         &block.linears.at(linear.suffix), &shard));
+      }
     }
     {
       const Stopwatch pack(&report_.seconds.pack);
@@ -221,7 +201,7 @@ class Run {
       }
       done.shard = shard.write(directory_->partial(), shard_name(b, spec.blocks() + 1));
     }
-    advance(spec, block, rope, hidden_, forward_threads_, &report_.seconds.forward);
+    advance(spec, block, rope, hidden_.quantized, forward_threads_, &report_.seconds.forward);
     journal_.blocks.push_back(std::move(done));
     commit(b);
   }
@@ -265,7 +245,7 @@ class Run {
     options.threads = forward_threads_;
     options.group = group;
     std::map<std::string, CalibrationStats> stats =
-        collect_stats(model_.spec(), block, rope, hidden_, options, &seconds);
+        collect_stats(model_.spec(), block, rope, hidden_.quantized, options, &seconds);
     report_.seconds.forward += seconds.forward;
     report_.seconds.hessian += seconds.hessian;
     return stats;
@@ -285,9 +265,9 @@ class Run {
       block->linears.at(suffix) = decoded(linear.codes);
     }
     const std::string norm = norm_names(model_.spec(), b).front();
-    TuneReport report = tune_block(model_.spec(), rope, hidden_, original_, *request_.tune,
-                                   scalar_type(model_.checkpoint().tensor(norm).dtype),
-                                   forward_threads_, block, &linears);
+    TuneReport report = tune_block(
+        model_.spec(), rope, hidden_.quantized, hidden_.original, *request_.tune,
+        scalar_type(model_.checkpoint().tensor(norm).dtype), forward_threads_, block, &linears);
     report_.seconds.tune += report.seconds;
     return report;
   }
@@ -309,7 +289,7 @@ class Run {
     {
       const Stopwatch pack_time(&report_.seconds.pack);
       const PackedLinear& packed = shard->add(module, pack(quantized.codes));
-      decoded = decode(packed, request_.threads);
+      decoded = decode_weight(packed, module, request_.threads);
       layer.stored_bits = packed.stored_bits();
     }
     {
@@ -325,25 +305,8 @@ class Run {
   void commit(int64_t b) {
     const Stopwatch pack(&report_.seconds.pack);
     const std::string old = journal_.hidden.name;
-    std::vector<at::Tensor> copies;
-    std::vector<TensorToWrite> tensors;
-    const auto add = [&](const char* stream, const std::vector<at::Tensor>& sequences) {
-      for (size_t i = 0; i < sequences.size(); ++i) {
-        copies.push_back(sequences[i].cpu().contiguous());
-        const at::Tensor& copy = copies.back();
-        tensors.push_back({sequence_name(stream, static_cast<int64_t>(i)),
-                           DType::F32,
-                           {copy.size(0), copy.size(1)},
-                           std::as_bytes(std::span(copy.const_data_ptr<float>(),
-                                                   static_cast<size_t>(copy.numel())))});
-      }
-    };
-    add("sequence", hidden_);
-    add("original", original_);
-    journal_.hidden.name = "hidden-" + std::to_string(b + 1) + ".safetensors";
-    const std::filesystem::path path = directory_->partial() / journal_.hidden.name;
-    journal_.hidden.sha256 = write_safetensors(path, tensors);
-    journal_.hidden.bytes = static_cast<int64_t>(std::filesystem::file_size(path));
+    journal_.hidden = write_hidden(hidden_, directory_->partial(),
+                                   "hidden-" + std::to_string(b + 1) + ".safetensors");
     write_journal(directory_->partial(), journal_);
     directory_->keep();
     if (!old.empty()) std::filesystem::remove(directory_->partial() / old);
@@ -366,49 +329,6 @@ class Run {
     report_.stored_bits = stored / weights;
   }
 
-  // The tensors that are not quantized, as they are, in the last shard.
-  WrittenFile write_rest(const std::string& name) {
-    const Checkpoint& source = model_.checkpoint();
-    std::vector<TensorToWrite> tensors;
-    std::set<std::string> written;
-    for (const LayerReport& layer : report_.layers) written.insert(layer.name + ".weight");
-    for (int64_t b = 0; tuned() && b < model_.spec().blocks(); ++b) {
-      for (const std::string& norm : norm_names(model_.spec(), b)) written.insert(norm);
-    }
-    for (const std::string& tensor : source.names()) {
-      if (written.count(tensor) > 0) continue;
-      const TensorView& view = source.tensor(tensor);
-      tensors.push_back({tensor, view.dtype, view.shape, view.data});
-    }
-    WrittenFile file{name, "", 0};
-    file.sha256 = write_safetensors(directory_->partial() / name, tensors, {{"format", "pt"}});
-    file.bytes = static_cast<int64_t>(std::filesystem::file_size(directory_->partial() / name));
-    return file;
-  }
-
-  void write_config() {
-    nlohmann::ordered_json config = nlohmann::ordered_json::parse(
-        read_text_file(model_.checkpoint().directory() / "config.json"));
-    const MethodConfig& method = request_.method;
-    config["quantization_config"] = {
-        {"quant_method", "billm"},
-        {"format_version", kFormatVersion},
-        {"method", method.method},
-        {"block_size", method.block_size},
-        {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())
-                                  : nlohmann::ordered_json(nullptr)},
-        {"nominal_bits", report_.nominal_bits},
-        {"stored_bits", report_.stored_bits},
-        {"modules_not_quantized", modules_not_quantized()}};
-    write_file_atomic(directory_->partial() / "config.json", config.dump(2) + "\n");
-  }
-
-  nlohmann::ordered_json modules_not_quantized() const {
-    nlohmann::ordered_json modules = nlohmann::ordered_json::array();
-    if (!model_.spec().config.tie_word_embeddings) modules.push_back("lm_head");
-    return modules;
-  }
-
   void finish() {
     sum_up();
     const std::filesystem::path partial = directory_->partial();
@@ -422,9 +342,15 @@ class Run {
     {
       const Stopwatch pack(&report_.seconds.pack);
       shards.push_back(shard_name(blocks, blocks + 1));
-      files.push_back(write_rest(shards.back()));
+      std::set<std::string> written;
+      for (const LayerReport& layer : report_.layers) written.insert(layer.name + ".weight");
+      for (int64_t b = 0; tuned() && b < blocks; ++b) {
+        for (const std::string& norm : norm_names(model_.spec(), b)) written.insert(norm);
+      }
+      files.push_back(write_rest(model_.checkpoint(), written, {}, partial, shards.back()));
       write_index(partial, shards);
-      write_config();
+      write_config(model_.checkpoint(), request_.method, report_.nominal_bits, report_.stored_bits,
+                   partial);
       std::vector<std::string> names = copy_side_files(model_.checkpoint().directory(), partial);
       names.insert(names.end(), {"config.json", "model.safetensors.index.json"});
       for (const std::string& name : names) files.push_back(written_file(partial, name));
@@ -469,8 +395,7 @@ class Run {
   Model model_;
   std::optional<OutputDirectory> directory_;
   Journal journal_;
-  std::vector<at::Tensor> hidden_;    // [tokens, hidden] per sequence, on device_
-  std::vector<at::Tensor> original_;  // the same in the original model; only with tuning
+  HiddenStates hidden_;  // inputs of the next block, on device_
   QuantizeReport report_;
 };
 

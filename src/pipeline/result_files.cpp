@@ -7,6 +7,7 @@
 
 #include "billm/base/file.h"
 #include "billm/base/sha256.h"
+#include "billm/pack/packed_checkpoint.h"
 
 namespace billm {
 namespace fs = std::filesystem;
@@ -43,6 +44,25 @@ std::vector<std::string> copy_side_files(const fs::path& from, const fs::path& t
     copied.emplace_back(name);
   }
   return copied;
+}
+
+void write_config(const Checkpoint& source, const MethodConfig& method, double nominal_bits,
+                  double stored_bits, const fs::path& directory) {
+  nlohmann::ordered_json config =
+      nlohmann::ordered_json::parse(read_text_file(source.directory() / "config.json"));
+  nlohmann::ordered_json others = nlohmann::ordered_json::array();
+  if (!source.config().tie_word_embeddings) others.push_back("lm_head");
+  config["quantization_config"] = {
+      {"quant_method", "billm"},
+      {"format_version", kFormatVersion},
+      {"method", method.method},
+      {"block_size", method.block_size},
+      {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())
+                                : nlohmann::ordered_json(nullptr)},
+      {"nominal_bits", nominal_bits},
+      {"stored_bits", stored_bits},
+      {"modules_not_quantized", others}};
+  write_file_atomic(directory / "config.json", config.dump(2) + "\n");
 }
 
 void write_index(const fs::path& directory, const std::vector<std::string>& shards) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "billm/checkpoint/checkpoint.h"
+#include "billm/quantize/config.h"
 #include "journal.h"
 
 namespace billm {
@@ -18,6 +19,10 @@ std::string shard_name(int64_t index, int64_t count);
 // Copies tokenizer and generation files that are there. Returns their names.
 std::vector<std::string> copy_side_files(const std::filesystem::path& from,
                                          const std::filesystem::path& to);
+
+// config.json of `source` with the quantization_config of the result.
+void write_config(const Checkpoint& source, const MethodConfig& method, double nominal_bits,
+                  double stored_bits, const std::filesystem::path& directory);
 
 // model.safetensors.index.json for the safetensors files `shards` in `directory`.
 void write_index(const std::filesystem::path& directory, const std::vector<std::string>& shards);

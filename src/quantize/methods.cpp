@@ -17,7 +17,7 @@ constexpr Method kMethods[] = {
     {"stbllm", "STBLLM (arXiv 2408.01803): N:M mask (--nm), then signs in three regions", true,
      true, quantize_stbllm, nominal_bits_stbllm, 3, 3, true, true},
     {"arb", "ARB-LLM RC (arXiv 2410.03129): signs in regions as billm, row times column scales",
-     true, false, quantize_arb, nominal_bits_arb, 2, 2, false, true},
+     true, false, quantize_arb, nominal_bits_arb, 2, 2, false, true, 0, 0, false, false, true},
     {"pbllm", "PB-LLM (arXiv 2310.00034): a share of single weights (--salient) in 8 bits, signs",
      true, false, quantize_pbllm, nominal_bits_pbllm, 0, 0, false, true, 0, 0, false, true},
     {"rtn", "round to nearest: signs (--bits 1) or integers of 2, 3, 4 bits", false, false,
@@ -123,6 +123,41 @@ NmPattern parse_nm(const std::string& text) {
   throw usage("--nm " + text + ": expected N:M such as 4:8 (keep N of every M weights)");
 }
 
+namespace {
+
+// A setting that the method would ignore is refused rather than recorded.
+void check_unused(const MethodConfig& config, const Method& method) {
+  const MethodConfig initial;
+  const bool scales = method.refines || bits_of(config) == 1;
+  const bool columns = method.classes > 0;  // whether columns can be salient
+  const struct {
+    const char* flag;
+    bool given, used;
+  } settings[] = {
+      {"--feedback", config.feedback != initial.feedback, method.refines},
+      {"--refine", config.refine_rounds != initial.refine_rounds, method.refines},
+      {"--no-descend", config.descend != initial.descend, method.refines},
+      {"--offsets", config.offset_kind != initial.offset_kind, method.refines},
+      {"--scales", config.scale_format != initial.scale_format, scales},
+      {"--objective", config.objective != initial.objective, columns},
+      {"--max-salient", config.max_salient != initial.max_salient, columns},
+      {"--nm-alloc adaptive", config.nm_alloc == "adaptive", method.needs_nm},
+      {"--column-rounds", config.column_rounds != initial.column_rounds, method.has_columns},
+      {"--bits", config.bits.has_value(), method.max_bits > 0},
+      {"--no-act-order", !config.act_order, method.has_order},
+      {"--salient", config.salient_share.has_value(), method.has_share},
+      {"--salient-metric", config.salient_metric.has_value(), method.has_share},
+      {"--compat reference", config.reference, method.has_reference},
+  };
+  for (const auto& setting : settings) {
+    if (setting.given && !setting.used) {
+      throw usage(std::string(setting.flag) + ": --method " + config.method + " does not use it");
+    }
+  }
+}
+
+}  // namespace
+
 void check_config(const MethodConfig& config) {
   const Method& method = find_method(config.method);
   if (config.block_size < 8 || config.block_size > 4096) {
@@ -132,30 +167,15 @@ void check_config(const MethodConfig& config) {
     throw usage(method.needs_nm ? "--method " + config.method + ": expected --nm N:M"
                                 : "--nm: --method " + config.method + " has no N:M mask");
   }
-  if (config.bits && method.max_bits == 0) {
-    throw usage("--bits: --method " + config.method + " has no choice of bits");
-  }
-  if (config.bits && (*config.bits < method.min_bits || *config.bits > method.max_bits)) {
+  if (config.bits && method.max_bits > 0 &&
+      (*config.bits < method.min_bits || *config.bits > method.max_bits)) {
     throw usage("--bits " + std::to_string(*config.bits) + ": --method " + config.method +
                 ": expected " + std::to_string(method.min_bits) + ".." +
                 std::to_string(method.max_bits));
   }
-  if (!config.act_order && !method.has_order) {
-    throw usage("--no-act-order: --method " + config.method + " has no order of columns");
-  }
-  if (config.salient_share && !method.has_share) {
-    throw usage("--salient: --method " + config.method + " has no share of salient weights");
-  }
-  if (config.salient_metric && !method.has_share) {
-    throw usage("--salient-metric: --method " + config.method + " has no share of salient weights");
-  }
   if (!(salient_share_of(config) > 0 && salient_share_of(config) <= 0.5)) {
     throw usage("--salient " + std::to_string(salient_share_of(config)) +
                 ": expected a share above 0 and up to 0.5");
-  }
-  if (config.reference && !method.has_reference) {
-    throw usage("--compat reference: --method " + config.method +
-                " has no published search to reproduce");
   }
   if (config.nm.active() && config.block_size % config.nm.m != 0) {
     throw usage("--block-size " + std::to_string(config.block_size) +
@@ -170,6 +190,7 @@ void check_config(const MethodConfig& config) {
   if (config.column_rounds < 0 || config.column_rounds > 100) {
     throw usage("--column-rounds " + std::to_string(config.column_rounds) + ": expected 0..100");
   }
+  check_unused(config, method);
   check_classes(config, method);
 }
 

@@ -56,25 +56,30 @@ inline std::vector<Variant> variants(const Method& method) {
     change(config);
     all.push_back({name, config});
   };
-  add("f16", [](auto& c) { c.scale_format = ScaleFormat::kF16; });
-  add("f32", [](auto& c) { c.scale_format = ScaleFormat::kF32; });
-  add("offsets", [](auto& c) { c.offset_kind = OffsetKind::kBlock; });
-  add("offsets f16", [](auto& c) {
-    c.offset_kind = OffsetKind::kBlock;
-    c.scale_format = ScaleFormat::kF16;
-  });
-  add("feedback blocks", [](auto& c) { c.feedback = Feedback::kBlocks; });
-  add("feedback none", [](auto& c) { c.feedback = Feedback::kNone; });
-  add("saliency", [](auto& c) { c.objective = SearchObjective::kSaliency; });
-  add("no refinement", [](auto& c) { c.refine_rounds = 0; });
-  add("no descent", [](auto& c) { c.descend = false; });
+  // What a method does not use, check_config refuses.
+  if (method.refines || method.min_bits == 1) {
+    add("f16", [](auto& c) { c.scale_format = ScaleFormat::kF16; });
+    add("f32", [](auto& c) { c.scale_format = ScaleFormat::kF32; });
+  }
+  if (method.refines) {
+    add("offsets", [](auto& c) { c.offset_kind = OffsetKind::kBlock; });
+    add("offsets f16", [](auto& c) {
+      c.offset_kind = OffsetKind::kBlock;
+      c.scale_format = ScaleFormat::kF16;
+    });
+    add("feedback blocks", [](auto& c) { c.feedback = Feedback::kBlocks; });
+    add("feedback none", [](auto& c) { c.feedback = Feedback::kNone; });
+    add("no refinement", [](auto& c) { c.refine_rounds = 0; });
+    add("no descent", [](auto& c) { c.descend = false; });
+  }
   add("blocks of 16", [](auto& c) { c.block_size = 16; });
   add("blocks of 4096", [](auto& c) { c.block_size = 4096; });
-  add("no salient columns", [](auto& c) { c.max_salient = 0; });
-  if (method.has_reference) {  // elsewhere check_config refuses it
+  if (method.has_reference) {
     add("reference", [](auto& c) { c.reference = true; });
   }
   if (method.classes > 0) {
+    add("saliency", [](auto& c) { c.objective = SearchObjective::kSaliency; });
+    add("no salient columns", [](auto& c) { c.max_salient = 0; });
     add("one class", [](auto& c) { c.classes = 1; });
     add("no salient classes", [](auto& c) { c.salient_classes = 0; });
     add("3 classes, 2 salient", [](auto& c) {

@@ -14,6 +14,10 @@
 
 namespace billm {
 
+// The weight [out, in] of a packed linear as fp32 on the CPU. Throws Error{kBadInput} "MODULE: NaN
+// at [r, c]" where it is not finite.
+at::Tensor decode_weight(const PackedLinear& packed, const std::string& module, int threads);
+
 class ModelWeights {
  public:
   // Keeps both references; `packed` may be null (a dense model).

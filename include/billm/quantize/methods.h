@@ -32,6 +32,7 @@ struct Method {
   int min_bits = 0, max_bits = 0;        // what --bits may be; 0: it does not apply
   bool has_order = false;                // whether --no-act-order applies
   bool has_share = false;                // whether --salient and --salient-metric apply
+  bool has_columns = false;              // scales of columns: --column-rounds
 };
 
 std::span<const Method> methods();

@@ -76,7 +76,28 @@ TEST(CheckConfig, GoodAndBad) {
     refuse([](auto& c) { c.refine_rounds = 101; }, "--refine 101");
     refuse([&](auto& c) { c.nm = method.needs_nm ? NmPattern{} : NmPattern{4, 8}; }, "--nm");
     if (method.needs_nm) refuse([](auto& c) { c.block_size = 100; }, "multiple of M");
+    // What the method would ignore.
     if (!method.has_reference) refuse([](auto& c) { c.reference = true; }, "--compat reference");
+    if (!method.refines) {
+      refuse([](auto& c) { c.refine_rounds = 1; }, "--refine");
+      refuse([](auto& c) { c.descend = false; }, "--no-descend");
+      refuse([](auto& c) { c.feedback = Feedback::kNone; }, "--feedback");
+      refuse([](auto& c) { c.offset_kind = OffsetKind::kBlock; }, "--offsets");
+    }
+    if (method.classes == 0) {
+      refuse([](auto& c) { c.objective = SearchObjective::kSaliency; }, "--objective");
+      refuse([](auto& c) { c.max_salient = 3; }, "--max-salient");
+    }
+    if (!method.needs_nm) refuse([](auto& c) { c.nm_alloc = "adaptive"; }, "--nm-alloc");
+    if (!method.has_columns) refuse([](auto& c) { c.column_rounds = 2; }, "--column-rounds");
+    if (method.max_bits > 1) {
+      refuse(
+          [](auto& c) {
+            c.bits = 2;
+            c.scale_format = ScaleFormat::kF16;
+          },
+          "--scales");
+    }
     for (const int bits : {-1, 0, 1, 2, 3, 4, 5, 8}) {
       if (bits >= std::max(1, method.min_bits) && bits <= method.max_bits) continue;
       refuse([&](auto& c) { c.bits = bits; }, "--bits");
