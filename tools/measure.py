@@ -26,7 +26,7 @@ import shlex
 import subprocess
 import sys
 
-CALIBRATION = ("calib", "nsamples", "seqlen")
+CALIBRATION = ("calib", "nsamples", "seqlen", "seed")
 ORIGINAL = {"label": "original", "flags": None, "distill_flags": None}
 
 
@@ -199,6 +199,7 @@ def parse_arguments():
     parser.add_argument("--calib", required=True, metavar="TEXT", help="as billm quantize takes it")
     parser.add_argument("--nsamples", type=int, metavar="N", help="default of all rows")
     parser.add_argument("--seqlen", type=int, metavar="L", help="default of all rows")
+    parser.add_argument("--seed", type=int, metavar="S", help="default of all rows")
     parser.add_argument("--ppl", required=True, action="append", type=parse_text,
                         metavar="NAME=TEXT[:WINDOWS]", help="as billm eval takes it; repeatable")
     parser.add_argument("--data-dir", metavar="DIR", help="given to every command")

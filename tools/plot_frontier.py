@@ -30,6 +30,7 @@ BILLM = {
     "stbllm": ("billm: STBLLM", "s", "#d95f02"),
     "arb": ("billm: ARB-LLM RC", "D", "#1b8a5a"),
     "pbllm": ("billm: PB-LLM", "P", "#7b4fb5"),
+    "gptq": ("billm: GPTQ", "p", "#4d9de0"),
     "rtn": ("billm: round to nearest", "v", "#a6761d"),
 }
 REFERENCE = {

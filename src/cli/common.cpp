@@ -134,6 +134,15 @@ std::string directory_name(const fs::path& directory) {
   return path.has_filename() ? path.filename() : path.parent_path().filename();
 }
 
+CLI::Validator learning_rate() {
+  const auto check = [](const std::string& text) -> std::string {
+    double value = 0;
+    if (CLI::detail::lexical_cast(text, value) && value >= 0 && value <= 10) return {};
+    return "Value " + text + " not in range [0 - 10]";
+  };
+  return CLI::Validator(check, "FLOAT in [0 - 10]");
+}
+
 void CalibrationOptions::add_to(CLI::App& app) {
   const std::string calibration = "Calibration";
   app.add_option("--calib", calib,

@@ -26,6 +26,9 @@ struct CommonOptions {
   bool print() const { return !quiet && json != "-"; }
 };
 
+// Accepts finite numbers in [0, 10]; CLI::Range lets NaN pass.
+CLI::Validator learning_rate();
+
 // A text as the user named it: a data set, FILE.txt or FILE.npy.
 struct TokenRequest {
   std::string source;

@@ -94,20 +94,20 @@ std::function<void()> setup_distill(CLI::App& app) {
   app.add_option("--code-rate", config.code_rate,
                  "Step size of the codes' latents, in units of the mean scale (0: codes stay)")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(learning_rate())
       ->group(training);
   app.add_option("--scale-rate", config.scale_rate, "Step size of the scales, relative")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(learning_rate())
       ->group(training);
   app.add_option("--norm-rate", config.norm_rate, "Step size of the norm weights, relative")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(learning_rate())
       ->group(training);
   options->common.add_to(app);
   app.footer(
       "Teaches a packed model the original's next-token distribution on the calibration text. It\n"
-      "adds no stored bits. About 24 bytes of memory per quantized weight.\n"
+      "adds no stored bits. About 26 bytes of memory per quantized weight.\n"
       "Example:\n  billm distill --model ./result --original ./SmolLM2-135M --nsamples 16");
   return [options] { run(*options); };
 }

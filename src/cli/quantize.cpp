@@ -22,6 +22,7 @@ struct Options {
   std::string device = "auto";
   MethodConfig method;
   TuneConfig tune;
+  size_t tune_settings = 0;  // how many flags of tuning were given besides --tune
   std::optional<int> block_size;
   std::string salient_metric;
   bool tuned = false, sequential = false, no_descend = false, no_act_order = false,
@@ -78,7 +79,7 @@ MethodConfig method_config(const Options& options) {
 std::optional<TuneConfig> tune_config(const Options& options) {
   TuneConfig tune = options.tune;
   if (!options.tuned) {
-    if (!(tune == TuneConfig())) {
+    if (options.tune_settings > 0) {
       throw Error(ErrorCode::kUsage, "--tune-steps and its like: expected with --tune only");
     }
     return {};
@@ -126,9 +127,19 @@ void print_report(const QuantizeReport& report) {
               report.stored_bits);
   std::printf("size          %.1f MB -> %.1f MB   (embeddings and norms stay as they are)\n",
               megabytes(report.bytes_before), megabytes(report.bytes_after));
-  std::printf("seconds       forward %.1f, hessian %.1f, quantize %.1f, pack %.1f, total %.1f\n",
-              report.seconds.forward, report.seconds.hessian, report.seconds.quantize,
-              report.seconds.pack, report.seconds.total);
+  if (!report.tune.empty()) {
+    double before = 0, after = 0;
+    for (const TuneReport& tune : report.tune) {
+      before += tune.loss_before / static_cast<double>(report.tune.size());
+      after += tune.loss_after / static_cast<double>(report.tune.size());
+    }
+    std::printf("tuning        held-out loss %.4f -> %.4f, mean over the blocks\n", before, after);
+  }
+  const QuantizeSeconds& seconds = report.seconds;
+  std::printf(
+      "seconds       forward %.1f, hessian %.1f, quantize %.1f, tune %.1f, pack %.1f, total %.1f\n",
+      seconds.forward, seconds.hessian, seconds.quantize, seconds.tune, seconds.pack,
+      seconds.total);
   std::printf("peak memory   %.0f MB\n", megabytes(report.peak_rss_bytes));
 }
 
@@ -220,15 +231,15 @@ std::function<void()> setup_quantize(CLI::App& app) {
   app.add_option("--tune-code-rate", tune.code_rate,
                  "Step size of the codes' latents, in units of the mean scale (0: codes stay)")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(learning_rate())
       ->group(tuning);
   app.add_option("--tune-scale-rate", tune.scale_rate, "Step size of the scales, relative")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(learning_rate())
       ->group(tuning);
   app.add_option("--tune-norm-rate", tune.norm_rate, "Step size of the norm weights, relative")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(learning_rate())
       ->group(tuning);
 
   options->calibration.add_to(app);
@@ -291,7 +302,14 @@ std::function<void()> setup_quantize(CLI::App& app) {
       "  billm quantize --model llama2-7b --method stbllm --nm 4:8\n"
       "  billm quantize --model ./SmolLM2-135M --method billm --calib notes.txt --nsamples 16 "
       "--seqlen 512 --out small");
-  return [options] { run(*options); };
+  return [options, tuning, &app] {
+    for (const CLI::Option* option : app.get_options()) {
+      if (option->get_group() == tuning && option->get_name() != "--tune") {
+        options->tune_settings += option->count();
+      }
+    }
+    run(*options);
+  };
 }
 
 }  // namespace billm

@@ -23,6 +23,12 @@ std::vector<std::string> norm_names(const ModelSpec& spec, int64_t block) {
   return {prefix + spec.family->attention_norm, prefix + spec.family->mlp_norm};
 }
 
+NormTypes norm_types(const Checkpoint& checkpoint, const ModelSpec& spec, int64_t block) {
+  const std::vector<std::string> names = norm_names(spec, block);
+  return {scalar_type(checkpoint.tensor(names[0]).dtype),
+          scalar_type(checkpoint.tensor(names[1]).dtype)};
+}
+
 BlockShard::BlockShard()
     : metadata_({{"format", "pt"}, {"billm_format", std::to_string(kFormatVersion)}}) {}
 

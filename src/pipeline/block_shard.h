@@ -14,6 +14,7 @@
 #include "billm/checkpoint/safetensors.h"
 #include "billm/model/block.h"
 #include "billm/pack/packed_linear.h"
+#include "billm/tune/tune_block.h"
 #include "journal.h"
 
 namespace billm {
@@ -23,6 +24,9 @@ at::ScalarType scalar_type(DType dtype);
 
 // Names of the block's two norm tensors.
 std::vector<std::string> norm_names(const ModelSpec& spec, int64_t block);
+
+// And their dtypes.
+NormTypes norm_types(const Checkpoint& checkpoint, const ModelSpec& spec, int64_t block);
 
 class BlockShard {
  public:

@@ -31,16 +31,29 @@ void check_pair(const DistillRequest& request, const Model& packed, const Model&
     throw bad_input(request.original.string() + ": is quantized already",
                     "give --original the checkpoint from which --model was quantized");
   }
-  // Everything that decides a shape or the forward pass.
-  nlohmann::json expected = original.checkpoint().config().raw;
-  nlohmann::json got = packed.checkpoint().config().raw;
-  got.erase("quantization_config");
-  expected.erase("quantization_config");
-  if (got != expected) {
-    throw bad_input(
-        request.model.string() + ": config.json differs from that of " + request.original.string(),
-        "give --original the checkpoint from which --model was quantized");
+}
+
+// The packed model's manifest, found to hold what will be needed of it after the training.
+nlohmann::ordered_json read_manifest(const DistillRequest& request, const Model& original) {
+  const std::filesystem::path path = request.model / "manifest.json";
+  nlohmann::ordered_json manifest;
+  std::string made_from;
+  try {
+    manifest = nlohmann::ordered_json::parse(read_text_file(path));
+    made_from = manifest.at("settings").at("model_digest").get<std::string>();
+    manifest.at("stored_bits").get<double>();
+    manifest.at("nominal_bits").get<double>();
+    if (!manifest.at("layers").is_array()) throw bad_input(path.string() + ": layers: no array");
+  } catch (const nlohmann::json::exception& error) {
+    throw bad_input(path.string() + ": expected the report of billm quantize: " + error.what(),
+                    "quantize the model again");
   }
+  if (made_from != source_digest(original.checkpoint(), request.threads)) {
+    throw bad_input(request.original.string() + ": is not the model that " +
+                        request.model.string() + " was quantized from",
+                    "give --original the same checkpoint");
+  }
+  return manifest;
 }
 
 // MemAvailable of /proc/meminfo in bytes; 0 if it is not known.
@@ -76,7 +89,10 @@ std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& origin
   std::vector<DistilledBlock> blocks(static_cast<size_t>(spec.blocks()));
   for (int64_t b = 0; b < spec.blocks(); ++b) {
     DistilledBlock& block = blocks[static_cast<size_t>(b)];
-    block.block = load_block(packed.weights(), spec, b, threads, device);
+    const std::vector<std::string> norms = norm_names(spec, b);
+    block.block.attention_norm = packed.weights().dense(norms[0], 1).to(device);
+    block.block.mlp_norm = packed.weights().dense(norms[1], 1).to(device);
+    block.types = norm_types(packed.checkpoint(), spec, b);
     for (const LinearSpec& linear : spec.family->linears) {
       const std::string module = spec.module(b, linear);
       if (!packed.packed()->has(module)) {
@@ -117,9 +133,12 @@ DistillReport distill_model(const DistillRequest& request) {
   const Model original(request.original, request.threads);
   check_pair(request, packed, original);
   using Existing = OutputDirectory::Existing;
-  OutputDirectory directory(
-      request.out, request.overwrite ? Existing::kOverwrite : Existing::kRefuse, request.model);
+  OutputDirectory directory(request.out,
+                            request.overwrite ? Existing::kOverwrite : Existing::kRefuse,
+                            {request.model, request.original});
   const ModelSpec& spec = packed.spec();
+  nlohmann::ordered_json head = read_manifest(request, original);
+  head.erase("files");
   check_memory(spec);
   std::vector<DistilledBlock> blocks = load_blocks(packed, original, request.threads, device);
   at::Tensor final_norm = packed.weights().dense(spec.family->final_norm, 1).to(device);
@@ -132,9 +151,9 @@ DistillReport distill_model(const DistillRequest& request) {
     std::snprintf(text, sizeof(text), "step %d: KL %.4f", number, loss);
     progress.step(text);
   };
-  const DType norm_dtype = packed.checkpoint().tensor(norm_names(spec, 0).front()).dtype;
+  const DType final_type = packed.checkpoint().tensor(spec.family->final_norm).dtype;
   report.tune = distill(original.weights(), spec, request.calibration, request.config,
-                        scalar_type(norm_dtype), threads, device, step, &blocks, &final_norm);
+                        scalar_type(final_type), threads, device, step, &blocks, &final_norm);
 
   const std::filesystem::path partial = directory.partial();
   std::vector<WrittenFile> files;
@@ -167,9 +186,6 @@ DistillReport distill_model(const DistillRequest& request) {
   write_file_atomic(partial / "config.json", MappedFile(request.model / "config.json").bytes());
   names.insert(names.end(), {"config.json", "model.safetensors.index.json"});
   for (const std::string& name : names) files.push_back(written_file(partial, name));
-  const std::filesystem::path manifest = request.model / "manifest.json";
-  nlohmann::ordered_json head = nlohmann::ordered_json::parse(read_text_file(manifest));
-  head.erase("files");
   head["distill"] = settings_of(request);
   head["distill"]["loss_before"] = report.tune.loss_before;
   head["distill"]["loss_after"] = report.tune.loss_after;

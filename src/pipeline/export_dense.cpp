@@ -50,7 +50,7 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
   }
   using Existing = OutputDirectory::Existing;
   OutputDirectory directory(out, overwrite ? Existing::kOverwrite : Existing::kRefuse,
-                            model_directory);
+                            {model_directory});
   const auto& shards = model.checkpoint().shards();
   Progress progress("export", static_cast<int64_t>(shards.size()), quiet);
   std::vector<std::string> names;

@@ -101,16 +101,17 @@ FileLock::~FileLock() {
   ::close(fd_);
 }
 
-OutputDirectory::OutputDirectory(const fs::path& out, Existing existing, const fs::path& source)
+OutputDirectory::OutputDirectory(const fs::path& out, Existing existing,
+                                 const std::vector<fs::path>& sources)
     : out_(without_slash(out)),
       partial_(out_.string() + ".partial"),
       lock_(with_parents(out_.string() + ".lock"), out_) {
-  check_replaceable(existing, source);
+  check_replaceable(existing, sources);
   std::error_code failure;
   if (fs::exists(partial_)) {
     if (existing == Existing::kRefuse) {
       throw Error(ErrorCode::kUsage, partial_.string() + ": an unfinished run is there",
-                  "billm quantize --resume continues it, --overwrite starts again");
+                  "--overwrite starts again; a run of billm quantize goes on with --resume");
     }
     if (!looks_like_ours(partial_, true)) {
       throw Error(ErrorCode::kUsage, partial_.string() + ": expected an unfinished run of billm",
@@ -125,13 +126,15 @@ OutputDirectory::OutputDirectory(const fs::path& out, Existing existing, const f
   if (::access(partial_.c_str(), W_OK) != 0) throw cannot(partial_, "write", std::strerror(errno));
 }
 
-void OutputDirectory::check_replaceable(Existing existing, const fs::path& source) const {
+void OutputDirectory::check_replaceable(Existing existing,
+                                        const std::vector<fs::path>& sources) const {
   if (!is_there(out_)) return;
   if (existing != Existing::kOverwrite && existing != Existing::kResumeOverwrite) {
     throw Error(ErrorCode::kUsage, out_.string() + ": exists already",
                 "choose another --out, or replace it with --overwrite");
   }
-  if (lies_in(source, out_)) {
+  for (const fs::path& source : sources) {
+    if (!lies_in(source, out_)) continue;
     throw Error(ErrorCode::kUsage,
                 out_.string() + ": --overwrite would remove the model " + source.string(),
                 "choose another --out");

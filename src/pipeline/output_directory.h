@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <vector>
 
 namespace billm {
 
@@ -25,11 +26,11 @@ class OutputDirectory {
   enum class Existing { kRefuse, kOverwrite, kResume, kResumeOverwrite };
 
   // Throws Error{kUsage} if `out` exists (unless kOverwrite), if it exists and is neither empty nor
-  // a model, if `source` (the model that is read) lies in it, or if an unfinished run is there
-  // (unless kOverwrite, which removes it, or kResume); Error{kFailure} if it cannot be made or
-  // another process works on it.
+  // a model, if one of `sources` (the models that are read) lies in it, or if an unfinished run is
+  // there (unless kOverwrite, which removes it, or kResume); Error{kFailure} if it cannot be made
+  // or another process works on it.
   OutputDirectory(const std::filesystem::path& out, Existing existing,
-                  const std::filesystem::path& source);
+                  const std::vector<std::filesystem::path>& sources);
   // Removes partial() if this object made it and neither keep() nor finish() was called.
   ~OutputDirectory();
   OutputDirectory(const OutputDirectory&) = delete;
@@ -43,7 +44,8 @@ class OutputDirectory {
   void finish();
 
  private:
-  void check_replaceable(Existing existing, const std::filesystem::path& source) const;
+  void check_replaceable(Existing existing,
+                         const std::vector<std::filesystem::path>& sources) const;
 
   std::filesystem::path out_, partial_;
   FileLock lock_;

@@ -69,7 +69,7 @@ class Run {
                        : request.resume                    ? Existing::kResume
                        : request.overwrite                 ? Existing::kOverwrite
                                                            : Existing::kRefuse,
-                       request.model);
+                       std::vector<std::filesystem::path>{request.model});
     journal_.settings = settings_json(request, model_.checkpoint());
     check_leftovers();
     if (request.resume && !read_journal(directory_->partial(), journal_.settings, &journal_)) {
@@ -264,10 +264,9 @@ class Run {
     for (const auto& [suffix, linear] : linears) {
       block->linears.at(suffix) = decoded(linear.codes);
     }
-    const std::string norm = norm_names(model_.spec(), b).front();
-    TuneReport report = tune_block(
-        model_.spec(), rope, hidden_.quantized, hidden_.original, *request_.tune,
-        scalar_type(model_.checkpoint().tensor(norm).dtype), forward_threads_, block, &linears);
+    const NormTypes types = norm_types(model_.checkpoint(), model_.spec(), b);
+    TuneReport report = tune_block(model_.spec(), rope, hidden_.quantized, hidden_.original,
+                                   *request_.tune, types, forward_threads_, block, &linears);
     report_.seconds.tune += report.seconds;
     return report;
   }
@@ -401,6 +400,10 @@ class Run {
 
 // What LatentLinear would refuse after the first block.
 void check_tunable(const MethodConfig& method) {
+  if (method.reference) {
+    throw Error(ErrorCode::kUsage, "--tune: cannot go with --compat reference",
+                "the published code stores means, which are not tuned: leave out one of them");
+  }
   if (method.offset_kind != OffsetKind::kNone) {
     throw Error(ErrorCode::kUsage, "--tune: layers with offsets cannot be tuned",
                 "leave out --offsets");

@@ -21,7 +21,15 @@ const char* feedback_name(Feedback feedback) {
   return "?";
 }
 
-// Of the configuration and every tensor's name, dtype, shape and bytes, however they are sharded.
+nlohmann::ordered_json tune_json(const TuneConfig& tune) {
+  return {{"steps", tune.steps},           {"window", tune.window},
+          {"batch", tune.batch},           {"code_rate", tune.code_rate},
+          {"scale_rate", tune.scale_rate}, {"norm_rate", tune.norm_rate},
+          {"margin", tune.margin},         {"seed", tune.seed}};
+}
+
+}  // namespace
+
 std::string source_digest(const Checkpoint& checkpoint, int threads) {
   const std::vector<std::string> names = checkpoint.names();
   std::vector<std::string> digests(names.size());
@@ -36,15 +44,6 @@ std::string source_digest(const Checkpoint& checkpoint, int threads) {
   for (const std::string& digest : digests) hash.update(digest);
   return hash.hex();
 }
-
-nlohmann::ordered_json tune_json(const TuneConfig& tune) {
-  return {{"steps", tune.steps},           {"window", tune.window},
-          {"batch", tune.batch},           {"code_rate", tune.code_rate},
-          {"scale_rate", tune.scale_rate}, {"norm_rate", tune.norm_rate},
-          {"margin", tune.margin},         {"seed", tune.seed}};
-}
-
-}  // namespace
 
 std::string tokens_digest(const TokenMatrix& tokens) {
   Sha256 hash;

@@ -128,16 +128,17 @@ namespace {
 // A setting that the method would ignore is refused rather than recorded.
 void check_unused(const MethodConfig& config, const Method& method) {
   const MethodConfig initial;
+  const bool refines = method.refines && !config.reference;
   const bool scales = method.refines || bits_of(config) == 1;
-  const bool columns = method.classes > 0;  // whether columns can be salient
+  const bool columns = method.classes > 0 && !config.reference;  // whether a search is set
   const struct {
     const char* flag;
     bool given, used;
   } settings[] = {
-      {"--feedback", config.feedback != initial.feedback, method.refines},
-      {"--refine", config.refine_rounds != initial.refine_rounds, method.refines},
-      {"--no-descend", config.descend != initial.descend, method.refines},
-      {"--offsets", config.offset_kind != initial.offset_kind, method.refines},
+      {"--feedback", config.feedback != initial.feedback, refines},
+      {"--refine", config.refine_rounds != initial.refine_rounds, refines},
+      {"--no-descend", config.descend != initial.descend, refines},
+      {"--offsets", config.offset_kind != initial.offset_kind, refines},
       {"--scales", config.scale_format != initial.scale_format, scales},
       {"--objective", config.objective != initial.objective, columns},
       {"--max-salient", config.max_salient != initial.max_salient, columns},
@@ -147,11 +148,14 @@ void check_unused(const MethodConfig& config, const Method& method) {
       {"--no-act-order", !config.act_order, method.has_order},
       {"--salient", config.salient_share.has_value(), method.has_share},
       {"--salient-metric", config.salient_metric.has_value(), method.has_share},
+      {"--damping", config.damping != initial.damping, method.needs_factor},
       {"--compat reference", config.reference, method.has_reference},
   };
   for (const auto& setting : settings) {
     if (setting.given && !setting.used) {
-      throw usage(std::string(setting.flag) + ": --method " + config.method + " does not use it");
+      throw usage(std::string(setting.flag) + ": --method " + config.method +
+                  (config.reference && method.refines ? " --compat reference" : "") +
+                  " does not use it");
     }
   }
 }

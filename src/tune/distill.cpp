@@ -38,7 +38,7 @@ struct HeadResult {
 class Distiller {
  public:
   Distiller(const ModelWeights& original, const ModelSpec& spec, const TokenMatrix& tokens,
-            const DistillConfig& config, at::ScalarType norm_dtype, int threads, c10::Device device,
+            const DistillConfig& config, at::ScalarType final_type, int threads, c10::Device device,
             const std::vector<DistilledBlock>& blocks, const at::Tensor& final_norm)
       : original_(original),
         spec_(spec),
@@ -46,10 +46,10 @@ class Distiller {
         threads_(threads),
         device_(device),
         rope_(make_rope(spec, std::min(config.window, tokens.cols), device)),
-        final_norm_(final_norm, norm_dtype),
+        final_norm_(final_norm, final_type),
         order_(0, 0) {
     for (const DistilledBlock& block : blocks) {
-      blocks_.emplace_back(block.block, block.linears, norm_dtype, config.margin);
+      blocks_.emplace_back(block.block, block.linears, block.types, config.margin);
     }
     for (int64_t row = 0; row < tokens.rows; ++row) {
       const std::span<const int32_t> ids = tokens.row(row);
@@ -82,7 +82,7 @@ class Distiller {
       report.loss_after = loss;
       report.best_step = step;
       for (size_t b = 0; b < blocks_.size(); ++b) {
-        blocks_[b].store(&(*blocks)[b].block, &(*blocks)[b].linears);
+        blocks_[b].store(&(*blocks)[b].block, &(*blocks)[b].linears, false);
       }
       *final_norm = final_norm_.weight().to(device_);
     }
@@ -174,13 +174,17 @@ class Distiller {
       const size_t slot = static_cast<size_t>(i);
       losses[slot] = head(hidden[slot], windows_[held_out_[slot]], false).loss;
     });
-    double sum = 0;
-    for (const double loss : losses) sum += loss;
+    double sum = 0, tokens = 0;
+    for (size_t i = 0; i < losses.size(); ++i) {
+      const auto count = static_cast<double>(windows_[held_out_[i]].tokens.size());
+      sum += count * losses[i];
+      tokens += count;
+    }
     if (!std::isfinite(sum)) {
       throw Error(ErrorCode::kFailure, "--distill: the loss is not finite",
                   "lower the rates of --distill, or leave it out");
     }
-    return sum / static_cast<double>(losses.size());
+    return sum / tokens;
   }
 
   // Returns the mean loss of the step's windows, before it.
@@ -250,15 +254,16 @@ class Distiller {
 
 }  // namespace
 
-// Decoded, original and latent weight, two moments, region, code, and the codes of the best state.
-int64_t distill_bytes(int64_t weights) { return (5 * 4 + 4) * weights; }
+// Decoded, original and latent weight and two moments in fp32; region and code, now, at the start
+// and of the best state.
+int64_t distill_bytes(int64_t weights) { return (5 * 4 + 3 * 2) * weights; }
 
 TuneReport distill(const ModelWeights& original, const ModelSpec& spec, const TokenMatrix& tokens,
-                   const DistillConfig& config, at::ScalarType norm_dtype, int threads,
+                   const DistillConfig& config, at::ScalarType final_type, int threads,
                    c10::Device device, const std::function<void(int step, double loss)>& progress,
                    std::vector<DistilledBlock>* blocks, at::Tensor* final_norm) {
   const auto start = std::chrono::steady_clock::now();
-  Distiller distiller(original, spec, tokens, config, norm_dtype, threads, device, *blocks,
+  Distiller distiller(original, spec, tokens, config, final_type, threads, device, *blocks,
                       *final_norm);
   TuneReport report = distiller.run(progress, blocks, final_norm);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -71,12 +71,13 @@ struct LatentLinear::Adam {
     *mean = static_cast<float>(kBeta1) * *mean + static_cast<float>(1 - kBeta1) * gradient;
     *square =
         static_cast<float>(kBeta2) * *square + static_cast<float>(1 - kBeta2) * gradient * gradient;
+    if (*square == 0) return 0;  // no gradient, or too small for fp32
     return -(*mean * correction1) / (std::sqrt(*square * correction2) + kSmallest);
   }
 };
 
-LatentLinear::LatentLinear(QuantizedLinear codes, const float* weight, double margin)
-    : codes_(std::move(codes)) {
+LatentLinear::LatentLinear(const QuantizedLinear& codes, const float* weight, double margin)
+    : codes_(codes) {
   const LinearShape& shape = codes_.shape;
   if (shape.offset_kind != OffsetKind::kNone) {
     throw Error(ErrorCode::kUsage, "layers with offsets cannot be learned",
@@ -127,6 +128,13 @@ void LatentLinear::start_row(int64_t row, const float* weight, double margin) {
     const float unit = kept > 0 ? static_cast<float>(sum / static_cast<double>(kept)) : 0.0f;
     unit_[block * shape.rows + row] = unit;
     const Cells sets[2] = {cells(block, row, false), cells(block, row, true)};
+    for (const Cells& set : sets) {
+      for (int k = 0; k < set.classes; ++k) {
+        if (set.level[k] >= (k > 0 ? set.level[k - 1] : 0.0f)) continue;
+        throw bad_input("the scales of a packed layer do not grow from 0 within a column set",
+                        "quantize the model again");
+      }
+    }
     for (int64_t col = first; col < end; ++col) {
       const int64_t at = row * shape.cols + col;
       const int region = codes_.region[at];
@@ -163,12 +171,16 @@ void LatentLinear::encode_row(int64_t row) {
     const Cells sets[2] = {cells(block, row, false), cells(block, row, true)};
     for (int64_t col = first; col < end; ++col) {
       const int64_t at = row * shape.cols + col;
-      if (frozen(codes_.region[at])) continue;
+      if (frozen(codes_.region[at])) {
+        // Only its column's scale can have moved.
+        if (shape.column_scales) weight_[at] = codes_.value(row, col);
+        continue;
+      }
       const bool salient = codes_.region[at] > shape.classes;
       const Cells& set = sets[salient];
       const float u = latent_[at];
       const int k = set.class_of(std::fabs(u));
-      const bool plus = u >= 0;
+      const bool plus = !std::signbit(u);
       codes_.region[at] = static_cast<uint8_t>(1 + k + (salient ? shape.classes : 0));
       codes_.code[at] = plus;
       const float level = plus ? set.level[k] : -set.level[k];
@@ -246,11 +258,11 @@ void LatentLinear::step_row(int64_t row, const float* gradient, const Adam& adam
     for (int64_t col = first; col < end; ++col) {
       const int64_t at = row * shape.cols + col;
       const int region = codes_.region[at];
-      if (frozen(region)) continue;
       const float g = gradient[at];
       const double of_logarithm = static_cast<double>(g) * weight_[at];
+      if (column_gradient != nullptr) column_gradient[col] += of_logarithm;  // integers, too
+      if (frozen(region)) continue;
       scale_gradient[region] += of_logarithm;
-      if (column_gradient != nullptr) column_gradient[col] += of_logarithm;
       const float move = adam.move(g, &latent_moments_.mean[at], &latent_moments_.square[at]);
       latent_[at] = std::clamp(latent_[at] + adam.code * unit * move, -bound, bound);
     }
@@ -261,7 +273,7 @@ void LatentLinear::step_row(int64_t row, const float* gradient, const Adam& adam
           adam.scale * adam.move(static_cast<float>(scale_gradient[r]), &scale_moments_.mean[at],
                                  &scale_moments_.square[at]);
     }
-    round_scales(block, row);
+    if (adam.scale != 0) round_scales(block, row);
   }
 }
 

@@ -25,9 +25,10 @@ struct TuneRates {
 class LatentLinear {
  public:
   // `weight` [rows, cols]: the original. A latent starts at the original weight, moved just inside
-  // the cell of its code where it lies outside. Throws Error{kUsage} for layers with offsets and
+  // the cell of its code where it lies outside. Throws Error{kBadInput} unless levels are
+  // positive and grow, Error{kUsage} for layers with offsets and
   // layers of integers only.
-  LatentLinear(QuantizedLinear codes, const float* weight, double margin);
+  LatentLinear(const QuantizedLinear& codes, const float* weight, double margin);
 
   int64_t rows() const { return codes_.shape.rows; }
   int64_t cols() const { return codes_.shape.cols; }

@@ -17,6 +17,10 @@ LatentNorm::LatentNorm(const at::Tensor& weight, at::ScalarType dtype)
       square_(latent_.mul(0)),
       unit_(latent_.abs().mean().item<double>()) {}
 
+at::Tensor LatentNorm::weight() const {
+  return latent_.to(dtype_).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+}
+
 void LatentNorm::step(const at::Tensor& gradient, double rate) {
   constexpr double kBeta1 = 0.9, kBeta2 = 0.99;
   ++steps_;
@@ -24,12 +28,13 @@ void LatentNorm::step(const at::Tensor& gradient, double rate) {
   mean_.mul_(kBeta1).add_(g, 1 - kBeta1);
   square_.mul_(kBeta2).add_(g.square(), 1 - kBeta2);
   const at::Tensor divisor = square_.div(1 - std::pow(kBeta2, steps_)).sqrt_().add_(1e-30);
-  latent_.sub_(mean_.div(divisor).mul_(rate * unit_ / (1 - std::pow(kBeta1, steps_))));
+  const at::Tensor move = mean_.div(divisor).masked_fill_(square_.eq(0), 0);  // underflow
+  latent_.sub_(move.mul(rate * unit_ / (1 - std::pow(kBeta1, steps_))));
 }
 
 TunableBlock::TunableBlock(const Block& block, const std::map<std::string, TunedLinear>& linears,
-                           at::ScalarType norm_dtype, double margin)
-    : attention_norm_(block.attention_norm, norm_dtype), mlp_norm_(block.mlp_norm, norm_dtype) {
+                           const NormTypes& types, double margin)
+    : attention_norm_(block.attention_norm, types.attention), mlp_norm_(block.mlp_norm, types.mlp) {
   for (const auto& [suffix, linear] : linears) {
     latents_.try_emplace(suffix, linear.codes, linear.original.const_data_ptr<float>(), margin);
   }
@@ -65,10 +70,13 @@ void TunableBlock::step(const std::vector<at::Tensor>& gradients, const StepRate
   }
 }
 
-void TunableBlock::store(Block* block, std::map<std::string, TunedLinear>* linears) {
-  const c10::Device device = block->attention_norm.device();
-  *block = leaves(device, false);
-  for (auto& [suffix, weight] : block->linears) weight = weight.clone();
+void TunableBlock::store(Block* block, std::map<std::string, TunedLinear>* linears, bool decoded) {
+  Block present = leaves(block->attention_norm.device(), false);
+  block->attention_norm = present.attention_norm;
+  block->mlp_norm = present.mlp_norm;
+  for (auto& [suffix, weight] : present.linears) {
+    if (decoded) block->linears[suffix] = weight.clone();
+  }
   for (auto& [suffix, linear] : *linears) linear.codes = latents_.at(suffix).codes();
 }
 

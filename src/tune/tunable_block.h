@@ -18,8 +18,8 @@ namespace billm {
 // A vector of norm weights, learned by Adam in fp32 and used as its file will store it.
 class LatentNorm {
  public:
-  LatentNorm(const at::Tensor& weight, at::ScalarType dtype);              // [hidden], any device
-  at::Tensor weight() const { return latent_.to(dtype_).to(at::kFloat); }  // on the CPU
+  LatentNorm(const at::Tensor& weight, at::ScalarType dtype);  // [hidden], any device
+  at::Tensor weight() const;                                   // a copy, on the CPU
   void step(const at::Tensor& gradient, double rate);  // `rate`: in units of the mean magnitude
 
  private:
@@ -37,7 +37,7 @@ struct StepRates {
 class TunableBlock {
  public:
   TunableBlock(const Block& block, const std::map<std::string, TunedLinear>& linears,
-               at::ScalarType norm_dtype, double margin);
+               const NormTypes& types, double margin);
 
   // The present block over shared memory, on `device`. With gradients, every call makes leaves of
   // its own, so that several threads may differentiate at once.
@@ -46,8 +46,9 @@ class TunableBlock {
   static std::vector<at::Tensor> variables(const Block& leaves);
   void step(const std::vector<at::Tensor>& gradients, const StepRates& rates, int threads);
 
-  // Copies the present state out.
-  void store(Block* block, std::map<std::string, TunedLinear>* linears);
+  // Copies the present state out: norms into `block` (on its device), codes into `linears`; with
+  // `decoded` the block's linears, too.
+  void store(Block* block, std::map<std::string, TunedLinear>* linears, bool decoded);
 
  private:
   LatentNorm attention_norm_, mlp_norm_;

@@ -73,7 +73,7 @@ class BlockTuner {
       if (!(loss < report.loss_after)) continue;
       report.loss_after = loss;
       report.best_step = step;
-      block_.store(block, linears);
+      block_.store(block, linears, true);
     }
     return report;
   }
@@ -86,8 +86,11 @@ class BlockTuner {
     const at::Tensor output = forward_block(spec_, block, hidden, rope_, {}, window.first);
     const at::Tensor target =
         targets_[window.sequence].narrow(0, window.first, window.end - window.first);
+    // A token whose target is zero (an embedding of zeros) has no relative error: it is left out.
     const at::Tensor norm = target.square().sum(at::IntArrayRef{1});
-    const at::Tensor loss = output.sub(target).square().sum(at::IntArrayRef{1}).div(norm).mean();
+    const at::Tensor empty = norm.eq(0);
+    const at::Tensor error = output.sub(target).square().sum(at::IntArrayRef{1});
+    const at::Tensor loss = error.div(norm.masked_fill(empty, 1)).masked_fill(empty, 0).mean();
     WindowResult result;
     result.loss = loss.item<double>();
     if (gradients) result.gradients = torch::autograd::grad({loss}, TunableBlock::variables(block));
@@ -144,11 +147,11 @@ class BlockTuner {
 
 TuneReport tune_block(const ModelSpec& spec, const Rope& rope,
                       const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& targets,
-                      const TuneConfig& config, at::ScalarType norm_dtype, int threads,
-                      Block* block, std::map<std::string, TunedLinear>* linears) {
+                      const TuneConfig& config, const NormTypes& types, int threads, Block* block,
+                      std::map<std::string, TunedLinear>* linears) {
   const auto start = std::chrono::steady_clock::now();
   BlockTuner tuner(spec, rope, inputs, targets, config, threads, block->attention_norm.device(),
-                   TunableBlock(*block, *linears, norm_dtype, config.margin));
+                   TunableBlock(*block, *linears, types, config.margin));
   TuneReport report = tuner.run(block, linears);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;

@@ -81,12 +81,16 @@ class BadUsage(bt.TestCase):
 
     def test_tuning(self):
         self.refused(bt.USAGE, "--tune-steps", "9", needles=["--tune-steps", "--tune"])
+        self.refused(bt.USAGE, "--tune-steps", "128", needles=["--tune"])  # the default, but given
+        self.refused(bt.USAGE, "--tune", "--compat", "reference", needles=["--tune", "--compat"],
+                     method="billm")
         self.refused(bt.USAGE, "--tune", "--offsets", "block", needles=["--tune", "--offsets"],
                      method="billm")
         for method, *flags in (("gptq",), ("rtn", "--bits", "2")):
             self.refused(bt.USAGE, "--tune", *flags, needles=["--tune", method], method=method)
         for flag, value in (("--tune-steps", "0"), ("--tune-window", "0"), ("--tune-batch", "0"),
-                            ("--tune-code-rate", "-1"), ("--tune-scale-rate", "x")):
+                            ("--tune-code-rate", "-1"), ("--tune-scale-rate", "x"),
+                            ("--tune-norm-rate", "nan")):
             with self.subTest(flag=flag):
                 self.refused(bt.USAGE, "--tune", f"{flag}={value}", needles=[flag])
         # One sequence of 64 tokens is one window: nothing is left to hold out.
@@ -106,10 +110,18 @@ class BadUsage(bt.TestCase):
                    needles=["quantized already"])
         other = bt.make_tiny_llama(self.dir / "other", blocks=3)
         self.fails(bt.BAD_INPUT, *good, "--model", packed, "--original", other,
-                   needles=["config.json differs"])
+                   needles=["is not the model that"])
         self.fails(bt.USAGE, *good, "--model", packed, "--original", self.model, "--out", packed,
                    needles=["exists already", "--overwrite"])
-        for flag, value in (("--steps", "0"), ("--window", "1"), ("--code-rate", "-1")):
+        twin = bt.make_tiny_llama(self.dir / "twin", seed=5)
+        self.fails(bt.BAD_INPUT, *good, "--model", packed, "--original", twin,
+                   needles=["is not the model that"])
+        original = bt.digests(self.model)
+        self.fails(bt.USAGE, *good, "--model", packed, "--original", self.model, "--out",
+                   self.model, "--overwrite", needles=["--overwrite would remove the model"])
+        self.assertEqual(bt.digests(self.model), original)
+        for flag, value in (("--steps", "0"), ("--window", "1"), ("--code-rate", "-1"),
+                            ("--scale-rate", "nan")):
             self.fails(bt.USAGE, *good[:3], f"{flag}={value}", "--model", packed, "--original",
                        self.model, needles=[flag])
         integers = self.dir / "integers"

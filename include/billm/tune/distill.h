@@ -1,8 +1,9 @@
 // Distillation of the whole quantized model, after its blocks: codes, scales and norm weights learn
 // the original model's next-token distribution on the calibration text, KL(original || quantized)
-// averaged over the tokens (Hinton et al., arXiv 1503.02531). Post-training: no labels, no stored
+// averaged over the tokens of a window, then over the windows of a step (Hinton et al., arXiv
+// 1503.02531). Post-training: no labels, no stored
 // bits. The model's blocks pass by one at a time, forward and backward (activations between blocks
-// are all that is kept of a window), but every linear is held with its latents: about 24 bytes a
+// are all that is kept of a window), but every linear is held with its latents: about 26 bytes a
 // weight.
 #pragma once
 
@@ -22,19 +23,20 @@ namespace billm {
 
 // One block of the quantized model, replaced by the best state.
 struct DistilledBlock {
-  Block block;
+  Block block;  // its norms alone
+  NormTypes types;
   std::map<std::string, TunedLinear> linears;
 };
 
 // Bytes that distillation of a model with this many quantized weights needs at least.
 int64_t distill_bytes(int64_t weights);
 
-// `original` gives the embedding, the head and the teacher; `blocks` and `final_norm` [hidden] are
-// the quantized model's. Windows are pieces of the calibration sequences; the last eighth is held
-// out. `progress` is called after every step. Throws Error{kFailure} if a loss is not finite,
-// Error{kUsage} if there are fewer than two windows.
+// `original` gives the embedding, the head and the teacher; `blocks` and `final_norm` [hidden],
+// stored as `final_type`, are the quantized model's. Windows are pieces of the calibration
+// sequences; the last eighth is held out. `progress` is called after every step. Throws
+// Error{kFailure} if a loss is not finite, Error{kUsage} if there are fewer than two windows.
 TuneReport distill(const ModelWeights& original, const ModelSpec& spec, const TokenMatrix& tokens,
-                   const DistillConfig& config, at::ScalarType norm_dtype, int threads,
+                   const DistillConfig& config, at::ScalarType final_type, int threads,
                    c10::Device device, const std::function<void(int step, double loss)>& progress,
                    std::vector<DistilledBlock>* blocks, at::Tensor* final_norm);
 

@@ -17,6 +17,11 @@
 
 namespace billm {
 
+// The dtypes in which the file stores the norm weights of a block.
+struct NormTypes {
+  at::ScalarType attention = at::kFloat, mlp = at::kFloat;
+};
+
 // One linear of the block: what was quantized, and from which weights.
 struct TunedLinear {
   at::Tensor original;    // [out, in] fp32, CPU
@@ -26,11 +31,11 @@ struct TunedLinear {
 // `block` holds the decoded linears and the original norms; both are replaced by the best state on
 // the held-out windows. inputs[i] [tokens, hidden] are what reaches the block in the quantized
 // model, targets[i] [tokens, hidden] what the original block makes of its own inputs. Norm weights
-// come back exact in `norm_dtype`, that of their file. Throws Error{kFailure} if a loss is not
+// come back exact in their dtypes. Throws Error{kFailure} if a loss is not
 // finite.
 TuneReport tune_block(const ModelSpec& spec, const Rope& rope,
                       const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& targets,
-                      const TuneConfig& config, at::ScalarType norm_dtype, int threads,
-                      Block* block, std::map<std::string, TunedLinear>* linears);
+                      const TuneConfig& config, const NormTypes& types, int threads, Block* block,
+                      std::map<std::string, TunedLinear>* linears);
 
 }  // namespace billm

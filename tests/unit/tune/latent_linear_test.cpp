@@ -148,6 +148,48 @@ TEST(LatentLinear, LearnsARepresentableTarget) {
   }
 }
 
+// Integer weights are frozen, but their columns' scales are not.
+TEST(LatentLinear, ScatteredIntegersFollowTheirColumns) {
+  LinearShape shape = two_levels();
+  shape.integer_bits = 8;
+  shape.scattered = true;
+  for (uint32_t seed = 21; seed < 27; ++seed) {  // shares of integers from none to all
+    const QuantizedLinear codes = sorted_codes(shape, seed);
+    LatentLinear latent(codes, weights_near(codes, seed + 1).data(), 0.05);
+    for (uint32_t step = 0; step < 4; ++step) {
+      const std::vector<float> gradient = test::random_normal(70 * 130, seed + step);
+      latent.step(gradient.data(), {.code = 0.2, .scale = 0.2}, 1);
+    }
+    check_codes(latent.codes());
+    EXPECT_NE(latent.codes().column_scale, codes.column_scale);
+    const std::vector<float> expected = dequantize(latent.codes());
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), latent.weight()));
+    for (size_t i = 0; i < codes.region.size(); ++i) {
+      if (codes.region[i] > shape.regions()) {
+        ASSERT_EQ(latent.codes().code[i], codes.code[i]);
+      }
+    }
+  }
+}
+
+TEST(LatentLinear, ExactScalesStayAtRateZero) {
+  LinearShape shape = two_levels();
+  shape.column_scales = false;
+  shape.scale_format = ScaleFormat::kF32;
+  const QuantizedLinear codes = sorted_codes(shape, 31);
+  LatentLinear latent(codes, weights_near(codes, 32).data(), 0.05);
+  latent.step(test::random_normal(70 * 130, 33).data(), {.code = 0.1, .scale = 0}, 1);
+  EXPECT_EQ(latent.codes().scale, codes.scale);
+}
+
+TEST(LatentLinear, RefusesLevelsThatDoNotGrow) {
+  LinearShape shape = two_levels();
+  QuantizedLinear codes = sorted_codes(shape, 41);
+  const std::vector<float> weight = weights_near(codes, 42);
+  std::swap(codes.scale[codes.scale_index(0, 1, 3)], codes.scale[codes.scale_index(0, 2, 3)]);
+  EXPECT_THROW(LatentLinear(codes, weight.data(), 0.05), Error);
+}
+
 TEST(LatentLinear, RefusesOffsets) {
   LinearShape shape = two_levels();
   shape.column_scales = false;

@@ -71,8 +71,8 @@ class TuneBlock : public testing::Test {
     for (const auto& [suffix, linear] : linears_) {
       result.block.linears[suffix] = decoded(linear.codes);
     }
-    result.report = tune_block(spec(), rope_, inputs_, targets_, config, at::kHalf, threads,
-                               &result.block, &result.linears);
+    result.report = tune_block(spec(), rope_, inputs_, targets_, config, {at::kHalf, at::kHalf},
+                               threads, &result.block, &result.linears);
     return result;
   }
   static at::Tensor decoded(const QuantizedLinear& codes) {
