@@ -4,9 +4,6 @@
 #include "billm/tune/distill.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/log_softmax.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -17,22 +14,15 @@
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
 #include "billm/calibrate/collect.h"
+#include "kl_head.h"
 #include "tunable_block.h"
 
 namespace billm {
 namespace {
 
-constexpr int64_t kHeadRows = 128;  // tokens whose logits are held at once
-
 struct Window {
   std::vector<int32_t> tokens;
   at::Tensor teacher;  // normed hidden states of the original [tokens, hidden]
-};
-
-// What the head of one window gives back.
-struct HeadResult {
-  double loss = 0;          // mean KL per token
-  at::Tensor hidden, norm;  // gradients of the last hidden state and of the final norm
 };
 
 class Distiller {
@@ -113,56 +103,6 @@ class Distiller {
     }
   }
 
-  // x [tokens, vocab] times the head [vocab, hidden], in pieces of the head.
-  at::Tensor times_head(const at::Tensor& x) const {
-    const int64_t vocab = spec_.config.vocab_size, width = spec_.config.hidden_size;
-    const int64_t piece = std::max<int64_t>(1, kHeadPieceBytes / (4 * width));
-    at::Tensor sum;
-    for (int64_t first = 0; first < vocab; first += piece) {
-      const int64_t count = std::min(piece, vocab - first);
-      const at::Tensor head = original_.rows(spec_.head(), first, count).to(device_);
-      const at::Tensor part = at::mm(x.narrow(1, first, count), head);
-      sum = sum.defined() ? sum.add_(part) : part;
-    }
-    return sum;
-  }
-
-  HeadResult head(const at::Tensor& hidden, const Window& window, bool gradients) const {
-    HeadResult result;
-    const int64_t tokens = hidden.size(0);
-    at::Tensor leaf, norm, normed;
-    {
-      const at::AutoGradMode mode(gradients);
-      leaf = hidden.detach().set_requires_grad(gradients);
-      norm = final_norm_.weight().to(device_).set_requires_grad(gradients);
-      normed = billm::final_norm(spec_, norm, leaf);
-    }
-    const at::NoGradGuard no_grad;
-    const at::Tensor states = normed.detach();
-    at::Tensor gradient = gradients ? at::zeros_like(states) : at::Tensor();
-    for (int64_t row = 0; row < tokens; row += kHeadRows) {
-      const int64_t count = std::min(kHeadRows, tokens - row);
-      const at::Tensor log_q =
-          at::log_softmax(logits(original_, spec_, states.narrow(0, row, count)), 1);
-      const at::Tensor log_p =
-          at::log_softmax(logits(original_, spec_, window.teacher.narrow(0, row, count)), 1);
-      at::Tensor p = log_p.exp();
-      result.loss += log_p.sub(log_q).mul_(p).sum().item<double>();
-      if (!gradients) continue;
-      // d KL / d logits = q - p.
-      const at::Tensor of_logits = log_q.exp().sub_(p).div_(static_cast<double>(tokens));
-      gradient.narrow(0, row, count).copy_(times_head(of_logits));
-    }
-    result.loss /= static_cast<double>(tokens);
-    if (gradients) {
-      const at::AutoGradMode mode(true);
-      const auto found = torch::autograd::grad({normed}, {leaf, norm}, {gradient});
-      result.hidden = found[0];
-      result.norm = found[1];
-    }
-    return result;
-  }
-
   double held_out_loss() {
     const at::NoGradGuard no_grad;
     std::vector<at::Tensor> hidden = embed_all(held_out_);
@@ -170,9 +110,12 @@ class Distiller {
       advance(spec_, block.leaves(device_, false), rope_, hidden, threads_);
     }
     std::vector<double> losses(hidden.size());
+    const at::Tensor norm = final_norm_.weight().to(device_);
     parallel_for(static_cast<int64_t>(hidden.size()), threads_, [&](int64_t i) {
       const size_t slot = static_cast<size_t>(i);
-      losses[slot] = head(hidden[slot], windows_[held_out_[slot]], false).loss;
+      losses[slot] =
+          kl_head(original_, spec_, hidden[slot], norm, windows_[held_out_[slot]].teacher, false)
+              .loss;
     });
     double sum = 0, tokens = 0;
     for (size_t i = 0; i < losses.size(); ++i) {
@@ -203,14 +146,16 @@ class Distiller {
         advance(spec_, block.leaves(device_, false), rope_, hidden, threads_);
       }
     }
-    std::vector<HeadResult> heads(chosen.size());
+    std::vector<KlHead> heads(chosen.size());
+    const at::Tensor final_weight = final_norm_.weight().to(device_);
     parallel_for(windows, threads_, [&](int64_t i) {
       const size_t slot = static_cast<size_t>(i);
-      heads[slot] = head(hidden[slot], windows_[chosen[slot]], true);
+      heads[slot] = kl_head(original_, spec_, hidden[slot], final_weight,
+                            windows_[chosen[slot]].teacher, true);
     });
     double loss = 0;
     at::Tensor norm;
-    for (const HeadResult& result : heads) {
+    for (const KlHead& result : heads) {
       loss += result.loss / static_cast<double>(heads.size());
       norm = norm.defined() ? norm.add(result.norm) : result.norm;
     }

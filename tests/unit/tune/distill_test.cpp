@@ -8,6 +8,7 @@
 
 #include <optional>
 
+#include "../../../src/tune/kl_head.h"
 #include "billm/base/error.h"
 #include "billm/calibrate/collect.h"
 #include "billm/model/model.h"
@@ -164,6 +165,35 @@ TEST_F(Distill, OneSmallStepOfEachKindLowersTheTrainingLoss) {
     const Result result = distilled(one, 2);
     EXPECT_LT(result.losses.back(), result.losses.front()) << "kind " << kind;
   }
+}
+
+// The divergence against its definition, and both gradients against central differences.
+TEST_F(Distill, HeadGivesTheDivergenceAndItsGradients) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor hidden = embed(model_->weights(), spec(), tokens_.row(0)).mul(3);
+  const at::Tensor other = embed(model_->weights(), spec(), tokens_.row(1)).mul(3);
+  const at::Tensor teacher = final_norm(spec(), final_norm_, other);
+  const auto loss_of = [&](const at::Tensor& h, const at::Tensor& n) {
+    return kl_head(model_->weights(), spec(), h, n, teacher, false).loss;
+  };
+  const KlHead head = kl_head(model_->weights(), spec(), hidden, final_norm_, teacher, true);
+  const at::Tensor log_p = at::log_softmax(logits(model_->weights(), spec(), teacher), 1);
+  const at::Tensor log_q = at::log_softmax(
+      logits(model_->weights(), spec(), final_norm(spec(), final_norm_, hidden)), 1);
+  const double expected = log_p.exp().mul(log_p.sub(log_q)).sum().item<double>() / 24;
+  EXPECT_NEAR(head.loss, expected, 1e-5 * expected);
+  EXPECT_GT(head.loss, 0.01);
+  const double step = 1e-2;
+  const at::Tensor along_hidden = head.hidden.div(head.hidden.norm());
+  const double slope = (loss_of(hidden.add(along_hidden, step), final_norm_) -
+                        loss_of(hidden.sub(along_hidden, step), final_norm_)) /
+                       (2 * step);
+  EXPECT_NEAR(slope, head.hidden.norm().item<double>(), 0.02 * slope);
+  const at::Tensor along_norm = head.norm.div(head.norm.norm());
+  const double norm_slope = (loss_of(hidden, final_norm_.add(along_norm, step)) -
+                             loss_of(hidden, final_norm_.sub(along_norm, step))) /
+                            (2 * step);
+  EXPECT_NEAR(norm_slope, head.norm.norm().item<double>(), 0.02 * norm_slope);
 }
 
 TEST_F(Distill, NeedsTwoWindows) {

@@ -1,0 +1,23 @@
+// The end of the model in distillation: from the last hidden states through the final norm and the
+// output head to the divergence from the original's distribution, and back.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "billm/model/block.h"
+
+namespace billm {
+
+struct KlHead {
+  double loss = 0;          // mean KL(original || quantized) per token, nats
+  at::Tensor hidden, norm;  // d loss / d hidden [tokens, hidden] and / d norm weight [hidden]
+};
+
+// hidden [tokens, hidden]: the quantized model's, before the final norm; norm [hidden]; teacher
+// [tokens, hidden]: the original's, after its own. Logits are made for kKlHeadRows tokens at a
+// time. Gradients are left empty unless asked for.
+inline constexpr int64_t kKlHeadRows = 128;
+KlHead kl_head(const ModelWeights& original, const ModelSpec& spec, const at::Tensor& hidden,
+               const at::Tensor& norm, const at::Tensor& teacher, bool gradients);
+
+}  // namespace billm
