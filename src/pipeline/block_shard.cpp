@@ -2,6 +2,7 @@
 #include "block_shard.h"
 
 #include "billm/pack/packed_checkpoint.h"
+#include "result_files.h"
 
 namespace billm {
 
@@ -55,9 +56,7 @@ void BlockShard::add_norm(const std::string& name, const at::Tensor& weight,
 
 WrittenFile BlockShard::write(const std::filesystem::path& directory,
                               const std::string& name) const {
-  WrittenFile file{name, write_safetensors(directory / name, tensors_, metadata_), 0};
-  file.bytes = static_cast<int64_t>(std::filesystem::file_size(directory / name));
-  return file;
+  return write_tensors(directory, name, tensors_, metadata_);
 }
 
 WrittenFile write_rest(const Checkpoint& source, const std::set<std::string>& written,
@@ -77,9 +76,7 @@ WrittenFile write_rest(const Checkpoint& source, const std::set<std::string>& wr
     }
     tensors.push_back({tensor, view.dtype, view.shape, bytes});
   }
-  WrittenFile file{name, write_safetensors(directory / name, tensors, {{"format", "pt"}}), 0};
-  file.bytes = static_cast<int64_t>(std::filesystem::file_size(directory / name));
-  return file;
+  return write_tensors(directory, name, std::move(tensors), {{"format", "pt"}});
 }
 
 }  // namespace billm

@@ -8,6 +8,7 @@
 
 #include "billm/base/error.h"
 #include "billm/checkpoint/safetensors.h"
+#include "result_files.h"
 
 namespace billm {
 namespace {
@@ -50,9 +51,7 @@ WrittenFile write_hidden(const HiddenStates& hidden, const std::filesystem::path
   };
   add(kQuantized, hidden.quantized);
   add(kOriginal, hidden.original);
-  WrittenFile file{name, write_safetensors(directory / name, tensors), 0};
-  file.bytes = static_cast<int64_t>(std::filesystem::file_size(directory / name));
-  return file;
+  return write_tensors(directory, name, std::move(tensors));
 }
 
 HiddenStates read_hidden(const std::filesystem::path& path, int64_t sequences, bool with_original,

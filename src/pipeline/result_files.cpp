@@ -79,6 +79,13 @@ void write_index(const fs::path& directory, const std::vector<std::string>& shar
   write_file_atomic(directory / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
+WrittenFile write_tensors(const fs::path& directory, const std::string& name,
+                          std::vector<TensorToWrite> tensors, const Metadata& metadata) {
+  WrittenFile file{name, write_safetensors(directory / name, std::move(tensors), metadata), 0};
+  file.bytes = static_cast<int64_t>(fs::file_size(directory / name));
+  return file;
+}
+
 WrittenFile written_file(const fs::path& directory, const std::string& name) {
   const MappedFile file(directory / name);
   return {name, sha256_hex(file.bytes()), static_cast<int64_t>(file.bytes().size())};

@@ -27,6 +27,10 @@ void write_config(const Checkpoint& source, const MethodConfig& method, double n
 // model.safetensors.index.json for the safetensors files `shards` in `directory`.
 void write_index(const std::filesystem::path& directory, const std::vector<std::string>& shards);
 
+// Writes a safetensors file; its size and checksum.
+WrittenFile write_tensors(const std::filesystem::path& directory, const std::string& name,
+                          std::vector<TensorToWrite> tensors, const Metadata& metadata = {});
+
 // Size and checksum of a file just written.
 WrittenFile written_file(const std::filesystem::path& directory, const std::string& name);
 

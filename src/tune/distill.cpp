@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <span>
 
 #include "billm/base/error.h"
@@ -62,21 +61,15 @@ class Distiller {
 
   TuneReport run(const std::function<void(int, double)>& progress,
                  std::vector<DistilledBlock>* blocks, at::Tensor* final_norm) {
-    TuneReport report;
-    report.loss_before = report.loss_after = held_out_loss();
-    for (int step = 1; step <= config_.steps; ++step) {
-      progress(step, train_step(step));
-      if (step * kTuneChecks / config_.steps == (step - 1) * kTuneChecks / config_.steps) continue;
-      const double loss = held_out_loss();
-      if (!(loss < report.loss_after)) continue;
-      report.loss_after = loss;
-      report.best_step = step;
+    const auto keep = [&] {
       for (size_t b = 0; b < blocks_.size(); ++b) {
         blocks_[b].store(&(*blocks)[b].block, &(*blocks)[b].linears, false);
       }
       *final_norm = final_norm_.weight().to(device_);
-    }
-    return report;
+    };
+    return learn(
+        config_.steps, [&](int step) { progress(step, train_step(step)); },
+        [this] { return held_out_loss(); }, keep);
   }
 
  private:
@@ -117,17 +110,11 @@ class Distiller {
           kl_head(original_, spec_, hidden[slot], norm, windows_[held_out_[slot]].teacher, false)
               .loss;
     });
-    double sum = 0, tokens = 0;
-    for (size_t i = 0; i < losses.size(); ++i) {
-      const auto count = static_cast<double>(windows_[held_out_[i]].tokens.size());
-      sum += count * losses[i];
-      tokens += count;
+    std::vector<int64_t> tokens;
+    for (const size_t i : held_out_) {
+      tokens.push_back(static_cast<int64_t>(windows_[i].tokens.size()));
     }
-    if (!std::isfinite(sum)) {
-      throw Error(ErrorCode::kFailure, "--distill: the loss is not finite",
-                  "lower the rates of --distill, or leave it out");
-    }
-    return sum / tokens;
+    return mean_loss(losses, tokens, "billm distill");
   }
 
   // Returns the mean loss of the step's windows, before it.
@@ -174,11 +161,8 @@ class Distiller {
         heads[slot].hidden = gradients[slot].back();
         gradients[slot].pop_back();
       });
-      std::vector<at::Tensor>& sum = gradients.front();
-      for (size_t i = 1; i < gradients.size(); ++i) {
-        for (size_t v = 0; v < sum.size(); ++v) sum[v].add_(gradients[i][v]);
-      }
-      blocks_[b].step(sum, rates, threads_);
+      add_to_first(&gradients);
+      blocks_[b].step(gradients.front(), rates, threads_);
       inputs.pop_back();
     }
     return loss;

@@ -8,6 +8,8 @@
 #include <numbers>
 #include <utility>
 
+#include "billm/base/error.h"
+
 namespace billm {
 
 LatentNorm::LatentNorm(const at::Tensor& weight, at::ScalarType dtype)
@@ -85,6 +87,43 @@ double rate_at(int step, int steps) {
   const double progress = (step - 0.5) / steps;
   return std::min(1.0, static_cast<double>(step) / kWarmup) * 0.5 *
          (1 + std::cos(std::numbers::pi * progress));
+}
+
+TuneReport learn(int steps, const std::function<void(int step)>& train,
+                 const std::function<double()>& held_out, const std::function<void()>& keep) {
+  TuneReport report;
+  report.loss_before = report.loss_after = held_out();
+  for (int step = 1; step <= steps; ++step) {
+    train(step);
+    if (step * kTuneChecks / steps == (step - 1) * kTuneChecks / steps) continue;
+    const double loss = held_out();
+    if (!(loss < report.loss_after)) continue;
+    report.loss_after = loss;
+    report.best_step = step;
+    keep();
+  }
+  return report;
+}
+
+double mean_loss(const std::vector<double>& losses, const std::vector<int64_t>& tokens,
+                 const std::string& flag) {
+  double sum = 0, weight = 0;
+  for (size_t i = 0; i < losses.size(); ++i) {
+    sum += static_cast<double>(tokens[i]) * losses[i];
+    weight += static_cast<double>(tokens[i]);
+  }
+  if (!std::isfinite(sum)) {
+    throw Error(ErrorCode::kFailure, flag + ": the held-out loss is not finite",
+                "lower its rates, or leave it out");
+  }
+  return sum / weight;
+}
+
+void add_to_first(std::vector<std::vector<at::Tensor>>* gradients) {
+  std::vector<at::Tensor>& sum = gradients->front();
+  for (size_t i = 1; i < gradients->size(); ++i) {
+    for (size_t v = 0; v < sum.size(); ++v) sum[v].add_((*gradients)[i][v]);
+  }
 }
 
 Order::Order(size_t count, uint64_t seed) : order_(count), random_(seed) {

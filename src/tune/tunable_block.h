@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <map>
 #include <random>
 #include <string>
@@ -57,6 +58,20 @@ class TunableBlock {
 
 // Warm-up over a few steps, then a cosine down to 0: in [0, 1], step from 1 to steps.
 double rate_at(int step, int steps);
+
+// The loop of both tuners: `train` makes one step; `held_out` is measured before the first and
+// kTuneChecks times along the way; `keep` stores the present state, the best so far. Does not set
+// TuneReport::seconds.
+TuneReport learn(int steps, const std::function<void(int step)>& train,
+                 const std::function<double()>& held_out, const std::function<void()>& keep);
+
+// Mean of the windows' losses, each weighted by its tokens. Throws Error{kFailure} naming `flag` if
+// it is not finite.
+double mean_loss(const std::vector<double>& losses, const std::vector<int64_t>& tokens,
+                 const std::string& flag);
+
+// Adds the gradients of all windows to those of the first, in order.
+void add_to_first(std::vector<std::vector<at::Tensor>>* gradients);
 
 // Indices 0..count-1 in an order that is shuffled anew on every pass.
 class Order {

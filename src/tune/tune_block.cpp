@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
@@ -64,18 +63,9 @@ class BlockTuner {
   }
 
   TuneReport run(Block* block, std::map<std::string, TunedLinear>* linears) {
-    TuneReport report;
-    report.loss_before = report.loss_after = held_out_loss();
-    for (int step = 1; step <= config_.steps; ++step) {
-      train_step(step);
-      if (step * kTuneChecks / config_.steps == (step - 1) * kTuneChecks / config_.steps) continue;
-      const double loss = held_out_loss();
-      if (!(loss < report.loss_after)) continue;
-      report.loss_after = loss;
-      report.best_step = step;
-      block_.store(block, linears, true);
-    }
-    return report;
+    return learn(
+        config_.steps, [this](int step) { train_step(step); }, [this] { return held_out_loss(); },
+        [&] { block_.store(block, linears, true); });
   }
 
  private:
@@ -102,31 +92,21 @@ class BlockTuner {
     parallel_for(static_cast<int64_t>(losses.size()), threads_, [&](int64_t i) {
       losses[static_cast<size_t>(i)] = compute(held_out_[static_cast<size_t>(i)], false).loss;
     });
-    double sum = 0, tokens = 0;
-    for (size_t i = 0; i < losses.size(); ++i) {
-      const auto count = static_cast<double>(held_out_[i].end - held_out_[i].first);
-      sum += count * losses[i];
-      tokens += count;
-    }
-    if (!std::isfinite(sum)) {
-      throw Error(ErrorCode::kFailure, "--tune: the loss of a block is not finite",
-                  "lower the rates of --tune, or leave it out");
-    }
-    return sum / tokens;
+    std::vector<int64_t> tokens;
+    for (const Window& window : held_out_) tokens.push_back(window.end - window.first);
+    return mean_loss(losses, tokens, "--tune");
   }
 
   void train_step(int step) {
     const std::vector<size_t> chosen = order_.next(static_cast<size_t>(config_.batch));
-    std::vector<WindowResult> results(chosen.size());
+    std::vector<std::vector<at::Tensor>> gradients(chosen.size());
     parallel_for(static_cast<int64_t>(chosen.size()), threads_, [&](int64_t i) {
-      results[static_cast<size_t>(i)] = compute(windows_[chosen[static_cast<size_t>(i)]], true);
+      const size_t slot = static_cast<size_t>(i);
+      gradients[slot] = compute(windows_[chosen[slot]], true).gradients;
     });
-    std::vector<at::Tensor>& sum = results.front().gradients;
-    for (size_t i = 1; i < results.size(); ++i) {
-      for (size_t v = 0; v < sum.size(); ++v) sum[v].add_(results[i].gradients[v]);
-    }
+    add_to_first(&gradients);
     const double rate = rate_at(step, config_.steps);
-    block_.step(sum,
+    block_.step(gradients.front(),
                 {{rate * config_.code_rate, rate * config_.scale_rate}, rate * config_.norm_rate},
                 threads_);
   }
