@@ -11,9 +11,9 @@
 #include "billm/base/file.h"
 #include "billm/base/home.h"
 #include "billm/base/parallel.h"
-#include "billm/checkpoint/model_name.h"
 #include "billm/checkpoint/npy.h"
 #include "billm/checkpoint/tokenizer.h"
+#include "billm/hub/model_name.h"
 
 namespace billm {
 namespace fs = std::filesystem;

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "billm/checkpoint/texts.h"
 #include "billm/checkpoint/token_source.h"
+#include "billm/hub/texts.h"
 
 namespace billm {
 

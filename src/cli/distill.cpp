@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "billm/base/error.h"
-#include "billm/checkpoint/model_name.h"
+#include "billm/hub/model_name.h"
 #include "billm/pipeline/distill_model.h"
 #include "billm/pipeline/quantize_model.h"
 #include "command.h"

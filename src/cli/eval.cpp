@@ -4,8 +4,8 @@
 
 #include "billm/base/error.h"
 #include "billm/checkpoint/config.h"
-#include "billm/checkpoint/model_name.h"
 #include "billm/eval/perplexity.h"
+#include "billm/hub/model_name.h"
 #include "command.h"
 #include "common.h"
 

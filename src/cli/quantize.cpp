@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "billm/base/error.h"
-#include "billm/checkpoint/model_name.h"
+#include "billm/hub/model_name.h"
 #include "billm/pipeline/quantize_model.h"
 #include "billm/quantize/methods.h"
 #include "command.h"

@@ -6,8 +6,8 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
-#include "billm/checkpoint/model_name.h"
 #include "billm/checkpoint/tokenizer.h"
+#include "billm/hub/model_name.h"
 #include "command.h"
 #include "common.h"
 

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "billm/checkpoint/texts.h"
+#include "billm/hub/texts.h"
 #include "tokenizer_testing.h"
 
 namespace billm {

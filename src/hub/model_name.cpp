@@ -1,5 +1,5 @@
-// Model names: see include/billm/checkpoint/model_name.h.
-#include "billm/checkpoint/model_name.h"
+// Model names: see include/billm/hub/model_name.h.
+#include "billm/hub/model_name.h"
 
 #include <algorithm>
 #include <cctype>

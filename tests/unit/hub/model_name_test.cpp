@@ -1,11 +1,11 @@
 // Model names: directories, aliases and hub ids against a fake HuggingFace cache.
-#include "billm/checkpoint/model_name.h"
+#include "billm/hub/model_name.h"
 
 #include <map>
 #include <optional>
 
 #include "billm/base/home.h"
-#include "testing.h"
+#include "unit/checkpoint/testing.h"
 
 namespace billm {
 namespace {

@@ -1,5 +1,5 @@
 // Finding and reading texts: see texts.h.
-#include "billm/checkpoint/texts.h"
+#include "billm/hub/texts.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,5 +1,5 @@
 // Named texts: the row protocols, the places looked at, and the error when nothing is there.
-#include "billm/checkpoint/texts.h"
+#include "billm/hub/texts.h"
 
 #include <gtest/gtest.h>
 
@@ -12,7 +12,7 @@
 #include "billm/base/sha256.h"
 #include "billm/checkpoint/tokenizer.h"
 #include "support/environment.h"
-#include "testing.h"
+#include "unit/checkpoint/testing.h"
 
 namespace billm {
 namespace {
