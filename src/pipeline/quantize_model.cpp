@@ -219,8 +219,8 @@ class Run {
     for (const std::string& group : spec.groups()) {
       if (request_.sequential) stats = collect(block, rope, hidden, group);
       std::optional<Stopwatch> quantize(&report_.seconds.quantize);
-      Hessian hessian = make_hessian(stats.at(group), method_.needs_factor, request_.method.damping,
-                                     request_.threads);
+      Hessian hessian = make_hessian(std::move(stats.at(group)), method_.needs_factor,
+                                     request_.method.damping, request_.threads);
       if (hessian.retries > 0 && processes_.first()) {
         log_warning("block " + std::to_string(b) + ", " + group + ": damping raised " +
                     std::to_string(hessian.retries) +
