@@ -59,7 +59,7 @@ struct Subject {
                                                const std::vector<at::Tensor>& states) const {
     MethodConfig method;
     method.block_size = 32;
-    const auto stats = collect_stats(spec(), original, rope, states, {});
+    const auto stats = collect_stats(spec(), original, rope, TensorSequences(states), {});
     std::map<std::string, TunedLinear> linears;
     for (const LinearSpec& linear : spec().family->linears) {
       const at::Tensor weight = original.linears.at(linear.suffix).contiguous();
