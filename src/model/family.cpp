@@ -342,6 +342,23 @@ void check_model(const Checkpoint& checkpoint, const ModelSpec& spec, const Pack
   ModelCheck(checkpoint, spec, packed).run();
 }
 
+int64_t other_weights(const ModelSpec& spec) {
+  const ModelConfig& config = spec.config;
+  const int64_t vectors = (spec.norms_have_weights() ? 1 : 0) + (spec.norms_have_biases() ? 1 : 0);
+  int64_t block = 0;
+  for (const NormSpec& norm : spec.family->norms) block += vectors * norm.width(config);
+  for (const LinearSpec& linear : spec.family->linears) {
+    if (linear.has_bias(config)) block += linear.out_width(config);
+  }
+  int64_t total = (spec.embed == spec.head ? 1 : 2) * config.vocab_size * config.embed_width;
+  if (spec.has_projections()) total += 2 * config.embed_width * config.hidden_size;
+  if (spec.family->position == PositionKind::kLearned) {
+    total += (config.max_position_embeddings + kPositionOffset) * config.hidden_size;
+  }
+  if (spec.has_final_norm()) total += vectors * config.hidden_size;
+  return total + spec.blocks() * block;
+}
+
 void check_length(const ModelSpec& spec, int64_t length) {
   const int64_t positions = spec.config.max_position_embeddings;
   if (length <= positions) return;

@@ -145,13 +145,6 @@ int64_t dtype_size(const ModelConfig& config) {
   return config.torch_dtype == "float32" ? 4 : config.torch_dtype == "float64" ? 8 : 2;
 }
 
-int64_t other_weights(const ModelSpec& spec) {
-  const ModelConfig& config = spec.config;
-  const int64_t matrices = config.tie_word_embeddings ? 1 : 2;
-  return matrices * config.vocab_size * config.hidden_size +
-         (2 * spec.blocks() + 1) * config.hidden_size;
-}
-
 }  // namespace
 
 Estimate estimate_quantize(const EstimateRequest& request) {

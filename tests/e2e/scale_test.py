@@ -65,6 +65,22 @@ class DryRun(bt.TestCase):
                 last = estimate
         self.assertFalse(self.home.exists(), "a dry run writes nothing")
 
+    def test_parameters_of_opt(self):
+        """facebook/opt-350m and opt-125m, as transformers counts them."""
+        for name, (hidden, inner, heads, blocks, width, before, parameters) in {
+                "opt-125m": (768, 3072, 12, 12, 768, True, 125_239_296),
+                "opt-350m": (1024, 4096, 16, 24, 512, False, 331_196_416)}.items():
+            directory = self.dir / name
+            directory.mkdir()
+            config = {"architectures": ["OPTForCausalLM"], "model_type": "opt", "vocab_size": 50272,
+                      "hidden_size": hidden, "ffn_dim": inner, "num_attention_heads": heads,
+                      "num_hidden_layers": blocks, "word_embed_proj_dim": width,
+                      "do_layer_norm_before": before, "max_position_embeddings": 2048,
+                      "activation_function": "relu", "torch_dtype": "float16"}
+            (directory / "config.json").write_text(json.dumps(config))
+            estimate = self.dry_run(directory, "--method", "rtn")
+            self.assertEqual(estimate["weights"] + estimate["other_weights"], parameters, name)
+
     def test_stored_bits_and_size_are_those_of_the_result(self):
         model = bt.make_tiny_llama(self.dir / "model", hidden=256, intermediate=768, blocks=2)
         tokens = self.calibration()

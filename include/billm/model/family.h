@@ -109,6 +109,10 @@ ModelSpec model_spec(const Checkpoint& checkpoint);
 // that the family does not have. `packed` is null for a dense model.
 void check_model(const Checkpoint& checkpoint, const ModelSpec& spec, const PackedModules* packed);
 
+// How many weights of the model are not those of the blocks' linears: embeddings, head, norms,
+// biases. Tied ones count once.
+int64_t other_weights(const ModelSpec& spec);
+
 // To be called once before sequences of `length` tokens are computed. Throws Error{kBadInput} if
 // there are not as many learned positions; warns (base/log.h) where rotary positions go beyond
 // max_position_embeddings.
