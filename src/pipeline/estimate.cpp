@@ -147,9 +147,28 @@ int64_t dtype_size(const ModelConfig& config) {
 
 int64_t other_weights(const ModelSpec& spec) {
   const ModelConfig& config = spec.config;
-  const int64_t matrices = config.tie_word_embeddings ? 1 : 2;
-  return matrices * config.vocab_size * config.hidden_size +
-         (2 * spec.blocks() + 1) * config.hidden_size;
+  const int64_t hidden = config.hidden_size, width = config.embed_width;
+  const int64_t vectors = (spec.norms_have_weights() ? 1 : 0) + (spec.norms_have_biases() ? 1 : 0);
+  int64_t block = 0;
+  for (const NormSpec& norm : spec.family->norms) block += vectors * norm.width(config);
+  for (const LinearSpec& linear : spec.family->linears) {
+    if (linear.has_bias(config)) block += linear.out_width(config);
+  }
+  int64_t total =
+      spec.blocks() * block + (config.tie_word_embeddings ? 1 : 2) * config.vocab_size * width;
+  if (spec.has_final_norm()) total += vectors * hidden;
+  if (spec.has_projections()) total += 2 * hidden * width;
+  if (spec.family->position == PositionKind::kLearned) {
+    total += (config.max_position_embeddings + kPositionOffset) * hidden;
+  }
+  return total;
+}
+
+// Of one layer's attention (block.h).
+int64_t mask_bytes(const ModelConfig& config, int64_t length) {
+  const bool slides = std::any_of(config.windows.begin(), config.windows.end(),
+                                  [&](int64_t window) { return window > 0 && window < length; });
+  return slides ? 5 * length * length : 0;
 }
 
 }  // namespace
@@ -158,6 +177,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   check_config(request.method);
   init_torch();
   const ModelSpec spec = model_spec(request.model, request.where);
+  check_length(spec, request.length);
   const ModelConfig& config = spec.config;
   const c10::Device device = resolve_device(request.device);
   const int64_t idle_bytes = peak_rss_bytes();
@@ -204,8 +224,9 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const int64_t q = config.num_attention_heads * config.head_dim;
   const int64_t kv = config.num_key_value_heads * config.head_dim;
   const int64_t pass =  // include/billm/model/block.h
+      mask_bytes(config, request.length) +
       4 * request.length *
-      std::max(hidden + 3 * q + 2 * kv, 2 * hidden + 2 * config.intermediate_size);
+          std::max(hidden + 3 * q + 2 * kv, 2 * hidden + 2 * config.intermediate_size);
   const int threads = device.is_cpu() ? request.threads : 1;
   const int64_t stored_inputs = std::max(
       input_bytes, std::min(CollectOptions{}.input_bytes, input_bytes * request.sequences));
