@@ -145,12 +145,20 @@ int64_t dtype_size(const ModelConfig& config) {
   return config.torch_dtype == "float32" ? 4 : config.torch_dtype == "float64" ? 8 : 2;
 }
 
+// Of one layer's attention (block.h).
+int64_t mask_bytes(const ModelConfig& config, int64_t length) {
+  const bool slides = std::any_of(config.windows.begin(), config.windows.end(),
+                                  [&](int64_t window) { return window > 0 && window < length; });
+  return slides ? 5 * length * length : 0;
+}
+
 }  // namespace
 
 Estimate estimate_quantize(const EstimateRequest& request) {
   check_config(request.method);
   init_torch();
   const ModelSpec spec = model_spec(request.model, request.where);
+  check_length(spec, request.length);
   const ModelConfig& config = spec.config;
   const c10::Device device = resolve_device(request.device);
   const int64_t idle_bytes = peak_rss_bytes();
@@ -197,8 +205,9 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const int64_t q = config.num_attention_heads * config.head_dim;
   const int64_t kv = config.num_key_value_heads * config.head_dim;
   const int64_t pass =  // include/billm/model/block.h
+      mask_bytes(config, request.length) +
       4 * request.length *
-      std::max(hidden + 3 * q + 2 * kv, 2 * hidden + 2 * config.intermediate_size);
+          std::max(hidden + 3 * q + 2 * kv, 2 * hidden + 2 * config.intermediate_size);
   const int threads = device.is_cpu() ? request.threads : 1;
   const int64_t stored_inputs = std::max(
       input_bytes, std::min(CollectOptions{}.input_bytes, input_bytes * request.sequences));

@@ -68,6 +68,17 @@ class Families(bt.TestCase):
             weight, keep = read_packed.Module(packed, name).decode()
             self.assertTrue(np.isfinite(weight).all())
 
+    def test_dry_run_counts_every_weight(self):
+        """Though it reads config.json alone. Four cases: each probes the machine for seconds."""
+        for case in ("biases", "qwen3_bias", "opt", "opt_350m"):
+            model = self.models / case
+            seen = self.report("quantize", "--dry-run", "--model", model, "--calib",
+                               model / "tokens.npy", "--method", "rtn")
+            header, _ = bt.read_parts(model / "model.safetensors")
+            weights = sum(int(np.prod(entry["shape"])) for name, entry in header.items()
+                          if name != "__metadata__")
+            self.assertEqual(seen["weights"] + seen["other_weights"], weights, case)
+
     def test_quantize_eval_export(self):
         ours, tokens = {}, {}
         for case, linears in CASES.items():
