@@ -6,7 +6,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
-#include "billm/checkpoint/tokenizer.h"
+#include "billm/tokenizer/tokenizer.h"
 #include "billm/hub/model_name.h"
 #include "command.h"
 #include "common.h"

@@ -1,12 +1,15 @@
-// Byte-pair merging: see tokenizer_bpe.h. The pair of lowest rank is merged first, the leftmost of
+// Byte-pair merging: see bpe.h. The pair of lowest rank is merged first, the leftmost of
 // equals first; two ways of finding it give the same ids.
-#include "tokenizer_bpe.h"
+#include "bpe.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <queue>
+#include <utility>
 
 #include "billm/base/error.h"
 #include "billm/checkpoint/json.h"
-#include "tokenizer_unicode.h"
+#include "unicode.h"
 
 namespace billm::tokenizer {
 namespace {
@@ -21,38 +24,57 @@ uint64_t pair_key(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
+std::string fallback_token(size_t byte) {
+  char token[8];
+  std::snprintf(token, sizeof(token), "<0x%02X>", static_cast<unsigned>(byte));
+  return token;
+}
+
 }  // namespace
 
-Bpe::Bpe(const BpeSpec& spec) : fuse_unknown_(spec.fuse_unknown) {
-  const auto id_of = [&](const std::string& token) {
+Bpe::Bpe(const BpeSpec& spec) : byte_level_(spec.byte_level), fuse_unknown_(spec.fuse_unknown) {
+  const auto find = [&](const std::string& token) {
     const auto found = spec.vocab.find(token);
-    if (found == spec.vocab.end()) {
-      throw bad_input("model.merges: token \"" + printable(token) + "\" is not in the vocabulary");
+    return found == spec.vocab.end() ? -1 : found->second;
+  };
+  const auto id_of = [&](const std::string& token, const char* where) {
+    const int32_t id = find(token);
+    if (id < 0) {
+      throw bad_input(std::string(where) + ": token \"" + printable(token) +
+                      "\" is not in the vocabulary");
     }
-    return found->second;
+    return id;
   };
   bool complete = true;
   for (size_t byte = 0; byte < 256; ++byte) {
-    const auto found = spec.vocab.find(byte_symbols()[byte]);
-    byte_ids_[byte] = found == spec.vocab.end() ? -1 : found->second;
+    byte_ids_[byte] = spec.byte_level      ? find(byte_symbols()[byte])
+                      : spec.byte_fallback ? find(fallback_token(byte))
+                                           : -1;
     complete = complete && byte_ids_[byte] >= 0;
   }
-  if (spec.unknown_token && !complete) {
-    const auto found = spec.vocab.find(*spec.unknown_token);
-    if (found == spec.vocab.end()) {
-      throw bad_input("model.unk_token: \"" + printable(*spec.unknown_token) +
-                      "\" is not in the vocabulary");
+  if (!complete) {
+    if (spec.byte_level && spec.byte_fallback) {
+      throw bad_input("model.byte_fallback: expected a byte-level vocabulary with all 256 bytes");
     }
-    unknown_ = found->second;
+    if (spec.unknown_token) unknown_ = id_of(*spec.unknown_token, "model.unk_token");
   }
   merges_.reserve(spec.merges.size());
   uint32_t rank = 0;
   for (const auto& [left, right] : spec.merges) {
-    merges_[pair_key(id_of(left), id_of(right))] = {rank++, id_of(left + right)};
+    const int32_t merged = id_of(left + right, "model.merges");
+    merges_[pair_key(id_of(left, "model.merges"), id_of(right, "model.merges"))] = {rank++, merged};
   }
-  if (spec.ignore_merges) {
-    for (const auto& [token, id] : spec.vocab) {
-      if (auto bytes = symbols_to_bytes(token)) whole_words_.emplace(std::move(*bytes), id);
+  for (const auto& [token, id] : spec.vocab) {
+    if (!spec.byte_level && !token.empty()) {
+      size_t behind = 0;
+      const char32_t first = next_code_point(token, behind);
+      if (behind == token.size()) character_ids_.emplace(first, id);
+    }
+    if (!spec.ignore_merges) continue;
+    if (!spec.byte_level) {
+      whole_words_.emplace(token, id);
+    } else if (auto bytes = symbols_to_bytes(token)) {
+      whole_words_.emplace(std::move(*bytes), id);
     }
   }
 }
@@ -83,8 +105,12 @@ void Bpe::encode(std::string_view word, WordCache& cache, std::vector<int32_t>& 
   }
 }
 
-// A byte without token becomes unk_token (one for a run of them with fuse_unk), or nothing.
 std::vector<int32_t> Bpe::symbols(std::string_view word) const {
+  return byte_level_ ? symbols_of_bytes(word) : symbols_of_characters(word);
+}
+
+// A byte without token becomes unk_token (one for a run of them with fuse_unk), or nothing.
+std::vector<int32_t> Bpe::symbols_of_bytes(std::string_view word) const {
   std::vector<int32_t> result;
   result.reserve(word.size());
   bool after_unknown = false;
@@ -98,6 +124,35 @@ std::vector<int32_t> Bpe::symbols(std::string_view word) const {
       after_unknown = true;
     }
   }
+  return result;
+}
+
+// A character without token becomes its bytes' tokens if it has them all, else as above. Like the
+// library, an unknown token waits until a known character or another unknown one comes: bytes that
+// come first go before it, and characters on both sides of them fuse.
+std::vector<int32_t> Bpe::symbols_of_characters(std::string_view word) const {
+  std::vector<int32_t> result;
+  result.reserve(word.size());
+  bool waiting = false;
+  for (size_t position = 0; position < word.size();) {
+    const size_t start = position;
+    const auto known = character_ids_.find(next_code_point(word, position));
+    if (known != character_ids_.end()) {
+      if (waiting) result.push_back(unknown_);
+      waiting = false;
+      result.push_back(known->second);
+      continue;
+    }
+    const std::string_view bytes = word.substr(start, position - start);
+    const auto id_of = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
+    if (std::all_of(bytes.begin(), bytes.end(), [&](char c) { return id_of(c) >= 0; })) {
+      for (const char c : bytes) result.push_back(id_of(c));
+    } else if (unknown_ >= 0) {
+      if (waiting && !fuse_unknown_) result.push_back(unknown_);
+      waiting = true;
+    }
+  }
+  if (waiting) result.push_back(unknown_);
   return result;
 }
 
