@@ -61,7 +61,9 @@ Bpe::Bpe(const BpeSpec& spec) : byte_level_(spec.byte_level), fuse_unknown_(spec
   merges_.reserve(spec.merges.size());
   uint32_t rank = 0;
   for (const auto& [left, right] : spec.merges) {
-    const int32_t merged = id_of(left + right, "model.merges");
+    const std::string token = left + right;
+    const int32_t merged = id_of(token, "model.merges");
+    if (!spec.byte_level) add_joints(token);
     merges_[pair_key(id_of(left, "model.merges"), id_of(right, "model.merges"))] = {rank++, merged};
   }
   for (const auto& [token, id] : spec.vocab) {
@@ -84,11 +86,51 @@ const Bpe::Merge* Bpe::find_merge(int32_t left, int32_t right) const {
   return found == merges_.end() ? nullptr : &found->second;
 }
 
+void Bpe::add_joints(std::string_view token) {
+  if (token.empty()) return;
+  size_t position = 0;
+  char32_t left = next_code_point(token, position);
+  while (position < token.size()) {
+    const char32_t right = next_code_point(token, position);
+    joints_.insert(pair_key(static_cast<int32_t>(left), static_cast<int32_t>(right)));
+    left = right;
+  }
+}
+
+// End of the part of `word` that no merge leaves: it lies between two characters of the vocabulary
+// that no merged token has side by side. So a text without pre-tokenizer falls into words, too.
+size_t Bpe::first_part(std::string_view word) const {
+  size_t position = 0;
+  char32_t left = next_code_point(word, position);
+  bool left_known = character_ids_.contains(left);
+  while (position < word.size()) {
+    const size_t end = position;
+    const char32_t right = next_code_point(word, position);
+    const bool right_known = character_ids_.contains(right);
+    if (left_known && right_known &&
+        !joints_.contains(pair_key(static_cast<int32_t>(left), static_cast<int32_t>(right)))) {
+      return end;
+    }
+    left = right;
+    left_known = right_known;
+  }
+  return word.size();
+}
+
 void Bpe::encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const {
   if (const auto whole = whole_words_.find(word); whole != whole_words_.end()) {
     ids.push_back(whole->second);
     return;
   }
+  if (byte_level_) return encode_part(word, cache, ids);
+  while (!word.empty()) {
+    const size_t end = first_part(word);
+    encode_part(word.substr(0, end), cache, ids);
+    word.remove_prefix(end);
+  }
+}
+
+void Bpe::encode_part(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const {
   if (const auto cached = cache.find(word); cached != cache.end()) {
     ids.insert(ids.end(), cached->second.begin(), cached->second.end());
     return;

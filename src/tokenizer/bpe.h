@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "spec.h"
@@ -35,6 +36,9 @@ class Bpe {
     int32_t id;
   };
   const Merge* find_merge(int32_t left, int32_t right) const;
+  void add_joints(std::string_view token);
+  size_t first_part(std::string_view word) const;
+  void encode_part(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const;
   std::vector<int32_t> symbols(std::string_view word) const;
   std::vector<int32_t> symbols_of_bytes(std::string_view word) const;
   std::vector<int32_t> symbols_of_characters(std::string_view word) const;
@@ -48,7 +52,9 @@ class Bpe {
   // Byte-level: the token of each byte. Else the byte fallback's token, if asked. -1: none.
   std::array<int32_t, 256> byte_ids_;
   std::unordered_map<char32_t, int32_t> character_ids_;  // unless byte-level
-  int32_t unknown_ = -1;                                 // id of unk_token
+  // Pairs of characters, left << 32 | right, that stand side by side in a merged token.
+  std::unordered_set<uint64_t, PairHash> joints_;
+  int32_t unknown_ = -1;  // id of unk_token
   bool fuse_unknown_ = false;
   std::unordered_map<uint64_t, Merge, PairHash> merges_;  // key: left id << 32 | right id
   StringMap<int32_t> whole_words_;                        // filled if the model ignores merges
