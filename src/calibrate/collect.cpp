@@ -45,8 +45,8 @@ struct Tile {
   int64_t first, rows;
 };
 
-void accumulate(std::map<std::string, CalibrationStats>& stats,
-                const std::map<std::string, std::vector<at::Tensor>>& inputs, int threads) {
+void accumulate(StatsByGroup& stats, const std::map<std::string, std::vector<at::Tensor>>& inputs,
+                int threads) {
   std::vector<Tile> tiles;
   for (const auto& [group, tensors] : inputs) {
     CalibrationStats& sum = stats[group];
@@ -97,72 +97,153 @@ void finish(const std::string& group, CalibrationStats& stats, int threads) {
   });
 }
 
-// Sequences [first, last) whose stored inputs fit into `bytes`, at least one.
-size_t chunk_end(const std::vector<at::Tensor>& hidden, size_t first, int64_t token_bytes,
-                 int64_t bytes) {
-  size_t last = first;
-  int64_t total = 0;
+// Sequences [first, last) of those before `end` whose stored inputs fit into `bytes`, at least one.
+int64_t chunk_end(const Sequences& hidden, int64_t first, int64_t end, int64_t token_bytes,
+                  int64_t bytes) {
+  int64_t last = first, total = 0;
   do {
-    total += hidden[last].size(0) * token_bytes;
+    total += hidden.tokens(last) * token_bytes;
     if (last > first && total > bytes) break;
     ++last;
-  } while (last < hidden.size());
+  } while (last < end);
   return last;
 }
 
-}  // namespace
-
-std::map<std::string, CalibrationStats> collect_stats(const ModelSpec& spec, const Block& block,
-                                                      const Rope& rope,
-                                                      const std::vector<at::Tensor>& hidden,
-                                                      const CollectOptions& options,
-                                                      CollectSeconds* seconds) {
-  int64_t token_bytes = 0;
-  const std::vector<std::string> groups =
-      options.group.empty() ? spec.groups() : std::vector<std::string>{options.group};
-  const std::string last_group = groups.back();
-  for (const std::string& group : groups) {
-    const auto& linears = spec.family->linears;
-    token_bytes += 4 * std::find_if(linears.begin(), linears.end(), [&](const LinearSpec& linear) {
-                         return linear.group == group;
-                       })->in_width(spec.config);
+class Collector {
+ public:
+  Collector(const ModelSpec& spec, const Block& block, const Rope& rope, const Sequences& hidden,
+            const CollectOptions& options, CollectSeconds* seconds)
+      : spec_(spec),
+        block_(block),
+        rope_(rope),
+        hidden_(hidden),
+        options_(options),
+        seconds_(seconds),
+        groups_(options.group.empty() ? spec.groups() : std::vector<std::string>{options.group}) {
+    for (const std::string& group : groups_) {
+      const auto& linears = spec.family->linears;
+      const auto linear = std::find_if(linears.begin(), linears.end(),
+                                       [&](const LinearSpec& l) { return l.group == group; });
+      token_bytes_ += 4 * linear->in_width(spec.config);
+    }
   }
-  std::map<std::string, CalibrationStats> stats;
-  for (size_t first = 0; first < hidden.size();) {
-    const size_t last = chunk_end(hidden, first, token_bytes, options.input_bytes);
+
+  // The sums over the sequences [first, end), upper triangles only.
+  StatsByGroup sum(int64_t first, int64_t end) {
+    StatsByGroup stats;
+    while (first < end) {
+      const int64_t last = chunk_end(hidden_, first, end, token_bytes_, options_.input_bytes);
+      add_chunk(first, last, stats);
+      first = last;
+    }
+    return stats;
+  }
+
+ private:
+  void add_chunk(int64_t first, int64_t last, StatsByGroup& stats) {
     std::map<std::string, std::vector<at::Tensor>> inputs;
-    for (const std::string& group : groups) inputs[group].resize(last - first);
+    for (const std::string& group : groups_)
+      inputs[group].resize(static_cast<size_t>(last - first));
     const Stopwatch forward;
-    parallel_for(static_cast<int64_t>(last - first), options.threads, [&](int64_t i) {
+    parallel_for(last - first, options_.threads, [&](int64_t i) {
       const at::NoGradGuard no_grad;
-      const size_t slot = static_cast<size_t>(i);
       const Tap tap = [&](const std::string& group, const at::Tensor& input) {
         const auto wanted = inputs.find(group);
-        if (wanted != inputs.end()) wanted->second[slot] = input.cpu();
-        return group != last_group;
+        if (wanted != inputs.end()) wanted->second[static_cast<size_t>(i)] = input.cpu();
+        return group != groups_.back();
       };
-      forward_block(spec, block, hidden[first + slot], rope, tap);
+      forward_block(spec_, block_, hidden_.load(first + i), rope_, tap);
     });
-    if (seconds != nullptr) seconds->forward += forward.seconds();
+    if (seconds_ != nullptr) seconds_->forward += forward.seconds();
     const Stopwatch hessian;
-    accumulate(stats, inputs, options.threads);
-    if (seconds != nullptr) seconds->hessian += hessian.seconds();
-    first = last;
+    accumulate(stats, inputs, options_.threads);
+    if (seconds_ != nullptr) seconds_->hessian += hessian.seconds();
+  }
+
+  const ModelSpec& spec_;
+  const Block& block_;
+  const Rope& rope_;
+  const Sequences& hidden_;
+  const CollectOptions& options_;
+  CollectSeconds* seconds_;
+  const std::vector<std::string> groups_;  // in the block's order
+  int64_t token_bytes_ = 0;                // stored inputs of one token
+};
+
+// All parts are here.
+class LocalSums : public SumExchange {
+ public:
+  explicit LocalSums(int threads) : threads_(threads) {}
+  void add(StatsByGroup part) override { add_stats(std::move(part), threads_, &total_); }
+  StatsByGroup finish() override { return std::move(total_); }
+
+ private:
+  const int threads_;
+  StatsByGroup total_;
+};
+
+}  // namespace
+
+SumPart sum_part(int64_t sequences, int64_t part) {
+  const int64_t first = sequences * part / kSumParts;
+  return {first, sequences * (part + 1) / kSumParts - first};
+}
+
+void add_stats(StatsByGroup part, int threads, StatsByGroup* total) {
+  if (total->empty()) {
+    *total = std::move(part);
+    return;
+  }
+  for (auto& [group, sum] : part) {
+    CalibrationStats& into = total->at(group);
+    into.tokens += sum.tokens;
+    const float* from = sum.xtx.data();
+    parallel_for(sum.width, threads, [&](int64_t row) {
+      for (int64_t at = row * sum.width + row; at < (row + 1) * sum.width; ++at) {
+        into.xtx[static_cast<size_t>(at)] += from[at];
+      }
+    });
+  }
+}
+
+StatsByGroup collect_stats(const ModelSpec& spec, const Block& block, const Rope& rope,
+                           const Sequences& hidden, const CollectOptions& options,
+                           CollectSeconds* seconds) {
+  LocalSums local(options.threads);
+  SumExchange& sums = options.exchange != nullptr ? *options.exchange : local;
+  std::vector<int64_t> parts = options.parts;
+  for (int64_t part = 0; options.parts.empty() && part < kSumParts; ++part) {
+    parts.push_back(sum_part(hidden.count(), part).count);
+  }
+  Collector collector(spec, block, rope, hidden, options, seconds);
+  int64_t first = 0;
+  for (const int64_t count : parts) {
+    sums.add(collector.sum(first, first + count));
+    first += count;
   }
   const Stopwatch hessian;
+  StatsByGroup stats = sums.finish();
   for (auto& [group, sum] : stats) finish(group, sum, options.threads);
   if (seconds != nullptr) seconds->hessian += hessian.seconds();
   return stats;
 }
 
+void forward_each(const ModelSpec& spec, const Block& block, const Rope& rope,
+                  const Sequences& hidden, int64_t first, int64_t count, int threads,
+                  const std::function<void(int64_t, at::Tensor)>& take) {
+  parallel_for(count, threads, [&](int64_t i) {
+    const at::NoGradGuard no_grad;
+    take(first + i, forward_block(spec, block, hidden.load(first + i), rope));
+  });
+}
+
 void advance(const ModelSpec& spec, const Block& block, const Rope& rope,
              std::vector<at::Tensor>& hidden, int threads, double* seconds) {
   const Stopwatch watch;
-  parallel_for(static_cast<int64_t>(hidden.size()), threads, [&](int64_t i) {
-    const at::NoGradGuard no_grad;
-    at::Tensor& state = hidden[static_cast<size_t>(i)];
-    state = forward_block(spec, block, state, rope);
-  });
+  const TensorSequences sequences(hidden);
+  forward_each(
+      spec, block, rope, sequences, 0, sequences.count(), threads,
+      [&](int64_t i, at::Tensor state) { hidden[static_cast<size_t>(i)] = std::move(state); });
   if (seconds != nullptr) *seconds += watch.seconds();
 }
 

@@ -1,4 +1,5 @@
 // billm quantize.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -6,6 +7,7 @@
 
 #include "billm/base/error.h"
 #include "billm/hub/model_name.h"
+#include "billm/pipeline/process_group.h"
 #include "billm/pipeline/quantize_model.h"
 #include "billm/quantize/methods.h"
 #include "command.h"
@@ -143,8 +145,7 @@ void print_report(const QuantizeReport& report) {
   std::printf("peak memory   %.0f MB\n", megabytes(report.peak_rss_bytes));
 }
 
-void run(const Options& options) {
-  options.common.check_json();
+void quantize(const Options& options, ProcessGroup& processes) {
   QuantizeRequest request;
   request.method = method_config(options);
   request.tune = tune_config(options);
@@ -154,25 +155,44 @@ void run(const Options& options) {
     stem += "-" + std::to_string(request.method.nm.n) + "of" + std::to_string(request.method.nm.m);
   }
   if (request.method.bits) stem += "-" + std::to_string(*request.method.bits) + "bit";
-  request.out = options.out.empty() ? new_result_path(stem, options.resume)
-                                    : std::filesystem::path(options.out);
-  if (!options.out.empty() && std::filesystem::exists(options.out) && !options.overwrite) {
-    throw Error(ErrorCode::kUsage, "--out " + options.out + ": exists already",
-                "choose another directory, or replace it with --overwrite");
+  if (processes.first()) {
+    request.out = options.out.empty() ? new_result_path(stem, options.resume)
+                                      : std::filesystem::path(options.out);
+    if (!options.out.empty() && std::filesystem::exists(options.out) && !options.overwrite) {
+      throw Error(ErrorCode::kUsage, "--out " + options.out + ": exists already",
+                  "choose another directory, or replace it with --overwrite");
+    }
   }
-  request.calibration = options.calibration.tokens(request.model, options.common.quiet);
+  request.out = processes.broadcast_text(0, request.out.string());
+  const bool quiet = options.common.quiet || !processes.first();
+  request.calibration = options.calibration.tokens(request.model, quiet);
   request.calibration_source = options.calibration.source();
   request.seed = options.calibration.seed;
   request.device = options.device;
   request.threads = options.common.resolved_threads();
+  if (options.common.threads == 0) {
+    request.threads = std::max(1, request.threads / local_processes());
+  }
   request.sequential = options.sequential;
   request.overwrite = options.overwrite;
   request.resume = options.resume;
-  request.quiet = options.common.quiet;
-  const QuantizeReport report = quantize_model(request);
+  request.quiet = quiet;
+  const QuantizeReport report = quantize_model(request, processes);
+  if (!processes.first()) return;
   if (options.common.print()) print_report(report);
   options.common.write_json(report_json(report));
   set_newest_result(report.output);
+}
+
+void run(const Options& options) {
+  options.common.check_json();
+  const auto processes = ProcessGroup::from_environment();
+  try {
+    quantize(options, *processes);
+  } catch (const std::exception& error) {
+    processes->fail(error.what());
+    throw;
+  }
 }
 
 }  // namespace

@@ -58,13 +58,16 @@ void init_torch() {
   (void)once;
 }
 
-c10::Device resolve_device(const std::string& name) {
+c10::Device resolve_device(const std::string& name, int index) {
   if (name == "cpu") return c10::Device(c10::kCPU);
   if (name != "auto" && name != "cuda") {
     throw Error(ErrorCode::kUsage, "device: expected auto, cpu or cuda, got " + name);
   }
   const std::string reason = why_no_cuda();
-  if (reason.empty()) return c10::Device(c10::kCUDA, 0);
+  if (reason.empty()) {
+    const auto devices = at::detail::getCUDAHooks().deviceCount();
+    return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index % devices));
+  }
   if (name == "cuda") {
     throw Error(ErrorCode::kFailure, "device cuda: " + reason, "use --device cpu");
   }

@@ -8,14 +8,6 @@
 namespace billm {
 namespace {
 
-nlohmann::ordered_json file_json(const WrittenFile& file) {
-  return {{"name", file.name}, {"sha256", file.sha256}, {"bytes", file.bytes}};
-}
-
-WrittenFile file_from(const nlohmann::json& json) {
-  return {json.at("name"), json.at("sha256"), json.at("bytes")};
-}
-
 void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now) {
   std::string differences;
   for (const auto& [key, value] : now.items()) {
@@ -40,11 +32,20 @@ void check_file(const std::filesystem::path& directory, const WrittenFile& file)
 
 }  // namespace
 
-void write_journal(const std::filesystem::path& directory, const Journal& journal) {
+nlohmann::ordered_json file_json(const WrittenFile& file) {
+  return {{"name", file.name}, {"sha256", file.sha256}, {"bytes", file.bytes}};
+}
+
+WrittenFile file_from(const nlohmann::json& json) {
+  return {json.at("name"), json.at("sha256"), json.at("bytes")};
+}
+
+nlohmann::ordered_json journal_json(const Journal& journal) {
   nlohmann::ordered_json json;
   json["settings"] = journal.settings;
   json["nm"] = journal.nm;
-  json["hidden"] = file_json(journal.hidden);
+  json["hidden"] = nlohmann::ordered_json::array();
+  for (const WrittenFile& file : journal.hidden) json["hidden"].push_back(file_json(file));
   json["blocks"] = nlohmann::ordered_json::array();
   for (const JournalBlock& block : journal.blocks) {
     nlohmann::ordered_json entry = {{"shard", file_json(block.shard)}};
@@ -56,7 +57,31 @@ void write_journal(const std::filesystem::path& directory, const Journal& journa
     if (block.tune) to_json(entry["tune"], *block.tune);
     json["blocks"].push_back(std::move(entry));
   }
-  write_file_atomic(directory / kJournalName, json.dump(1) + "\n");
+  return json;
+}
+
+Journal journal_from(const nlohmann::ordered_json& json) {
+  Journal journal;
+  journal.settings = json.at("settings");
+  journal.nm = json.at("nm").get<std::map<std::string, std::string>>();
+  for (const auto& file : json.at("hidden")) journal.hidden.push_back(file_from(file));
+  for (const auto& entry : json.at("blocks")) {
+    JournalBlock block{file_from(entry.at("shard")), {}, {}};
+    if (entry.contains("tune")) {
+      block.tune.emplace();
+      from_json(entry.at("tune"), *block.tune);
+    }
+    for (const auto& layer : entry.at("layers")) {
+      block.layers.emplace_back();
+      from_json(layer, block.layers.back());
+    }
+    journal.blocks.push_back(std::move(block));
+  }
+  return journal;
+}
+
+void write_journal(const std::filesystem::path& directory, const Journal& journal) {
+  write_file_atomic(directory / kJournalName, journal_json(journal).dump(1) + "\n");
 }
 
 bool read_journal(const std::filesystem::path& directory, const nlohmann::ordered_json& settings,
@@ -64,26 +89,16 @@ bool read_journal(const std::filesystem::path& directory, const nlohmann::ordere
   const std::filesystem::path path = directory / kJournalName;
   if (!std::filesystem::exists(path)) return false;
   try {
-    const nlohmann::json json = nlohmann::json::parse(read_text_file(path));
+    const auto json = nlohmann::ordered_json::parse(read_text_file(path));
     check_settings(json.at("settings"), settings);
+    *journal = journal_from(json);
     journal->settings = settings;
-    journal->nm = json.at("nm").get<std::map<std::string, std::string>>();
-    journal->hidden = file_from(json.at("hidden"));
-    for (const nlohmann::json& entry : json.at("blocks")) {
-      JournalBlock block{file_from(entry.at("shard")), {}, {}};
-      if (entry.contains("tune")) block.tune = entry.at("tune").get<TuneReport>();
-      for (const nlohmann::json& layer : entry.at("layers")) {
-        block.layers.emplace_back();
-        from_json(layer, block.layers.back());
-      }
-      journal->blocks.push_back(std::move(block));
-    }
   } catch (const nlohmann::json::exception& error) {
     throw bad_input(path.string() + ": not a journal of billm: " + error.what(),
                     "start again with --overwrite");
   }
   for (const JournalBlock& block : journal->blocks) check_file(directory, block.shard);
-  if (!journal->hidden.name.empty()) check_file(directory, journal->hidden);
+  for (const WrittenFile& file : journal->hidden) check_file(directory, file);
   return true;
 }
 

@@ -27,8 +27,14 @@ struct Journal {
   nlohmann::ordered_json settings;        // everything that decides the result's bytes
   std::map<std::string, std::string> nm;  // module -> "N:M" as allocated; empty if uniform
   std::vector<JournalBlock> blocks;       // finished ones, in order
-  WrittenFile hidden;                     // inputs of the next block (empty name: none yet)
+  std::vector<WrittenFile> hidden;        // inputs of the next block, a file of each process
 };
+
+nlohmann::ordered_json file_json(const WrittenFile& file);
+WrittenFile file_from(const nlohmann::json& json);
+nlohmann::ordered_json journal_json(const Journal& journal);
+// Throws nlohmann::json::exception for what journal_json() does not write.
+Journal journal_from(const nlohmann::ordered_json& json);
 
 // Written atomically into `directory`.
 inline constexpr const char* kJournalName = "journal.json";

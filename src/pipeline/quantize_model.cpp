@@ -19,6 +19,7 @@
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
 #include "billm/pack/packed_linear.h"
+#include "billm/pipeline/process_group.h"
 #include "billm/quantize/methods.h"
 #include "billm/tune/tune_block.h"
 #include "block_shard.h"
@@ -28,6 +29,7 @@
 #include "output_directory.h"
 #include "result_files.h"
 #include "settings.h"
+#include "shared_work.h"
 
 namespace billm {
 namespace {
@@ -47,11 +49,14 @@ class Stopwatch {
 
 class Run {
  public:
-  explicit Run(const QuantizeRequest& request)
+  Run(const QuantizeRequest& request, ProcessGroup& processes)
       : request_(request),
         method_(find_method(request.method.method)),
-        device_(resolve_device(request.device)),
+        processes_(processes),
+        rows_(processes),
+        device_(resolve_device(request.device, local_rank())),
         forward_threads_(device_.is_cpu() ? request.threads : 1),
+        own_(own_sequences(request.calibration.rows, processes)),
         model_(request.model, request.threads) {
     if (model_.packed() != nullptr) {
       throw bad_input(request.model.string() + ": is quantized already",
@@ -63,18 +68,9 @@ class Run {
           ": expected at least one sequence of at least two tokens, got " +
           shape_text(std::vector<int64_t>{request.calibration.rows, request.calibration.cols}));
     }
-    using Existing = OutputDirectory::Existing;
-    directory_.emplace(request.out,
-                       request.resume && request.overwrite ? Existing::kResumeOverwrite
-                       : request.resume                    ? Existing::kResume
-                       : request.overwrite                 ? Existing::kOverwrite
-                                                           : Existing::kRefuse,
-                       std::vector<std::filesystem::path>{request.model});
-    journal_.settings = settings_json(request, model_.checkpoint());
     check_leftovers();
-    if (request.resume && !read_journal(directory_->partial(), journal_.settings, &journal_)) {
-      log_warning("--resume: no block was finished before: starting from the first");
-    }
+    journal_.settings = settings_json(request, model_.checkpoint());
+    open_output();
     report_.resumed_blocks = static_cast<int64_t>(journal_.blocks.size());
   }
 
@@ -96,29 +92,93 @@ class Run {
   }
 
  private:
+  // The first process makes the output directory and reads the journal; the others take both over.
+  void open_output() {
+    using Existing = OutputDirectory::Existing;
+    const QuantizeRequest& request = request_;
+    if (processes_.first()) {
+      directory_.emplace(request.out,
+                         request.resume && request.overwrite ? Existing::kResumeOverwrite
+                         : request.resume                    ? Existing::kResume
+                         : request.overwrite                 ? Existing::kOverwrite
+                                                             : Existing::kRefuse,
+                         std::vector<std::filesystem::path>{request.model});
+      partial_ = directory_->partial();
+      if (request.resume && !read_journal(partial_, journal_.settings, &journal_)) {
+        log_warning("--resume: no block was finished before: starting from the first");
+      }
+    }
+    partial_ = processes_.broadcast_text(0, partial_.string());
+    const std::string text = processes_.broadcast_text(0, journal_json(journal_).dump());
+    if (processes_.first()) return;
+    Journal theirs = journal_from(nlohmann::ordered_json::parse(text));
+    if (nlohmann::json(theirs.settings) != nlohmann::json(journal_.settings)) {
+      throw Error(ErrorCode::kUsage, "the processes were given different models or settings",
+                  "start all of them with the same arguments");
+    }
+    journal_ = std::move(theirs);
+    if (!std::filesystem::is_directory(partial_)) {
+      throw Error(ErrorCode::kFailure,
+                  partial_.string() + ": expected the first process's directory, got nothing there",
+                  "choose an --out on a file system that all processes share");
+    }
+  }
+
   // Inputs of the first block that is not done; the N:M allocation if there is none yet.
   void start_hidden(const Rope& rope) {
-    const ModelSpec& spec = model_.spec();
-    if (report_.resumed_blocks == spec.blocks()) return;
-    const TokenMatrix& tokens = request_.calibration;
-    if (!journal_.hidden.name.empty()) {
-      hidden_ =
-          read_hidden(directory_->partial() / journal_.hidden.name, tokens.rows, tuned(), device_);
-      return;
+    if (report_.resumed_blocks == model_.spec().blocks()) return;
+    if (journal_.hidden.empty()) {
+      if (tuned()) originals_ = embed_all(own_.ids);
+      store_hidden(0, [&](int64_t first, int64_t count, const auto& take) {
+        for (int64_t i = first; i < first + count; ++i) {
+          take(i, embed_sequence(own_.ids[static_cast<size_t>(i)]));
+        }
+      });
+      allocate(rope);
+    } else if (tuned()) {
+      originals_ =
+          HiddenStates(partial_, journal_.hidden, kOriginalStream, own_.ids, device_).load_all();
     }
-    for (int64_t i = 0; i < tokens.rows; ++i) {
-      const std::span<const int32_t> ids(tokens.values.data() + i * tokens.cols,
-                                         static_cast<size_t>(tokens.cols));
-      hidden_.quantized.push_back(embed(model_.weights(), spec, ids).to(device_));
-    }
-    if (tuned()) hidden_.original = hidden_.quantized;
-    if (request_.method.nm.active() && request_.method.nm_alloc == "adaptive") {
+  }
+
+  // The N:M of each layer, found by the first process.
+  void allocate(const Rope& rope) {
+    if (!request_.method.nm.active() || request_.method.nm_alloc != "adaptive") return;
+    if (processes_.first()) {
+      std::vector<int64_t> all;
+      for (int64_t i = 0; i < request_.calibration.rows; ++i) all.push_back(i);
       const Stopwatch forward(&report_.seconds.forward);
-      const auto outliers = measure_outliers(model_, rope, hidden_.quantized, device_,
-                                             forward_threads_, request_.quiet);
+      const auto outliers =
+          measure_outliers(model_, rope, embed_all(all), device_, forward_threads_, request_.quiet);
       for (const auto& [module, nm] : allocate_nm(outliers, request_.method.nm)) {
         journal_.nm[module] = nm.text();
       }
+    }
+    journal_.nm =
+        nlohmann::json::parse(processes_.broadcast_text(0, nlohmann::json(journal_.nm).dump()));
+  }
+
+  at::Tensor embed_sequence(int64_t i) const {
+    return embed(model_.weights(), model_.spec(), request_.calibration.row(i)).to(device_);
+  }
+
+  std::vector<at::Tensor> embed_all(const std::vector<int64_t>& ids) const {
+    std::vector<at::Tensor> states;
+    for (const int64_t i : ids) states.push_back(embed_sequence(i));
+    return states;
+  }
+
+  // Writes the inputs of block b; the files of all processes are journal_.hidden then.
+  void store_hidden(int64_t b, const ComputeStates& compute) {
+    const HiddenShape shape{own_.ids, request_.calibration.cols, model_.spec().config.hidden_size};
+    const std::string suffix = processes_.first() ? "" : "-" + std::to_string(processes_.rank());
+    const WrittenFile file =
+        write_hidden(partial_, "hidden-" + std::to_string(b) + suffix + ".safetensors", shape,
+                     compute, 2 * forward_threads_, originals_);
+    journal_.hidden.clear();
+    for (int rank = 0; rank < processes_.size(); ++rank) {
+      const std::string text = processes_.broadcast_text(rank, file_json(file).dump());
+      journal_.hidden.push_back(file_from(nlohmann::json::parse(text)));
     }
   }
 
@@ -145,22 +205,23 @@ class Run {
     Block block = load_block(model_.weights(), spec, b, request_.threads, device_);
     // The full-precision block's outputs, before its linears are replaced.
     if (tuned()) {
-      advance(spec, block, rope, hidden_.original, forward_threads_, &report_.seconds.forward);
+      advance(spec, block, rope, originals_, forward_threads_, &report_.seconds.forward);
     }
 
+    const HiddenStates hidden(partial_, journal_.hidden, kQuantizedStream, own_.ids, device_);
     JournalBlock done;
     BlockShard shard;
     // Kept until the block has been tuned; without tuning every layer is packed at once.
     std::map<std::string, Hessian> hessians;  // by group
     std::map<std::string, TunedLinear> linears;
     std::map<std::string, CalibrationStats> stats;
-    if (!request_.sequential) stats = collect(block, rope, "");
+    if (!request_.sequential) stats = collect(block, rope, hidden, "");
     for (const std::string& group : spec.groups()) {
-      if (request_.sequential) stats = collect(block, rope, group);
+      if (request_.sequential) stats = collect(block, rope, hidden, group);
       std::optional<Stopwatch> quantize(&report_.seconds.quantize);
       Hessian hessian = make_hessian(stats.at(group), method_.needs_factor, request_.method.damping,
                                      request_.threads);
-      if (hessian.retries > 0) {
+      if (hessian.retries > 0 && processes_.first()) {
         log_warning("block " + std::to_string(b) + ", " + group + ": damping raised " +
                     std::to_string(hessian.retries) +
                     " times, to lambda = " + std::to_string(hessian.lambda));
@@ -184,7 +245,7 @@ class Run {
       if (tuned()) hessians[group] = std::move(hessian);
     }
     if (tuned()) {
-      done.tune = tune(b, rope, linears, &block);
+      done.tune = tune(b, rope, hidden, linears, &block);
       for (const LinearSpec& linear : spec.family->linears) {
         done.layers.push_back(pack_layer(spec.module(b, linear), linears.at(linear.suffix),
                                          hessians.at(linear.group),
@@ -199,11 +260,12 @@ class Run {
         shard.add_norm(norms[0], block.attention_norm, source.tensor(norms[0]));
         shard.add_norm(norms[1], block.mlp_norm, source.tensor(norms[1]));
       }
-      done.shard = shard.write(directory_->partial(), shard_name(b, spec.blocks() + 1));
+      if (processes_.first()) {
+        done.shard = shard.write(partial_, shard_name(b, spec.blocks() + 1));
+      }
     }
-    advance(spec, block, rope, hidden_.quantized, forward_threads_, &report_.seconds.forward);
     journal_.blocks.push_back(std::move(done));
-    commit(b);
+    commit(b, block, rope, hidden);
   }
 
   // A tensor beside a quantized weight would share a name's prefix with the planes.
@@ -226,6 +288,7 @@ class Run {
   MethodConfig layer_config(const std::string& module) const {
     MethodConfig config = request_.method;
     config.threads = request_.threads;
+    if (!processes_.alone()) config.share = &rows_;
     const auto allocated = journal_.nm.find(module);
     if (allocated != journal_.nm.end()) config.nm = parse_nm(allocated->second);
     return config;
@@ -238,14 +301,24 @@ class Run {
   }
 
   // Inputs of one group of the block, or of all.
-  std::map<std::string, CalibrationStats> collect(const Block& block, const Rope& rope,
-                                                  const std::string& group) {
+  StatsByGroup collect(const Block& block, const Rope& rope, const HiddenStates& hidden,
+                       const std::string& group) {
+    const ModelSpec& spec = model_.spec();
     CollectSeconds seconds;
     CollectOptions options;
     options.threads = forward_threads_;
     options.group = group;
-    std::map<std::string, CalibrationStats> stats =
-        collect_stats(model_.spec(), block, rope, hidden_.quantized, options, &seconds);
+    std::map<std::string, int64_t> widths;
+    for (const LinearSpec& linear : spec.family->linears) {
+      if (group.empty() || linear.group == group) {
+        widths[linear.group] = linear.in_width(spec.config);
+      }
+    }
+    GroupSums sums(processes_, {widths.begin(), widths.end()}, request_.calibration.rows,
+                   request_.threads);
+    options.parts = own_.parts;
+    if (!processes_.alone()) options.exchange = &sums;
+    StatsByGroup stats = collect_stats(spec, block, rope, hidden, options, &seconds);
     report_.seconds.forward += seconds.forward;
     report_.seconds.hessian += seconds.hessian;
     return stats;
@@ -259,13 +332,13 @@ class Run {
   }
 
   // Tunes the block; its linears and norms are replaced by what will be stored.
-  TuneReport tune(int64_t b, const Rope& rope, std::map<std::string, TunedLinear>& linears,
-                  Block* block) {
+  TuneReport tune(int64_t b, const Rope& rope, const HiddenStates& hidden,
+                  std::map<std::string, TunedLinear>& linears, Block* block) {
     for (const auto& [suffix, linear] : linears) {
       block->linears.at(suffix) = decoded(linear.codes);
     }
     const NormTypes types = norm_types(model_.checkpoint(), model_.spec(), b);
-    TuneReport report = tune_block(model_.spec(), rope, hidden_.quantized, hidden_.original,
+    TuneReport report = tune_block(model_.spec(), rope, hidden.load_all(), originals_,
                                    *request_.tune, types, forward_threads_, block, &linears);
     report_.seconds.tune += report.seconds;
     return report;
@@ -301,14 +374,22 @@ class Run {
 
   // Stores the inputs of block b + 1, then the journal (from here on block b is done), then drops
   // the inputs of block b.
-  void commit(int64_t b) {
+  void commit(int64_t b, const Block& block, const Rope& rope, const HiddenStates& hidden) {
+    const std::vector<WrittenFile> old = journal_.hidden;
+    if (b + 1 < model_.spec().blocks()) {
+      store_hidden(b + 1, [&](int64_t first, int64_t count, const auto& take) {
+        const Stopwatch forward(&report_.seconds.forward);
+        forward_each(model_.spec(), block, rope, hidden, first, count, forward_threads_, take);
+      });
+    } else {
+      journal_.hidden.clear();
+      processes_.barrier();
+    }
+    if (!processes_.first()) return;
     const Stopwatch pack(&report_.seconds.pack);
-    const std::string old = journal_.hidden.name;
-    journal_.hidden = write_hidden(hidden_, directory_->partial(),
-                                   "hidden-" + std::to_string(b + 1) + ".safetensors");
-    write_journal(directory_->partial(), journal_);
+    write_journal(partial_, journal_);
     directory_->keep();
-    if (!old.empty()) std::filesystem::remove(directory_->partial() / old);
+    for (const WrittenFile& file : old) std::filesystem::remove(partial_ / file.name);
   }
 
   void sum_up() {
@@ -330,7 +411,13 @@ class Run {
 
   void finish() {
     sum_up();
-    const std::filesystem::path partial = directory_->partial();
+    if (processes_.first()) write_result();
+    report_.blocks = model_.spec().blocks();
+    processes_.barrier();
+  }
+
+  void write_result() {
+    const std::filesystem::path& partial = partial_;
     const int64_t blocks = model_.spec().blocks();
     std::vector<std::string> shards;
     std::vector<WrittenFile> files;
@@ -371,14 +458,12 @@ class Run {
       write_manifest(partial, head, files);
       // A run killed from here on is finished by --resume without any block done again: the journal
       // goes last, and nothing reads it in a result that is in its place.
-      journal_.hidden = {};
       write_journal(partial, journal_);
       remove_others(partial, files);
       directory_->finish();
       std::filesystem::remove(directory_->out() / kJournalName);
     }
     report_.output = directory_->out();
-    report_.blocks = blocks;
     report_.bytes_before = checkpoint_bytes(model_.checkpoint());
     for (const WrittenFile& file : files) {
       if (std::filesystem::path(file.name).extension() == ".safetensors") {
@@ -389,12 +474,16 @@ class Run {
 
   const QuantizeRequest& request_;
   const Method& method_;
+  ProcessGroup& processes_;
+  const GroupRows rows_;
   c10::Device device_;
   const int forward_threads_;  // a GPU's stream is filled by one thread
+  const OwnSequences own_;     // of the calibration sequences
   Model model_;
-  std::optional<OutputDirectory> directory_;
+  std::optional<OutputDirectory> directory_;  // of the first process
+  std::filesystem::path partial_;             // of all
   Journal journal_;
-  HiddenStates hidden_;  // inputs of the next block, on device_
+  std::vector<at::Tensor> originals_;  // with tuning: own sequences in the original model
   QuantizeReport report_;
 };
 
@@ -417,12 +506,16 @@ void check_tunable(const MethodConfig& method) {
 
 }  // namespace
 
-QuantizeReport quantize_model(const QuantizeRequest& request) {
+QuantizeReport quantize_model(const QuantizeRequest& request, ProcessGroup& processes) {
   check_config(request.method);
   if (request.tune) check_tunable(request.method);
+  if (request.tune && !processes.alone()) {
+    throw Error(ErrorCode::kUsage, "--tune: works in one process only",
+                "leave out --tune, or start one process (WORLD_SIZE 1)");
+  }
   init_torch();
   const at::NoGradGuard no_grad;
-  return Run(request).run();
+  return Run(request, processes).run();
 }
 
 }  // namespace billm

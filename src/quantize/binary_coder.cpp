@@ -5,9 +5,9 @@
 #include <array>
 #include <cmath>
 
-#include "billm/base/parallel.h"
 #include "block_triangles.h"
 #include "buffer.h"
+#include "coded_tiles.h"
 #include "integer_grid.h"
 #include "levels.h"
 #include "splits.h"
@@ -297,11 +297,12 @@ QuantizedLinear code_binary(const WeightView& weight, const Hessian& hessian,
   if (plan.shape.scale_format == ScaleFormat::kLog8) out.base = grid_base(weight);
   const std::vector<BlockTriangle> triangles =
       block_triangles(hessian.factor, plan.shape.cols, plan.shape.block_size);
-  const int64_t tiles = (weight.rows + kTileRows - 1) / kTileRows;
-  parallel_for(tiles, config.threads, [&](int64_t tile) {
-    TileCoder coder(weight, hessian, plan, config, triangles, &out);
-    coder.run(tile * kTileRows);
-  });
+  code_tiles(
+      config, kTileRows,
+      [&](int64_t first_row) {
+        TileCoder(weight, hessian, plan, config, triangles, &out).run(first_row);
+      },
+      &out);
   return out;
 }
 

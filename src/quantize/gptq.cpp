@@ -10,6 +10,7 @@
 #include "billm/base/parallel.h"
 #include "block_triangles.h"
 #include "buffer.h"
+#include "coded_tiles.h"
 #include "integer_grid.h"
 #include "kernels/cpu/integer_tiles.h"
 #include "method_rows.h"
@@ -178,9 +179,10 @@ QuantizedLinear quantize_gptq(const WeightView& weight, const Hessian& hessian,
       config.act_order ? permuted_factor(hessian, plan.order, config.threads) : hessian.factor;
   plan.triangles = block_triangles(plan.factor, weight.cols, config.block_size);
   for (const float r : hessian.diagonal) plan.weights.push_back(r * r);
-  parallel_for((weight.rows + kTileRows - 1) / kTileRows, config.threads, [&](int64_t tile) {
-    TileCoder(weight, plan, config.act_order, &out).run(tile * kTileRows);
-  });
+  code_tiles(
+      config, kTileRows,
+      [&](int64_t first_row) { TileCoder(weight, plan, config.act_order, &out).run(first_row); },
+      &out);
   return out;
 }
 

@@ -107,7 +107,7 @@ class Resume(bt.TestCase):
             layers = [layer for layer in manifest["layers"] if f"layers.{block}." in layer["name"]]
             journal["blocks"].append({"shard": {"name": name} | manifest["files"][name],
                                       "layers": layers})
-        journal["hidden"] = {"name": "", "sha256": "", "bytes": 0}
+        journal["hidden"] = []
         (self.partial / "journal.json").write_text(json.dumps(journal))
         (self.partial / "model-00003-of-00007.safetensors.tmp").write_text("left by a killed run")
         report = self.report(*self.arguments("--resume"))
@@ -170,7 +170,7 @@ class Resume(bt.TestCase):
     def test_damaged_partial_files_are_refused(self):
         self.kill_after(2)
         journal = self.journal()
-        for name in (journal["blocks"][0]["shard"]["name"], journal["hidden"]["name"]):
+        for name in (journal["blocks"][0]["shard"]["name"], journal["hidden"][0]["name"]):
             with self.subTest(name=name):
                 path = self.partial / name
                 good = path.read_bytes()

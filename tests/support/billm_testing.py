@@ -83,7 +83,8 @@ class TestCase(unittest.TestCase):
 
     def environment(self):
         """Nothing of the user's: no data directory, no cache of models."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("BILLM_", "HF_"))}
+        user = ("BILLM_", "HF_", "WORLD_SIZE", "RANK", "LOCAL_", "MASTER_", "TORCHELASTIC_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(user)}
         return environment | {"BILLM_HOME": str(self.home), "HF_HOME": str(self.dir / "no-cache")}
 
     def start(self, *arguments, **options):

@@ -2,12 +2,13 @@
 // states moved on to the next block. GPTQ, arXiv:2210.17323, section 3: H = 2/n * X^T X.
 //
 // Memory: collect_stats stores the inputs of a chunk of sequences (CollectOptions::input_bytes) and
-// one [width, width] matrix for each group; every thread adds one forward pass (block.h).
+// two [width, width] matrices for each group; every thread adds one forward pass (block.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -17,11 +18,60 @@
 
 namespace billm {
 
+// The hidden states of the calibration sequences that this process works on.
+class Sequences {
+ public:
+  virtual ~Sequences() = default;
+  virtual int64_t count() const = 0;
+  virtual int64_t tokens(int64_t i) const = 0;
+  // [tokens, hidden] on the device of the pass. Several threads may call it at once.
+  virtual at::Tensor load(int64_t i) const = 0;
+};
+
+// Sequences that are in memory, in a vector that must outlive this.
+class TensorSequences : public Sequences {
+ public:
+  explicit TensorSequences(const std::vector<at::Tensor>& tensors) : tensors_(tensors) {}
+  int64_t count() const override { return static_cast<int64_t>(tensors_.size()); }
+  int64_t tokens(int64_t i) const override { return tensors_[static_cast<size_t>(i)].size(0); }
+  at::Tensor load(int64_t i) const override { return tensors_[static_cast<size_t>(i)]; }
+
+ private:
+  const std::vector<at::Tensor>& tensors_;
+};
+
+// X^T X is the sum over kSumParts runs of consecutive sequences, each summed from zero, added in
+// order: so it is the same for any number of processes that share the runs. Eight: as many
+// processes as can share a calibration; each part costs them one exchange of matrices.
+inline constexpr int64_t kSumParts = 8;
+struct SumPart {
+  int64_t first = 0, count = 0;  // sequences; there may be none
+};
+SumPart sum_part(int64_t sequences, int64_t part);
+
+using StatsByGroup = std::map<std::string, CalibrationStats>;  // key: LinearSpec::group
+
+// total += part, of whose matrices the upper triangles count; an empty `total` becomes `part`.
+void add_stats(StatsByGroup part, int threads, StatsByGroup* total);
+
+// How several processes make one sum of their parts. Every process calls add() for each of its own
+// parts, in order, and then finish().
+class SumExchange {
+ public:
+  virtual ~SumExchange() = default;
+  virtual void add(StatsByGroup part) = 0;
+  virtual StatsByGroup finish() = 0;  // the sum of all parts of all processes
+};
+
 struct CollectOptions {
   int threads = 1;
   // Stored inputs: as many sequences as fit, at least one. The result does not depend on it.
   int64_t input_bytes = int64_t{1} << 30;
   std::string group = {};  // this input group alone; empty: all of them
+  // How many sequences each part of this process has (empty: all parts of sum_part are here), and
+  // with several processes their exchange.
+  std::vector<int64_t> parts = {};
+  SumExchange* exchange = nullptr;
 };
 
 // Wall-clock seconds, added to what stands there.
@@ -30,15 +80,18 @@ struct CollectSeconds {
   double hessian = 0;
 };
 
-// Stats of every input group (LinearSpec::group) of the block over all sequences, each
-// [tokens, hidden] of any length that `rope` covers. Bitwise the same for any thread count and
-// chunk size: fp32 sums over the tokens of a sequence, then over the sequences in order. Throws
-// Error{kFailure} if an input is not finite.
-std::map<std::string, CalibrationStats> collect_stats(const ModelSpec& spec, const Block& block,
-                                                      const Rope& rope,
-                                                      const std::vector<at::Tensor>& hidden,
-                                                      const CollectOptions& options,
-                                                      CollectSeconds* seconds = nullptr);
+// Stats of every input group (LinearSpec::group) of the block over all sequences, of any length
+// that `rope` covers. Bitwise the same for any thread count, chunk size and number of processes:
+// fp32 sums over the tokens of a sequence, then over the sequences of a part in order, then over
+// the parts. Throws Error{kFailure} if an input is not finite.
+StatsByGroup collect_stats(const ModelSpec& spec, const Block& block, const Rope& rope,
+                           const Sequences& hidden, const CollectOptions& options,
+                           CollectSeconds* seconds = nullptr);
+
+// Calls take(i, block(hidden i)) for the sequences [first, first + count), from several threads.
+void forward_each(const ModelSpec& spec, const Block& block, const Rope& rope,
+                  const Sequences& hidden, int64_t first, int64_t count, int threads,
+                  const std::function<void(int64_t, at::Tensor)>& take);
 
 // hidden[i] = block(hidden[i]) for all i, in place. `seconds`, if given, is added to.
 void advance(const ModelSpec& spec, const Block& block, const Rope& rope,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "billm/checkpoint/npy.h"
+#include "billm/pipeline/process_group.h"
 #include "billm/quantize/config.h"
 #include "billm/tune/config.h"
 
@@ -69,9 +70,12 @@ struct QuantizeReport {
   std::vector<TuneReport> tune;  // per block; empty without tuning
 };
 
+// Every process of `processes` calls it with the same request, but for its threads; `out` lies on a
+// file system that they share, and only the first one's report names it. The result's bytes do not
+// depend on how many there are.
 // Throws Error: kBadInput for the model or the calibration, kUsage for contradicting settings or an
 // existing result, kFailure for the machine. What was finished stays in `out`.partial for resume.
-QuantizeReport quantize_model(const QuantizeRequest& request);
+QuantizeReport quantize_model(const QuantizeRequest& request, ProcessGroup& processes);
 
 // Writes the model of `model` (packed or dense) as an ordinary fp16 checkpoint at `out`.
 void export_dense(const std::filesystem::path& model, const std::filesystem::path& out,

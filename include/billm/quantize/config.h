@@ -35,6 +35,7 @@ struct MethodConfig {
   std::optional<SalientMetric> salient_metric;  // PB-LLM; not given: kHessian
   double damping = 0.01;                        // lambda / mean(diag H)
   int threads = 1;                              // never changes the result
+  const class RowShare* share = nullptr;        // several processes (row_share.h); nor does it
 };
 
 }  // namespace billm

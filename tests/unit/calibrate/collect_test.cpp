@@ -47,7 +47,7 @@ class Collect : public testing::Test {
 
   const ModelSpec& spec() const { return model_->spec(); }
   std::map<std::string, CalibrationStats> collect(int threads, int64_t bytes) const {
-    return collect_stats(spec(), block_, rope_, hidden_,
+    return collect_stats(spec(), block_, rope_, TensorSequences(hidden_),
                          {.threads = threads, .input_bytes = bytes});
   }
 
@@ -81,7 +81,8 @@ TEST_F(Collect, EqualsSumsInDouble) {
                   });
   }
   CollectSeconds seconds;
-  const auto stats = collect_stats(spec(), block_, rope_, hidden_, {.threads = 2}, &seconds);
+  const auto stats =
+      collect_stats(spec(), block_, rope_, TensorSequences(hidden_), {.threads = 2}, &seconds);
   EXPECT_GT(seconds.forward, 0);
   EXPECT_GT(seconds.hessian, 0);
   ASSERT_EQ(stats.size(), 4u);

@@ -44,7 +44,7 @@ class Distill : public testing::Test {
     for (int64_t b = 0; b < spec().blocks(); ++b) {
       DistilledBlock quantized;
       quantized.block = load_block(model_->weights(), spec(), b, 1, kCpu);
-      const auto stats = collect_stats(spec(), quantized.block, rope_, hidden, {});
+      const auto stats = collect_stats(spec(), quantized.block, rope_, TensorSequences(hidden), {});
       for (const LinearSpec& linear : spec().family->linears) {
         at::Tensor& weight = quantized.block.linears.at(linear.suffix);
         weight = weight.contiguous();

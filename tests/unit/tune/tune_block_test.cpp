@@ -45,7 +45,7 @@ class TuneBlock : public testing::Test {
     original_ = load_block(model_->weights(), spec(), 0, 1, kCpu);
     targets_ = inputs_;
     advance(spec(), original_, rope_, targets_, 1);
-    const auto stats = collect_stats(spec(), original_, rope_, inputs_, {});
+    const auto stats = collect_stats(spec(), original_, rope_, TensorSequences(inputs_), {});
     MethodConfig method;
     method.block_size = 32;
     for (const LinearSpec& linear : spec().family->linears) {

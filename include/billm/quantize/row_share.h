@@ -1,0 +1,25 @@
+// How several processes quantize one layer together. The rows of a weight are independent once its
+// salient columns and scales of columns are chosen (which every process does for itself, from the
+// same W and H): each codes a run of tiles of 64 rows and gets the others' rows.
+#pragma once
+
+#include <cstdint>
+
+#include "billm/codes/quantized_linear.h"
+
+namespace billm {
+
+class RowShare {
+ public:
+  struct Tiles {
+    int64_t first = 0, count = 0;
+  };
+  virtual ~RowShare() = default;
+  // The tiles, of `tiles` in all, that this process codes.
+  virtual Tiles own(int64_t tiles) const = 0;
+  // Fills in the rows that the others coded (region, code, scales, offsets, steps), tiles of
+  // `tile_rows` rows each. Called once per coding, by all processes.
+  virtual void complete(int64_t tile_rows, QuantizedLinear* linear) const = 0;
+};
+
+}  // namespace billm
