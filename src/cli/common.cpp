@@ -178,6 +178,12 @@ TokenMatrix CalibrationOptions::tokens(const std::filesystem::path& model, bool 
   return matrix;
 }
 
+std::pair<int64_t, int64_t> CalibrationOptions::size() const {
+  if (fs::path(calib).extension() != ".npy") return {nsamples, seqlen};
+  const TokenMatrix matrix = read_npy(calib);
+  return {std::min(matrix.rows, nsamples), matrix.cols};
+}
+
 std::string CalibrationOptions::source() const {
   return calib == "wikitext2" || calib == "c4" ? calib : directory_name(calib);
 }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
 #include "billm/checkpoint/token_source.h"
 #include "billm/hub/texts.h"
@@ -52,6 +53,8 @@ struct CalibrationOptions {
   void add_to(CLI::App& app);
   // Sequences of the model's tokens; says where they come from on stderr unless quiet.
   TokenMatrix tokens(const std::filesystem::path& model, bool quiet) const;
+  // Sequences and their length, as tokens() would give them.
+  std::pair<int64_t, int64_t> size() const;
   std::string source() const;  // for the manifest: the data set or the file's name
 };
 

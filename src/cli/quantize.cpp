@@ -7,6 +7,7 @@
 
 #include "billm/base/error.h"
 #include "billm/hub/model_name.h"
+#include "billm/pipeline/estimate.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/pipeline/quantize_model.h"
 #include "billm/quantize/methods.h"
@@ -28,7 +29,7 @@ struct Options {
   std::optional<int> block_size;
   std::string salient_metric;
   bool tuned = false, sequential = false, no_descend = false, no_act_order = false,
-       overwrite = false, resume = false;
+       overwrite = false, resume = false, dry_run = false;
 };
 
 template <typename T>
@@ -145,6 +146,70 @@ void print_report(const QuantizeReport& report) {
   std::printf("peak memory   %.0f MB\n", megabytes(report.peak_rss_bytes));
 }
 
+std::string duration_text(double seconds) {
+  char text[64];
+  if (seconds < 120) {
+    std::snprintf(text, sizeof(text), "%.0f s", seconds);
+  } else if (seconds < 7200) {
+    std::snprintf(text, sizeof(text), "%.0f min", seconds / 60);
+  } else {
+    std::snprintf(text, sizeof(text), "%.1f h", seconds / 3600);
+  }
+  return text;
+}
+
+void print_estimate(const Estimate& estimate, const EstimateRequest& request) {
+  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  const auto billions = [](int64_t weights) { return static_cast<double>(weights) / 1e9; };
+  std::printf("model         %s, %ld blocks, %.3f billion weights to quantize, %.3f others\n",
+              request.model.architecture.c_str(), static_cast<long>(estimate.blocks),
+              billions(estimate.weights), billions(estimate.other_weights));
+  std::printf("method        %s, calibrated on %ld x %ld tokens\n", request.method.method.c_str(),
+              static_cast<long>(request.sequences), static_cast<long>(request.length));
+  std::printf("stored bits   %.4f per quantized weight\n", estimate.stored_bits);
+  std::printf("output        %.2f GB\n", gigabytes(estimate.output_bytes));
+  std::printf("disk          %.2f GB at most while it runs\n", gigabytes(estimate.disk_bytes));
+  std::printf("peak memory   %.2f GB; of a GPU (--device cuda) %.2f GB\n",
+              gigabytes(estimate.cpu_bytes), gigabytes(estimate.gpu_bytes));
+  std::printf("time          %s: forward %s, hessian %s, quantize %s; %d threads\n",
+              duration_text(estimate.total_seconds).c_str(),
+              duration_text(estimate.forward_seconds).c_str(),
+              duration_text(estimate.hessian_seconds).c_str(),
+              duration_text(estimate.quantize_seconds).c_str(), request.threads);
+  std::printf("(from config.json and a probe of %.1f s on this machine; --tune is not in it)\n",
+              estimate.probe_seconds);
+}
+
+// --dry-run: nothing is read but config.json and, for its size, a calibration .npy.
+void print_needs(const Options& options) {
+  EstimateRequest request;
+  request.method = method_config(options);
+  const std::filesystem::path path = resolve_model(options.model) / "config.json";
+  request.model = read_config(path);
+  request.where = path.string();
+  const auto [sequences, length] = options.calibration.size();
+  request.sequences = sequences;
+  request.length = length;
+  request.device = options.device;
+  request.threads = options.common.resolved_threads();
+  const Estimate estimate = estimate_quantize(request);
+  if (options.common.print()) print_estimate(estimate, request);
+  options.common.write_json({{"blocks", estimate.blocks},
+                             {"weights", estimate.weights},
+                             {"other_weights", estimate.other_weights},
+                             {"stored_bits", estimate.stored_bits},
+                             {"output_bytes", estimate.output_bytes},
+                             {"disk_bytes", estimate.disk_bytes},
+                             {"cpu_bytes", estimate.cpu_bytes},
+                             {"gpu_bytes", estimate.gpu_bytes},
+                             {"seconds",
+                              {{"forward", estimate.forward_seconds},
+                               {"hessian", estimate.hessian_seconds},
+                               {"quantize", estimate.quantize_seconds},
+                               {"total", estimate.total_seconds},
+                               {"probe", estimate.probe_seconds}}}});
+}
+
 void quantize(const Options& options, ProcessGroup& processes) {
   QuantizeRequest request;
   request.method = method_config(options);
@@ -186,6 +251,7 @@ void quantize(const Options& options, ProcessGroup& processes) {
 
 void run(const Options& options) {
   options.common.check_json();
+  if (options.dry_run) return print_needs(options);
   const auto processes = ProcessGroup::from_environment();
   try {
     quantize(options, *processes);
@@ -226,6 +292,8 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->type_name("DIR");
   app.add_flag("--overwrite", options->overwrite, "Replace an existing --out");
   app.add_flag("--resume", options->resume, "Go on with an interrupted run of the same settings");
+  app.add_flag("--dry-run", options->dry_run,
+               "Only say what a run would need: memory, disk, output size and stored bits, time");
   app.add_flag("--sequential", options->sequential,
                "Calibrate q/k/v, o, gate/up, down in turn, each on already quantized inputs");
   app.add_option("--device", options->device, "auto, cpu or cuda (forward passes and Hessians)")

@@ -31,7 +31,7 @@ class Evaluation {
   Evaluation(const EvalRequest& request, int threads, c10::Device device)
       : request_(request), threads_(threads), device_(device) {}
 
-  // Normed hidden states [length, hidden] of the windows [first, first + count).
+  // final_states() [length, embed_width] of the windows [first, first + count).
   std::vector<at::Tensor> hidden_states(const Model& model, int64_t first, int64_t count,
                                         Progress& progress) const {
     const ModelSpec& spec = model.spec();
@@ -40,18 +40,18 @@ class Evaluation {
       hidden[static_cast<size_t>(i)] =
           embed(model.weights(), spec, request_.windows.row(first + i)).to(device_);
     }
-    model.weights().release(spec.family->embed);
+    model.weights().release(spec.embed);
     const Rope rope = make_rope(spec, request_.windows.cols, device_);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
       const Block block = load_block(model.weights(), spec, b, threads_, device_);
       advance(spec, block, rope, hidden, threads_);
       progress.step();
     }
-    const at::Tensor weight = model.weights().dense(spec.family->final_norm, 1).to(device_);
+    const FinalLayers last = load_final_layers(model.weights(), spec, device_);
     parallel_for(count, threads_, [&](int64_t i) {
       const at::NoGradGuard no_grad;
       at::Tensor& state = hidden[static_cast<size_t>(i)];
-      state = final_norm(spec, weight, state);
+      state = final_states(spec, last, state);
     });
     return hidden;
   }
@@ -124,10 +124,14 @@ EvalResult evaluate(const EvalRequest& request) {
   // Streams of a GPU are filled by one thread.
   const int threads = device.is_cpu() ? resolve_threads(request.threads) : 1;
   const Model model(request.model, threads);
+  check_length(model.spec(), request.windows.cols);
   std::optional<Model> original_model;
   if (request.kl_model) original_model.emplace(*request.kl_model, threads);
   const Model* original = original_model ? &*original_model : nullptr;
-  if (original != nullptr) check_same_vocabulary(model, *original);
+  if (original != nullptr) {
+    check_same_vocabulary(model, *original);
+    check_length(original->spec(), request.windows.cols);
+  }
 
   const int64_t windows = request.windows.rows;
   const int64_t batch =

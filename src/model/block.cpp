@@ -1,15 +1,18 @@
 // The forward pass of a block: see include/billm/model/block.h. The order of operations follows
-// transformers' modeling_llama.py, so that logits agree to rounding.
+// transformers' modeling_llama.py, modeling_qwen3.py and modeling_opt.py, so that logits agree to
+// rounding.
 #include "billm/model/block.h"
 
 #include <ATen/ops/addcmul.h>
-#include <ATen/ops/arange.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/pow.h>
+#include <ATen/ops/relu.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
@@ -19,26 +22,43 @@
 namespace billm {
 namespace {
 
+// Of torch.nn.LayerNorm; OPT's configuration does not state it.
+constexpr double kLayerNormEps = 1e-5;
+
 // x * rsqrt(mean(x^2) + eps) * weight, by row.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const at::Tensor mean_square = x.pow(2).mean(at::IntArrayRef{-1}, /*keepdim=*/true);
   return x.mul(mean_square.add_(eps).rsqrt_()).mul_(weight);
 }
 
-at::Tensor norm(const ModelSpec& spec, const at::Tensor& x, const at::Tensor& weight) {
+// Along the last dimension; weight and bias may be undefined.
+at::Tensor norm(const ModelSpec& spec, const at::Tensor& x, const at::Tensor& weight,
+                const at::Tensor& bias) {
   switch (spec.family->norm) {
     case NormKind::kRms:
       return rms_norm(x, weight, spec.config.rms_norm_eps);
+    case NormKind::kLayer:
+      return at::layer_norm(x, {x.size(-1)}, weight, bias, kLayerNormEps);
   }
   return {};  // not reached: every kind returns
 }
 
 at::Tensor activate(const ModelSpec& spec, const at::Tensor& x) {
-  switch (spec.family->activation) {
+  switch (spec.activation) {
     case Activation::kSilu:
       return at::silu(x);
+    case Activation::kRelu:
+      return at::relu(x);
+    case Activation::kGelu:
+      return at::gelu(x);
   }
   return {};
+}
+
+// The entry, or an undefined tensor.
+at::Tensor get(const std::map<std::string, at::Tensor>& tensors, const char* name) {
+  const auto found = tensors.find(name);
+  return found == tensors.end() ? at::Tensor() : found->second;
 }
 
 // x [tokens, heads * d] -> [heads, tokens, d], contiguous (attention is a third faster on it).
@@ -56,10 +76,13 @@ at::Tensor rotate(const at::Tensor& x, const Rope& rope, int64_t first) {
   return at::cat({a.mul(cos).addcmul_(b, sin, -1), b.mul(cos).addcmul_(a, sin)}, 2);
 }
 
-// [queries, tokens] bool: which tokens each query sees, the queries being the last tokens.
-at::Tensor causal_mask(int64_t queries, int64_t tokens, c10::Device device) {
-  return at::ones({queries, tokens}, at::TensorOptions(at::kBool).device(device))
-      .tril(tokens - queries);
+// [queries, tokens] bool: which tokens each query sees, the queries being the last tokens; with a
+// window, itself and window - 1 before.
+at::Tensor causal_mask(int64_t queries, int64_t tokens, int64_t window, c10::Device device) {
+  const int64_t first = tokens - queries;
+  const at::Tensor mask =
+      at::ones({queries, tokens}, at::TensorOptions(at::kBool).device(device)).tril(first);
+  return window == 0 ? mask : mask.triu(first - window + 1);
 }
 
 class Pass {
@@ -70,31 +93,64 @@ class Pass {
   bool tap(LinearRole role, const at::Tensor& input) const {
     return !tap_ || tap_(spec_.linear(role).group, input);
   }
+
   at::Tensor apply(LinearRole role, const at::Tensor& x) const {
-    return at::mm(x, block_.linears.at(spec_.linear(role).suffix).t());
+    const LinearSpec& linear = spec_.linear(role);
+    const at::Tensor weight = block_.linears.at(linear.suffix).t();
+    const at::Tensor bias = get(block_.biases, linear.suffix);
+    return bias.defined() ? at::addmm(bias, x, weight) : at::mm(x, weight);
+  }
+
+  // x itself if the family has no such norm.
+  at::Tensor normed(NormRole role, const at::Tensor& x) const {
+    const NormSpec* found = spec_.find(role);
+    if (found == nullptr) return x;
+    return norm(spec_, x, get(block_.norms, found->suffix), get(block_.biases, found->suffix));
+  }
+
+  // x [tokens, width] of the tokens from `first` on -> queries or keys [heads, tokens, head_dim].
+  at::Tensor heads(LinearRole linear, NormRole norm, const at::Tensor& x, int64_t count,
+                   const Rope& rope, int64_t first) const {
+    const at::Tensor flat = apply(linear, x);
+    const at::Tensor split =
+        normed(norm, flat.view({x.size(0), count, spec_.config.head_dim})).transpose(0, 1);
+    // Contiguous, for attention is a third faster on it.
+    return rope.cos.defined() ? rotate(split.contiguous(), rope, first) : split.contiguous();
   }
 
   // The attention's output before its last linear for the tokens from `first` on:
   // [tokens - first, heads * head_dim].
   at::Tensor attention(const at::Tensor& x, const Rope& rope, int64_t first) const {
-    const int64_t heads = spec_.config.num_attention_heads;
+    const int64_t query_heads = spec_.config.num_attention_heads;
     const int64_t kv_heads = spec_.config.num_key_value_heads;
     const int64_t tokens = x.size(0), d = spec_.config.head_dim, queries = tokens - first;
     // Heads that share keys are a second dimension, along which keys and values are not copied.
     const at::Tensor late = first == 0 ? x : x.narrow(0, first, queries);
-    const at::Tensor q = rotate(split_heads(apply(LinearRole::kQuery, late), heads), rope, first)
-                             .view({kv_heads, heads / kv_heads, queries, d});
+    const at::Tensor q = heads(LinearRole::kQuery, NormRole::kQuery, late, query_heads, rope, first)
+                             .view({kv_heads, query_heads / kv_heads, queries, d});
     const auto shared = [&](const at::Tensor& kv) {
-      return kv.unsqueeze(1).expand({kv_heads, heads / kv_heads, tokens, d});
+      return kv.unsqueeze(1).expand({kv_heads, query_heads / kv_heads, tokens, d});
     };
-    const at::Tensor k = rotate(split_heads(apply(LinearRole::kKey, x), kv_heads), rope, 0);
+    const at::Tensor k = heads(LinearRole::kKey, NormRole::kKey, x, kv_heads, rope, 0);
     const at::Tensor v = split_heads(apply(LinearRole::kValue, x), kv_heads);
+    const int64_t window = block_.window < tokens ? block_.window : 0;
     std::optional<at::Tensor> mask;
-    if (first > 0) mask = causal_mask(queries, tokens, x.device());
+    if (first > 0 || window > 0) mask = causal_mask(queries, tokens, window, x.device());
     const at::Tensor out = at::scaled_dot_product_attention(q, shared(k), shared(v), mask,
                                                             /*dropout_p=*/0.0,
-                                                            /*is_causal=*/first == 0);
-    return out.permute({2, 0, 1, 3}).reshape({queries, heads * d});
+                                                            /*is_causal=*/!mask.has_value());
+    return out.permute({2, 0, 1, 3}).reshape({queries, query_heads * d});
+  }
+
+  // The input of the MLP's last linear.
+  at::Tensor middle(const at::Tensor& x) const {
+    if (spec_.find(LinearRole::kGate) == nullptr) {
+      return activate(spec_, apply(LinearRole::kUp, x));
+    }
+    at::Tensor gate = activate(spec_, apply(LinearRole::kGate, x));
+    const at::Tensor up = apply(LinearRole::kUp, x);
+    // The gradient of some activations needs their result.
+    return gate.requires_grad() ? gate.mul(up) : gate.mul_(up);
   }
 
  private:
@@ -106,75 +162,110 @@ class Pass {
 }  // namespace
 
 int64_t Block::bytes() const {
-  int64_t total = static_cast<int64_t>(attention_norm.nbytes() + mlp_norm.nbytes());
-  for (const auto& [suffix, weight] : linears) total += static_cast<int64_t>(weight.nbytes());
+  int64_t total = 0;
+  for (const auto* tensors : {&norms, &linears, &biases}) {
+    for (const auto& [suffix, tensor] : *tensors) total += static_cast<int64_t>(tensor.nbytes());
+  }
   return total;
+}
+
+Block load_block_vectors(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
+                         c10::Device device) {
+  Block block;
+  block.window = spec.config.windows.at(static_cast<size_t>(index));
+  const auto load = [&](const std::string& name) { return weights.dense(name, 1).to(device); };
+  const std::string prefix = spec.block_prefix(index);
+  for (const NormSpec& norm : spec.family->norms) {
+    const std::string module = prefix + norm.suffix;
+    if (spec.norms_have_weights()) block.norms[norm.suffix] = load(module + ".weight");
+    if (spec.norms_have_biases()) block.biases[norm.suffix] = load(module + ".bias");
+  }
+  for (const LinearSpec& linear : spec.family->linears) {
+    if (!linear.has_bias(spec.config)) continue;
+    block.biases[linear.suffix] = load(spec.module(index, linear) + ".bias");
+  }
+  return block;
 }
 
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
                  c10::Device device) {
-  const std::string prefix = spec.block_prefix(index);
-  Block block;
-  block.attention_norm = weights.dense(prefix + spec.family->attention_norm, 1).to(device);
-  block.mlp_norm = weights.dense(prefix + spec.family->mlp_norm, 1).to(device);
+  Block block = load_block_vectors(weights, spec, index, device);
   for (const LinearSpec& linear : spec.family->linears) {
     block.linears[linear.suffix] = weights.linear(spec.module(index, linear), threads).to(device);
   }
   return block;
 }
 
-Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device) {
-  check_length(spec, length);
-  const int64_t d = spec.config.head_dim;
-  // In fp32 throughout, as transformers does: at position 2000 that differs from fp64 by 1e-4.
-  const at::Tensor exponent = at::arange(0, d, 2, at::kFloat).div(static_cast<double>(d));
-  const at::Tensor frequency = at::pow(spec.config.rope_theta, exponent).reciprocal();
-  const at::Tensor angle =
-      at::arange(0, length, at::kFloat).unsqueeze(1).mul(frequency.unsqueeze(0));
-  return {angle.cos().to(device), angle.sin().to(device)};
-}
-
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                          const Rope& rope, const Tap& tap, int64_t first) {
   const Pass pass(spec, block, tap);
+  const bool before = spec.config.norm_before;
   at::Tensor result;
   {
-    at::Tensor x = norm(spec, hidden, block.attention_norm);
+    at::Tensor x = before ? pass.normed(NormRole::kAttention, hidden) : hidden;
     if (!pass.tap(LinearRole::kQuery, x)) return {};
     x = pass.attention(x, rope, first);
     if (!pass.tap(LinearRole::kAttentionOut, x)) return {};
     result = pass.apply(LinearRole::kAttentionOut, x)
                  .add_(first == 0 ? hidden : hidden.narrow(0, first, hidden.size(0) - first));
   }
-  at::Tensor x = norm(spec, result, block.mlp_norm);
-  if (!pass.tap(LinearRole::kGate, x)) return {};
-  at::Tensor middle = activate(spec, pass.apply(LinearRole::kGate, x));
-  middle.mul_(pass.apply(LinearRole::kUp, x));
+  if (!before) result = pass.normed(NormRole::kAttention, result);
+  at::Tensor x = before ? pass.normed(NormRole::kMlp, result) : result;
+  if (!pass.tap(LinearRole::kUp, x)) return {};
+  const at::Tensor middle = pass.middle(x);
   x.reset();
   if (!pass.tap(LinearRole::kDown, middle)) return {};
   const at::Tensor down = pass.apply(LinearRole::kDown, middle);
+  if (!before) return pass.normed(NormRole::kMlp, result.add(down));
   // In place, but not where a gradient still needs the norm's input.
   return result.requires_grad() ? result.add(down) : result.add_(down);
 }
 
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
                  std::span<const int32_t> tokens) {
-  return weights.gather(spec.family->embed, tokens);
+  at::Tensor hidden = weights.gather(spec.embed, tokens);
+  if (spec.has_projections()) {
+    const std::string project_in = spec.base + spec.family->project_in + ".weight";
+    hidden = at::mm(hidden, weights.dense(project_in, 1).t());
+  }
+  if (spec.family->position == PositionKind::kLearned) {
+    hidden.add_(weights.rows(spec.base + spec.family->positions + ".weight", kPositionOffset,
+                             static_cast<int64_t>(tokens.size())));
+  }
+  return hidden;
 }
 
-at::Tensor final_norm(const ModelSpec& spec, const at::Tensor& weight, const at::Tensor& hidden) {
-  return norm(spec, hidden, weight);
+FinalLayers load_final_layers(const ModelWeights& weights, const ModelSpec& spec,
+                              c10::Device device) {
+  FinalLayers layers;
+  const auto load = [&](const std::string& name) { return weights.dense(name, 1).to(device); };
+  if (spec.has_final_norm()) {
+    if (spec.norms_have_weights()) layers.norm = load(spec.final_norm() + ".weight");
+    if (spec.norms_have_biases()) layers.norm_bias = load(spec.final_norm() + ".bias");
+  }
+  if (spec.has_projections()) {
+    layers.project_out = load(spec.base + spec.family->project_out + ".weight");
+  }
+  return layers;
 }
 
-at::Tensor logits(const ModelWeights& weights, const ModelSpec& spec, const at::Tensor& normed) {
-  const int64_t vocab = spec.config.vocab_size, width = spec.config.hidden_size;
+at::Tensor final_states(const ModelSpec& spec, const FinalLayers& layers,
+                        const at::Tensor& hidden) {
+  at::Tensor states = hidden;
+  if (spec.has_final_norm()) states = norm(spec, states, layers.norm, layers.norm_bias);
+  if (layers.project_out.defined()) states = at::mm(states, layers.project_out.t());
+  return states;
+}
+
+at::Tensor logits(const ModelWeights& weights, const ModelSpec& spec, const at::Tensor& states) {
+  const int64_t vocab = spec.config.vocab_size, width = spec.config.embed_width;
   const int64_t piece = std::max<int64_t>(1, kHeadPieceBytes / (4 * width));
-  at::Tensor result = at::empty({normed.size(0), vocab}, normed.options());
+  at::Tensor result = at::empty({states.size(0), vocab}, states.options());
   for (int64_t first = 0; first < vocab; first += piece) {
     const int64_t count = std::min(piece, vocab - first);
-    const at::Tensor head = weights.rows(spec.head(), first, count).to(normed.device());
+    const at::Tensor head = weights.rows(spec.head, first, count).to(states.device());
     at::Tensor part = result.narrow(1, first, count);
-    at::mm_out(part, normed, head.t());
+    at::mm_out(part, states, head.t());
   }
   return result;
 }

@@ -1,10 +1,12 @@
-// The table of model families: see include/billm/model/family.h.
+// The table of model families: see include/billm/model/family.h. Sources: transformers 5.23,
+// modeling_llama.py, modeling_mistral.py, modeling_qwen2.py, modeling_qwen3.py, modeling_opt.py.
 #include "billm/model/family.h"
 
 #include <algorithm>
-#include <span>
 
 #include "billm/base/error.h"
+#include "billm/base/log.h"
+#include "rope_scaling.h"
 
 namespace billm {
 namespace {
@@ -15,49 +17,97 @@ int64_t query_width(const ModelConfig& config) {
   return config.num_attention_heads * config.head_dim;
 }
 int64_t kv_width(const ModelConfig& config) { return config.num_key_value_heads * config.head_dim; }
+int64_t head_width(const ModelConfig& config) { return config.head_dim; }
 
-std::vector<LinearSpec> llama_linears() {
+using Flag = bool (*)(const ModelConfig&);
+bool never(const ModelConfig&) { return false; }
+bool always(const ModelConfig&) { return true; }
+bool attention_bias(const ModelConfig& config) { return config.attention_bias; }
+bool mlp_bias(const ModelConfig& config) { return config.mlp_bias; }
+bool enable_bias(const ModelConfig& config) { return config.enable_bias; }
+
+// Which linears of LLaMA's block have a bias.
+struct Biases {
+  Flag query_key_value, attention_out, mlp;
+};
+
+std::vector<LinearSpec> llama_linears(const Biases& bias) {
   return {
-      {LinearRole::kQuery, "self_attn.q_proj", "attention_in", query_width, hidden},
-      {LinearRole::kKey, "self_attn.k_proj", "attention_in", kv_width, hidden},
-      {LinearRole::kValue, "self_attn.v_proj", "attention_in", kv_width, hidden},
-      {LinearRole::kAttentionOut, "self_attn.o_proj", "attention_out", hidden, query_width},
-      {LinearRole::kGate, "mlp.gate_proj", "mlp_in", intermediate, hidden},
-      {LinearRole::kUp, "mlp.up_proj", "mlp_in", intermediate, hidden},
-      {LinearRole::kDown, "mlp.down_proj", "mlp_middle", hidden, intermediate},
+      {LinearRole::kQuery, "self_attn.q_proj", "attention_in", query_width, hidden,
+       bias.query_key_value},
+      {LinearRole::kKey, "self_attn.k_proj", "attention_in", kv_width, hidden,
+       bias.query_key_value},
+      {LinearRole::kValue, "self_attn.v_proj", "attention_in", kv_width, hidden,
+       bias.query_key_value},
+      {LinearRole::kAttentionOut, "self_attn.o_proj", "attention_out", hidden, query_width,
+       bias.attention_out},
+      {LinearRole::kGate, "mlp.gate_proj", "mlp_in", intermediate, hidden, bias.mlp},
+      {LinearRole::kUp, "mlp.up_proj", "mlp_in", intermediate, hidden, bias.mlp},
+      {LinearRole::kDown, "mlp.down_proj", "mlp_middle", hidden, intermediate, bias.mlp},
   };
 }
 
-Family llama(std::string architecture, int64_t default_window) {
-  return {.architectures = {std::move(architecture)},
-          .embed = "model.embed_tokens.weight",
-          .block_prefix = "model.layers.",
-          .attention_norm = "input_layernorm.weight",
-          .mlp_norm = "post_attention_layernorm.weight",
-          .final_norm = "model.norm.weight",
-          .head = "lm_head.weight",
+// LLaMA and what differs from it in biases and norms of heads alone (windows: config.windows).
+Family llama(const char* model_type, std::vector<std::string> architectures, const Biases& bias,
+             bool head_norms) {
+  std::vector<NormSpec> norms = {
+      {NormRole::kAttention, "input_layernorm", hidden},
+      {NormRole::kMlp, "post_attention_layernorm", hidden},
+  };
+  if (head_norms) {
+    norms.push_back({NormRole::kQuery, "self_attn.q_norm", head_width});
+    norms.push_back({NormRole::kKey, "self_attn.k_norm", head_width});
+  }
+  return {.model_type = model_type,
+          .architectures = std::move(architectures),
+          .embed = "embed_tokens",
+          .positions = "",
+          .project_in = "",
+          .project_out = "",
+          .blocks = "layers",
+          .final_norm = "norm",
+          .head = "lm_head",
           .norm = NormKind::kRms,
-          .activation = Activation::kSilu,
-          .rope = RopeKind::kRotateHalf,
-          .default_window = default_window,
-          .linears = llama_linears()};
+          .position = PositionKind::kRotary,
+          .norms = std::move(norms),
+          .linears = llama_linears(bias)};
 }
 
-std::span<const Family> families() {
-  static const std::vector<Family> table = {
-      llama("LlamaForCausalLM", 0),
-      // LLaMA's block; MistralConfig's own default for sliding_window is 4096.
-      llama("MistralForCausalLM", 4096),
-  };
-  return table;
+Family opt() {
+  return {
+      .model_type = "opt",
+      .architectures = {"OPTForCausalLM", "OPTModel"},
+      .embed = "decoder.embed_tokens",
+      .positions = "decoder.embed_positions",
+      .project_in = "decoder.project_in",
+      .project_out = "decoder.project_out",
+      .blocks = "decoder.layers",
+      .final_norm = "decoder.final_layer_norm",
+      .head = "lm_head",
+      .norm = NormKind::kLayer,
+      .position = PositionKind::kLearned,
+      .norms = {{NormRole::kAttention, "self_attn_layer_norm", hidden},
+                {NormRole::kMlp, "final_layer_norm", hidden}},
+      .linears = {
+          {LinearRole::kQuery, "self_attn.q_proj", "attention_in", query_width, hidden,
+           enable_bias},
+          {LinearRole::kKey, "self_attn.k_proj", "attention_in", kv_width, hidden, enable_bias},
+          {LinearRole::kValue, "self_attn.v_proj", "attention_in", kv_width, hidden, enable_bias},
+          {LinearRole::kAttentionOut, "self_attn.out_proj", "attention_out", hidden, query_width,
+           enable_bias},
+          {LinearRole::kUp, "fc1", "mlp_in", intermediate, hidden, enable_bias},
+          {LinearRole::kDown, "fc2", "mlp_middle", hidden, intermediate, enable_bias}}};
 }
 
 const Family& family_for(const ModelConfig& config, const std::string& where) {
   std::string known;
   for (const Family& family : families()) {
     for (const std::string& architecture : family.architectures) {
-      if (architecture == config.architecture) return family;
       known += (known.empty() ? "" : ", ") + architecture;
+      if (architecture != config.architecture) continue;
+      if (config.model_type == family.model_type) return family;
+      throw bad_input(where + ": model_type: expected " + family.model_type + " of " +
+                      architecture + ", got " + config.model_type);
     }
   }
   throw bad_input(
@@ -65,13 +115,14 @@ const Family& family_for(const ModelConfig& config, const std::string& where) {
       "this model family is not supported yet");
 }
 
-const char* activation_name(Activation activation) {
-  switch (activation) {
-    case Activation::kSilu:
-      return "silu";
-  }
-  return "";
-}
+struct ActivationName {
+  const char* name;
+  Activation activation;
+};
+constexpr ActivationName kActivations[] = {{"silu", Activation::kSilu},
+                                           {"swish", Activation::kSilu},
+                                           {"relu", Activation::kRelu},
+                                           {"gelu", Activation::kGelu}};
 
 // partial_rotary_factor: at the top of config.json or inside rope_parameters.
 bool rotates_part(const nlohmann::json& raw) {
@@ -83,42 +134,154 @@ bool rotates_part(const nlohmann::json& raw) {
   return differs(raw) || (rope != raw.end() && rope->is_object() && differs(*rope));
 }
 
+class Refusal {
+ public:
+  Refusal(const ModelConfig& config, const std::string& where) : config_(config), where_(where) {}
+  [[noreturn]] void operator()(const std::string& key, const std::string& expected,
+                               const std::string& got) const {
+    throw bad_input(where_ + ": " + key + ": expected " + expected + ", got " + got,
+                    "this variant of " + config_.architecture + " is not supported yet");
+  }
+
+ private:
+  const ModelConfig& config_;
+  const std::string& where_;
+};
+
+Activation find_activation(const ModelConfig& config, const Refusal& refuse) {
+  std::string known;
+  for (const ActivationName& row : kActivations) {
+    if (config.hidden_act == row.name) return row.activation;
+    known += std::string(known.empty() ? "" : ", ") + row.name;
+  }
+  refuse("activation function", "one of " + known, config.hidden_act);
+}
+
 // What would be computed wrongly if it were accepted.
-void refuse_unsupported(const Family& family, const ModelConfig& config, const std::string& where) {
-  const auto refuse = [&](const std::string& key, const std::string& expected,
-                          const std::string& got) {
-    throw bad_input(where + ": " + key + ": expected " + expected + ", got " + got,
-                    "this variant of " + config.architecture + " is not supported yet");
-  };
-  if (!config.rope_scaling_type.empty()) {
-    refuse("rope scaling", "none", config.rope_scaling_type);
+void check_rotary(const ModelConfig& config, const Refusal& refuse) {
+  if (find_rope_scaling(config.rope_scaling.type) == nullptr) {
+    refuse("rope scaling", "one of " + rope_scaling_names(), config.rope_scaling.type);
   }
   if (rotates_part(config.raw)) refuse("partial_rotary_factor", "1", "another value");
-  if (config.attention_bias) refuse("attention_bias", "false", "true");
-  if (config.mlp_bias) refuse("mlp_bias", "false", "true");
-  const std::string activation = activation_name(family.activation);
-  if (config.hidden_act != activation) refuse("hidden_act", activation, config.hidden_act);
-  if (config.head_dim % 2 != 0) {
-    refuse("head_dim", "an even number", std::to_string(config.head_dim));
+  const bool dynamic = config.rope_scaling.type == "dynamic";  // divides by head_dim - 2
+  if (config.head_dim % 2 != 0 || (dynamic && config.head_dim == 2)) {
+    refuse("head_dim", dynamic ? "an even number above 2" : "an even number",
+           std::to_string(config.head_dim));
   }
 }
 
+class ModelCheck {
+ public:
+  ModelCheck(const Checkpoint& checkpoint, const ModelSpec& spec, const PackedModules* packed)
+      : checkpoint_(checkpoint), spec_(spec), packed_(packed) {}
+
+  void run() const {
+    const Family& family = *spec_.family;
+    const ModelConfig& config = spec_.config;
+    const int64_t width = config.embed_width;
+    check(spec_.embed, {config.vocab_size, width});
+    check(spec_.head, {config.vocab_size, width});
+    if (spec_.has_projections()) {
+      check_module(spec_.base + family.project_in, {config.hidden_size, width}, true, false);
+      check_module(spec_.base + family.project_out, {width, config.hidden_size}, true, false);
+    }
+    if (family.position == PositionKind::kLearned) {
+      check(spec_.base + family.positions + ".weight",
+            {config.max_position_embeddings + kPositionOffset, config.hidden_size});
+    }
+    for (int64_t block = 0; block < spec_.blocks(); ++block) check_block(block);
+    if (spec_.has_final_norm()) {
+      check_module(spec_.final_norm(), {config.hidden_size}, spec_.norms_have_weights(),
+                   spec_.norms_have_biases());
+    }
+  }
+
+ private:
+  void check(const std::string& tensor, const std::vector<int64_t>& shape) const {
+    checkpoint_.check_tensor(tensor, shape);
+  }
+
+  void check_block(int64_t block) const {
+    const std::string prefix = spec_.block_prefix(block);
+    for (const NormSpec& norm : spec_.family->norms) {
+      check_module(prefix + norm.suffix, {norm.width(spec_.config)}, spec_.norms_have_weights(),
+                   spec_.norms_have_biases());
+    }
+    for (const LinearSpec& linear : spec_.family->linears) {
+      const std::string module = spec_.module(block, linear);
+      const std::vector<int64_t> shape = {linear.out_width(spec_.config),
+                                          linear.in_width(spec_.config)};
+      const bool is_packed = packed_ != nullptr && packed_->has(module);
+      check_module(module, shape, !is_packed, linear.has_bias(spec_.config));
+      if (!is_packed) continue;
+      const LinearShape& found = packed_->shape(module);
+      const std::vector<int64_t> got = {found.rows, found.cols};
+      if (got != shape) {
+        throw bad_input(checkpoint_.directory().string() + ": " + module + ": expected " +
+                        shape_text(shape) + ", got " + shape_text(got));
+      }
+    }
+  }
+
+  // A bias has as many values as the weight has rows.
+  void check_module(const std::string& module, const std::vector<int64_t>& shape, bool weight,
+                    bool bias) const {
+    if (weight) check(module + ".weight", shape);
+    if (bias) {
+      check(module + ".bias", {shape.front()});
+    } else if (checkpoint_.has(module + ".bias")) {
+      throw bad_input(checkpoint_.directory().string() + ": " + module +
+                          ".bias: expected no bias in this module",
+                      "config.json and the tensors do not match");
+    }
+  }
+
+  const Checkpoint& checkpoint_;
+  const ModelSpec& spec_;
+  const PackedModules* packed_;
+};
+
 }  // namespace
 
+std::span<const Family> families() {
+  static const std::vector<Family> table = {
+      // "LLaMA" is how the first conversions of LLaMA-1 spell it.
+      llama("llama", {"LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"},
+            {attention_bias, attention_bias, mlp_bias}, false),
+      llama("mistral", {"MistralForCausalLM", "MistralModel"}, {never, never, never}, false),
+      llama("qwen2", {"Qwen2ForCausalLM", "Qwen2Model"}, {always, never, never}, false),
+      llama("qwen3", {"Qwen3ForCausalLM", "Qwen3Model"}, {attention_bias, attention_bias, never},
+            true),
+      opt(),
+  };
+  return table;
+}
+
 std::string ModelSpec::block_prefix(int64_t block) const {
-  return family->block_prefix + std::to_string(block) + ".";
+  return base + family->blocks + "." + std::to_string(block) + ".";
 }
 
 std::string ModelSpec::module(int64_t block, const LinearSpec& linear) const {
   return block_prefix(block) + linear.suffix;
 }
 
-const LinearSpec& ModelSpec::linear(LinearRole role) const {
-  const auto found = std::find_if(family->linears.begin(), family->linears.end(),
-                                  [&](const LinearSpec& linear) { return linear.role == role; });
-  if (found == family->linears.end()) {
-    throw Error(ErrorCode::kFailure, "family table: a role without a linear");
+const LinearSpec* ModelSpec::find(LinearRole role) const {
+  for (const LinearSpec& linear : family->linears) {
+    if (linear.role == role) return &linear;
   }
+  return nullptr;
+}
+
+const NormSpec* ModelSpec::find(NormRole role) const {
+  for (const NormSpec& norm : family->norms) {
+    if (norm.role == role) return &norm;
+  }
+  return nullptr;
+}
+
+const LinearSpec& ModelSpec::linear(LinearRole role) const {
+  const LinearSpec* found = find(role);
+  if (found == nullptr) throw Error(ErrorCode::kFailure, "family table: a role without a linear");
   return *found;
 }
 
@@ -132,58 +295,65 @@ std::vector<std::string> ModelSpec::groups() const {
   return result;
 }
 
+bool ModelSpec::norms_have_weights() const {
+  return family->norm == NormKind::kRms || config.norm_affine;
+}
+
+bool ModelSpec::norms_have_biases() const {
+  return family->norm == NormKind::kLayer && config.norm_affine;
+}
+
+bool ModelSpec::has_final_norm() const { return config.norm_before && !config.remove_final_norm; }
+
 ModelSpec model_spec(const ModelConfig& config, const std::string& where) {
-  const Family& family = family_for(config, where);
-  refuse_unsupported(family, config, where);
-  return {.family = &family, .config = config};
+  const Refusal refuse(config, where);
+  ModelSpec spec;
+  spec.family = &family_for(config, where);
+  spec.config = config;
+  spec.activation = find_activation(config, refuse);
+  if (spec.family->position == PositionKind::kRotary) check_rotary(config, refuse);
+  spec.embed = spec.base + spec.family->embed + ".weight";
+  spec.head = config.tie_word_embeddings ? spec.embed : spec.family->head + std::string(".weight");
+  return spec;
+}
+
+ModelSpec model_spec(const Checkpoint& checkpoint) {
+  const ModelConfig& config = checkpoint.config();
+  ModelSpec spec = model_spec(config, (checkpoint.directory() / "config.json").string());
+  const std::vector<std::string> names = checkpoint.names();
+  const auto any_below = [&](const std::string& prefix) {
+    const auto found = std::lower_bound(names.begin(), names.end(), prefix);
+    return found != names.end() && found->starts_with(prefix);
+  };
+  const std::string blocks = std::string(spec.family->blocks) + ".";
+  if (!any_below(spec.base + blocks) && any_below(blocks)) spec.base = "";
+  spec.embed = spec.base + spec.family->embed + ".weight";
+  const std::string head = spec.family->head + std::string(".weight");
+  if (!config.tie_word_embeddings || checkpoint.has(head)) {
+    spec.head = head;
+    if (config.tie_word_embeddings && !checkpoint.has(spec.embed)) spec.embed = head;
+  } else {
+    spec.head = spec.embed;
+  }
+  return spec;
 }
 
 void check_model(const Checkpoint& checkpoint, const ModelSpec& spec, const PackedModules* packed) {
-  const Family& family = *spec.family;
-  const ModelConfig& config = spec.config;
-  const auto check = [&](const std::string& name, const std::vector<int64_t>& shape) {
-    checkpoint.check_tensor(name, shape);
-  };
-  check(family.embed, {config.vocab_size, config.hidden_size});
-  for (int64_t block = 0; block < spec.blocks(); ++block) {
-    const std::string prefix = spec.block_prefix(block);
-    check(prefix + family.attention_norm, {config.hidden_size});
-    check(prefix + family.mlp_norm, {config.hidden_size});
-    for (const LinearSpec& linear : family.linears) {
-      const std::string module = spec.module(block, linear);
-      const std::vector<int64_t> shape = {linear.out_width(config), linear.in_width(config)};
-      if (checkpoint.has(module + ".bias")) {
-        throw bad_input(checkpoint.directory().string() + ": " + module +
-                        ".bias: linears with a bias are not supported");
-      }
-      if (packed == nullptr || !packed->has(module)) {
-        check(module + ".weight", shape);
-        continue;
-      }
-      const LinearShape& found = packed->shape(module);
-      const std::vector<int64_t> got = {found.rows, found.cols};
-      if (got != shape) {
-        throw bad_input(checkpoint.directory().string() + ": " + module + ": expected " +
-                        shape_text(shape) + ", got " + shape_text(got));
-      }
-    }
-  }
-  check(family.final_norm, {config.hidden_size});
-  if (!config.tie_word_embeddings) {
-    check(family.head, {config.vocab_size, config.hidden_size});
-  }
+  ModelCheck(checkpoint, spec, packed).run();
 }
 
 void check_length(const ModelSpec& spec, int64_t length) {
-  int64_t window = spec.family->default_window;
-  const auto found = spec.config.raw.find("sliding_window");
-  if (found != spec.config.raw.end()) {
-    window = found->is_number_integer() ? found->get<int64_t>() : 0;  // null: no window
+  const int64_t positions = spec.config.max_position_embeddings;
+  if (length <= positions) return;
+  const std::string text = "max_position_embeddings: expected at least the sequence length " +
+                           std::to_string(length) + ", got " + std::to_string(positions);
+  if (spec.family->position == PositionKind::kLearned) {
+    throw bad_input("config.json: " + text,
+                    "use shorter sequences: --seqlen " + std::to_string(positions));
   }
-  if (window > 0 && length > window) {
-    throw bad_input("config.json: sliding_window: expected at least the sequence length " +
-                        std::to_string(length) + ", got " + std::to_string(window),
-                    "use shorter sequences: --seqlen " + std::to_string(window));
+  // The dynamic scaling is made for this.
+  if (spec.config.rope_scaling.type != "dynamic") {
+    log_warning(text + ": the model may not have learned such positions");
   }
 }
 

@@ -14,7 +14,7 @@ Model::Model(const std::filesystem::path& directory, int threads) : checkpoint_(
                         ": quantization_config: expected none, or quant_method billm",
                     "give the original checkpoint, not one quantized by another tool");
   }
-  spec_ = model_spec(checkpoint_.config(), (directory / "config.json").string());
+  spec_ = model_spec(checkpoint_);
   check_model(checkpoint_, spec_, packed());
   weights_.emplace(checkpoint_, packed());
 }

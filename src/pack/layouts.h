@@ -14,6 +14,7 @@ struct Layout {
   void (*check)(const PackedLinear& packed, const std::string& where);
   void (*decode_rows)(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
   QuantizedLinear (*unpack)(const PackedLinear& packed);
+  int64_t (*scaled_bytes)(const PackedLinear& like, int64_t rows, int64_t cols);
 };
 
 std::span<const Layout> layouts();
@@ -23,5 +24,6 @@ PackedLinear pack_planes(const QuantizedLinear& linear);
 void check_planes(const PackedLinear& packed, const std::string& where);
 void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
 QuantizedLinear unpack_planes(const PackedLinear& packed);
+int64_t scaled_planes_bytes(const PackedLinear& like, int64_t rows, int64_t cols);
 
 }  // namespace billm

@@ -12,7 +12,7 @@ namespace billm {
 namespace {
 
 constexpr Layout kLayouts[] = {
-    {"planes", pack_planes, check_planes, decode_planes, unpack_planes},
+    {"planes", pack_planes, check_planes, decode_planes, unpack_planes, scaled_planes_bytes},
 };
 
 // Names of the two kinds of index in the description, and the width of a delta. Stored.
@@ -63,6 +63,10 @@ void decode_rows(const PackedLinear& packed, int64_t first_row, int64_t row_coun
 
 QuantizedLinear unpack(const PackedLinear& packed) {
   return layout_row(packed.layout, "unpack").unpack(packed);
+}
+
+int64_t scaled_bytes(const PackedLinear& like, int64_t rows, int64_t cols) {
+  return layout_row(like.layout, "size").scaled_bytes(like, rows, cols);
 }
 
 std::string describe(const PackedLinear& packed) {

@@ -107,6 +107,26 @@ void check_integers(const PlanesView& view, int64_t integers, const PlaneCounts&
 
 }  // namespace
 
+int64_t scaled_planes_bytes(const PackedLinear& like, int64_t rows, int64_t cols) {
+  const PlaneCounts counts = count_planes(like, "size");
+  LinearShape shape = like.shape;
+  shape.rows = rows;
+  shape.cols = cols;
+  const double wider = static_cast<double>(cols) / static_cast<double>(like.shape.cols);
+  const double larger = wider * static_cast<double>(rows) / static_cast<double>(like.shape.rows);
+  const auto times = [](int64_t count, double factor) {
+    return static_cast<int64_t>(std::llround(static_cast<double>(count) * factor));
+  };
+  int64_t bytes = 0;
+  for (const PlaneSpec& spec :
+       plane_specs(shape, like.index_bits,
+                   {times(counts.salient_columns, wider), times(counts.integers, larger),
+                    times(counts.index_entries, larger)})) {
+    bytes += spec.bytes;
+  }
+  return bytes;
+}
+
 void check_planes(const PackedLinear& packed, const std::string& where) {
   const LinearShape& shape = packed.shape;
   check_linear_shape(shape, where);

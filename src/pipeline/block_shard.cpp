@@ -20,14 +20,22 @@ at::ScalarType scalar_type(DType dtype) {
 }
 
 std::vector<std::string> norm_names(const ModelSpec& spec, int64_t block) {
-  const std::string prefix = spec.block_prefix(block);
-  return {prefix + spec.family->attention_norm, prefix + spec.family->mlp_norm};
+  std::vector<std::string> names;
+  if (!spec.norms_have_weights()) return names;
+  for (const NormSpec& norm : spec.family->norms) {
+    names.push_back(spec.block_prefix(block) + norm.suffix + ".weight");
+  }
+  return names;
 }
 
 NormTypes norm_types(const Checkpoint& checkpoint, const ModelSpec& spec, int64_t block) {
-  const std::vector<std::string> names = norm_names(spec, block);
-  return {scalar_type(checkpoint.tensor(names[0]).dtype),
-          scalar_type(checkpoint.tensor(names[1]).dtype)};
+  NormTypes types;
+  if (!spec.norms_have_weights()) return types;
+  for (const NormSpec& norm : spec.family->norms) {
+    const std::string name = spec.block_prefix(block) + norm.suffix + ".weight";
+    types[norm.suffix] = scalar_type(checkpoint.tensor(name).dtype);
+  }
+  return types;
 }
 
 BlockShard::BlockShard()
@@ -42,6 +50,14 @@ const PackedLinear& BlockShard::add(const std::string& module, PackedLinear pack
   }
   metadata_.emplace(module, describe(kept));
   return kept;
+}
+
+void BlockShard::add_norms(const Block& block, const ModelSpec& spec, int64_t index,
+                           const Checkpoint& source) {
+  for (const auto& [suffix, weight] : block.norms) {
+    const std::string name = spec.block_prefix(index) + suffix + ".weight";
+    add_norm(name, weight, source.tensor(name));
+  }
 }
 
 void BlockShard::add_norm(const std::string& name, const at::Tensor& weight,

@@ -22,7 +22,7 @@ namespace billm {
 // The dtype in ATen of a weight that check_model has accepted.
 at::ScalarType scalar_type(DType dtype);
 
-// Names of the block's two norm tensors.
+// Names of the weights of the block's norms.
 std::vector<std::string> norm_names(const ModelSpec& spec, int64_t block);
 
 // And their dtypes.
@@ -33,10 +33,14 @@ class BlockShard {
   BlockShard();
   // Adds the planes; returns what will be stored, valid as long as this object.
   const PackedLinear& add(const std::string& module, PackedLinear packed);
-  void add_norm(const std::string& name, const at::Tensor& weight, const TensorView& original);
+  // The norm weights of block `index`, in the dtypes of `source`.
+  void add_norms(const Block& block, const ModelSpec& spec, int64_t index,
+                 const Checkpoint& source);
   WrittenFile write(const std::filesystem::path& directory, const std::string& name) const;
 
  private:
+  void add_norm(const std::string& name, const at::Tensor& weight, const TensorView& original);
+
   std::vector<std::unique_ptr<PackedLinear>> packed_;
   std::vector<at::Tensor> norms_;  // own the bytes until the shard is written
   std::vector<TensorToWrite> tensors_;

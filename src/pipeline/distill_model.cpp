@@ -89,9 +89,7 @@ std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& origin
   std::vector<DistilledBlock> blocks(static_cast<size_t>(spec.blocks()));
   for (int64_t b = 0; b < spec.blocks(); ++b) {
     DistilledBlock& block = blocks[static_cast<size_t>(b)];
-    const std::vector<std::string> norms = norm_names(spec, b);
-    block.block.attention_norm = packed.weights().dense(norms[0], 1).to(device);
-    block.block.mlp_norm = packed.weights().dense(norms[1], 1).to(device);
+    block.block = load_block_vectors(packed.weights(), spec, b, device);
     block.types = norm_types(packed.checkpoint(), spec, b);
     for (const LinearSpec& linear : spec.family->linears) {
       const std::string module = spec.module(b, linear);
@@ -137,11 +135,12 @@ DistillReport distill_model(const DistillRequest& request) {
                             request.overwrite ? Existing::kOverwrite : Existing::kRefuse,
                             {request.model, request.original});
   const ModelSpec& spec = packed.spec();
+  check_length(spec, std::min(request.config.window, request.calibration.cols));
   nlohmann::ordered_json head = read_manifest(request, original);
   head.erase("files");
   check_memory(spec);
   std::vector<DistilledBlock> blocks = load_blocks(packed, original, request.threads, device);
-  at::Tensor final_norm = packed.weights().dense(spec.family->final_norm, 1).to(device);
+  FinalLayers last = load_final_layers(packed.weights(), spec, device);
 
   DistillReport report;
   Progress progress("distill", request.config.steps, request.quiet);
@@ -151,9 +150,12 @@ DistillReport distill_model(const DistillRequest& request) {
     std::snprintf(text, sizeof(text), "step %d: KL %.4f", number, loss);
     progress.step(text);
   };
-  const DType final_type = packed.checkpoint().tensor(spec.family->final_norm).dtype;
-  report.tune = distill(original.weights(), spec, request.calibration, request.config,
-                        scalar_type(final_type), threads, device, step, &blocks, &final_norm);
+  const std::string final_norm = spec.final_norm() + ".weight";
+  const bool has_final_norm = last.norm.defined();
+  const at::ScalarType final_type =
+      has_final_norm ? scalar_type(packed.checkpoint().tensor(final_norm).dtype) : at::kFloat;
+  report.tune = distill(original.weights(), original.spec(), request.calibration, request.config,
+                        final_type, threads, device, step, &blocks, &last);
 
   const std::filesystem::path partial = directory.partial();
   std::vector<WrittenFile> files;
@@ -167,20 +169,20 @@ DistillReport distill_model(const DistillRequest& request) {
       shard.add(module, pack(block.linears.at(linear.suffix).codes));
       modules.insert(module);
     }
-    const std::vector<std::string> names = norm_names(spec, b);
-    shard.add_norm(names[0], block.block.attention_norm, packed.checkpoint().tensor(names[0]));
-    shard.add_norm(names[1], block.block.mlp_norm, packed.checkpoint().tensor(names[1]));
-    norms.insert(names.begin(), names.end());
+    shard.add_norms(block.block, spec, b, packed.checkpoint());
+    for (const std::string& name : norm_names(spec, b)) norms.insert(name);
     files.push_back(shard.write(partial, shard_name(b, spec.blocks() + 1)));
     shards.push_back(files.back().name);
   }
   shards.push_back(shard_name(spec.blocks(), spec.blocks() + 1));
   std::set<std::string> written = norms;
   for (const std::string& tensor : packed.checkpoint().names()) {
-    if (modules.count(tensor.substr(0, tensor.rfind('.'))) > 0) written.insert(tensor);
+    if (modules.count(tensor.substr(0, tensor.rfind('.'))) == 0) continue;
+    if (!tensor.ends_with(".bias")) written.insert(tensor);  // else it stays as it is
   }
-  files.push_back(write_rest(packed.checkpoint(), written, {{spec.family->final_norm, final_norm}},
-                             partial, shards.back()));
+  std::map<std::string, at::Tensor> replaced;
+  if (has_final_norm) replaced[final_norm] = last.norm;
+  files.push_back(write_rest(packed.checkpoint(), written, replaced, partial, shards.back()));
   write_index(partial, shards);
   std::vector<std::string> names = copy_side_files(request.model, partial);
   write_file_atomic(partial / "config.json", MappedFile(request.model / "config.json").bytes());

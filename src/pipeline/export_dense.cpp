@@ -59,7 +59,7 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
     std::set<std::string> modules;
     for (const auto& [name, view] : shard.tensors()) {
       const std::string module = name.substr(0, name.rfind('.'));
-      if (!packed->has(module)) {
+      if (!packed->has(module) || name.ends_with(".bias")) {
         tensors.push_back({name, view.dtype, view.shape, view.data});
       } else if (modules.insert(module).second) {
         const LinearShape& shape = packed->shape(module);

@@ -68,6 +68,7 @@ class Run {
           ": expected at least one sequence of at least two tokens, got " +
           shape_text(std::vector<int64_t>{request.calibration.rows, request.calibration.cols}));
     }
+    check_length(model_.spec(), request.calibration.cols);
     check_leftovers();
     journal_.settings = settings_json(request, model_.checkpoint());
     open_output();
@@ -219,8 +220,8 @@ class Run {
     for (const std::string& group : spec.groups()) {
       if (request_.sequential) stats = collect(block, rope, hidden, group);
       std::optional<Stopwatch> quantize(&report_.seconds.quantize);
-      Hessian hessian = make_hessian(stats.at(group), method_.needs_factor, request_.method.damping,
-                                     request_.threads);
+      Hessian hessian = make_hessian(std::move(stats.at(group)), method_.needs_factor,
+                                     request_.method.damping, request_.threads);
       if (hessian.retries > 0 && processes_.first()) {
         log_warning("block " + std::to_string(b) + ", " + group + ": damping raised " +
                     std::to_string(hessian.retries) +
@@ -254,12 +255,7 @@ class Run {
     }
     {
       const Stopwatch pack(&report_.seconds.pack);
-      if (tuned()) {
-        const std::vector<std::string> norms = norm_names(spec, b);
-        const Checkpoint& source = model_.checkpoint();
-        shard.add_norm(norms[0], block.attention_norm, source.tensor(norms[0]));
-        shard.add_norm(norms[1], block.mlp_norm, source.tensor(norms[1]));
-      }
+      if (tuned()) shard.add_norms(block, spec, b, model_.checkpoint());
       if (processes_.first()) {
         done.shard = shard.write(partial_, shard_name(b, spec.blocks() + 1));
       }
@@ -278,9 +274,9 @@ class Run {
     for (const std::string& name : model_.checkpoint().names()) {
       const size_t dot = name.rfind('.');
       if (dot == std::string::npos || modules.count(name.substr(0, dot)) == 0) continue;
-      if (name.substr(dot) != ".weight") {
+      if (name.substr(dot) != ".weight" && name.substr(dot) != ".bias") {
         throw bad_input(request_.model.string() + ": " + name +
-                        ": expected only a weight in this module");
+                        ": expected only a weight and a bias in this module");
       }
     }
   }

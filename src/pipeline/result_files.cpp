@@ -52,6 +52,9 @@ void write_config(const Checkpoint& source, const MethodConfig& method, double n
       nlohmann::ordered_json::parse(read_text_file(source.directory() / "config.json"));
   nlohmann::ordered_json others = nlohmann::ordered_json::array();
   if (!source.config().tie_word_embeddings) others.push_back("lm_head");
+  if (source.config().embed_width != source.config().hidden_size) {
+    for (const char* module : {"project_in", "project_out"}) others.push_back(module);
+  }
   config["quantization_config"] = {
       {"quant_method", "billm"},
       {"format_version", kFormatVersion},

@@ -1,7 +1,12 @@
 // Hessian and factor: see include/billm/quantize/hessian.h.
 #include "billm/quantize/hessian.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cmath>
+#include <cstddef>
+#include <utility>
 
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
@@ -25,29 +30,41 @@ bool factor_damped(const Hessian& hessian, Index index, int threads, std::vector
   return kernels::factor_upper(work->data(), n, stride, threads);
 }
 
-std::vector<float> to_floats(const std::vector<double>& work, int64_t n) {
-  std::vector<float> factor(static_cast<size_t>(n * n));
+// The factor as floats. The doubles' pages are given back on the way: for rows of 28,672 the two
+// together would be 10 GB.
+std::vector<float> to_floats(std::vector<double> work, int64_t n) {
+  constexpr size_t kReleased = size_t{16} << 20;  // bytes at a time
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  auto* begin = reinterpret_cast<std::byte*>(work.data());
+  const size_t front = reinterpret_cast<uintptr_t>(begin) % page;
+  size_t released = front == 0 ? 0 : page - front;
+  std::vector<float> factor;
+  factor.reserve(static_cast<size_t>(n * n));  // its pages come as they are filled
   for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = 0; j < n; ++j) {
-      factor[i * n + j] = static_cast<float>(work[i * stride_of(n) + j]);
-    }
+    const double* row = work.data() + i * stride_of(n);
+    factor.insert(factor.end(), row, row + n);
+    const size_t done = sizeof(double) * static_cast<size_t>((i + 1) * stride_of(n));
+    if (done < released + kReleased) continue;
+    const size_t size = (done - released) / page * page;
+    ::madvise(begin + released, size, MADV_DONTNEED);  // a hint: its result does not matter
+    released += size;
   }
   return factor;
 }
 
 }  // namespace
 
-Hessian make_hessian(const CalibrationStats& stats, bool with_factor, double damping, int threads) {
+Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, int threads) {
   const int64_t n = stats.width;
   if (stats.tokens < 1 || static_cast<int64_t>(stats.xtx.size()) != n * n) {
     throw Error(ErrorCode::kFailure, "calibration statistics are empty or have a wrong size");
   }
   Hessian hessian;
   hessian.width = n;
-  hessian.matrix.resize(stats.xtx.size());
+  hessian.matrix = std::move(stats.xtx);
   hessian.dead.assign(static_cast<size_t>(n), 0);
   const float factor = 2.0f / static_cast<float>(stats.tokens);
-  for (size_t i = 0; i < stats.xtx.size(); ++i) hessian.matrix[i] = factor * stats.xtx[i];
+  for (float& h : hessian.matrix) h *= factor;
   double mean = 0;
   for (int64_t j = 0; j < n; ++j) {
     const float diagonal = hessian.matrix[j * n + j];
@@ -74,7 +91,7 @@ Hessian make_hessian(const CalibrationStats& stats, bool with_factor, double dam
           "calibrate on more tokens (--nsamples, --seqlen)");
     }
   }
-  hessian.factor = to_floats(work, n);
+  hessian.factor = to_floats(std::move(work), n);
   for (int64_t i = 0; i < n; ++i) hessian.diagonal.push_back(hessian.factor[i * n + i]);
   return hessian;
 }
@@ -89,7 +106,7 @@ std::vector<float> permuted_factor(const Hessian& hessian, const std::vector<int
                     std::to_string(hessian.lambda),
                 "raise --damping, or give --no-act-order");
   }
-  return to_floats(work, hessian.width);
+  return to_floats(std::move(work), hessian.width);
 }
 
 }  // namespace billm

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <span>
 
 #include "billm/base/error.h"
@@ -21,22 +22,23 @@ namespace {
 
 struct Window {
   std::vector<int32_t> tokens;
-  at::Tensor teacher;  // normed hidden states of the original [tokens, hidden]
+  at::Tensor teacher;  // final_states() of the original [tokens, embed_width]
 };
 
 class Distiller {
  public:
   Distiller(const ModelWeights& original, const ModelSpec& spec, const TokenMatrix& tokens,
             const DistillConfig& config, at::ScalarType final_type, int threads, c10::Device device,
-            const std::vector<DistilledBlock>& blocks, const at::Tensor& final_norm)
+            const std::vector<DistilledBlock>& blocks, const FinalLayers& last)
       : original_(original),
         spec_(spec),
         config_(config),
         threads_(threads),
         device_(device),
         rope_(make_rope(spec, std::min(config.window, tokens.cols), device)),
-        final_norm_(final_norm, final_type),
+        last_(last),
         order_(0, 0) {
+    if (last.norm.defined()) final_norm_.emplace(last.norm, final_type);
     for (const DistilledBlock& block : blocks) {
       blocks_.emplace_back(block.block, block.linears, block.types, config.margin);
     }
@@ -60,12 +62,12 @@ class Distiller {
   }
 
   TuneReport run(const std::function<void(int, double)>& progress,
-                 std::vector<DistilledBlock>* blocks, at::Tensor* final_norm) {
+                 std::vector<DistilledBlock>* blocks, FinalLayers* last) {
     const auto keep = [&] {
       for (size_t b = 0; b < blocks_.size(); ++b) {
-        blocks_[b].store(&(*blocks)[b].block, &(*blocks)[b].linears, false);
+        blocks_[b].store(device_, &(*blocks)[b].block, &(*blocks)[b].linears, false);
       }
-      *final_norm = final_norm_.weight().to(device_);
+      *last = last_layers();
     };
     return learn(
         config_.steps, [&](int step) { progress(step, train_step(step)); },
@@ -81,6 +83,12 @@ class Distiller {
     return hidden;
   }
 
+  FinalLayers last_layers() const {
+    FinalLayers last = last_;
+    if (final_norm_) last.norm = final_norm_->weight().to(device_);
+    return last;
+  }
+
   void run_teacher() {
     const at::NoGradGuard no_grad;
     std::vector<size_t> all(windows_.size());
@@ -90,9 +98,9 @@ class Distiller {
       const Block block = load_block(original_, spec_, b, threads_, device_);
       advance(spec_, block, rope_, hidden, threads_);
     }
-    const at::Tensor weight = original_.dense(spec_.family->final_norm, 1).to(device_);
+    const FinalLayers last = load_final_layers(original_, spec_, device_);
     for (size_t i = 0; i < all.size(); ++i) {
-      windows_[i].teacher = billm::final_norm(spec_, weight, hidden[i]);
+      windows_[i].teacher = final_states(spec_, last, hidden[i]);
     }
   }
 
@@ -103,11 +111,11 @@ class Distiller {
       advance(spec_, block.leaves(device_, false), rope_, hidden, threads_);
     }
     std::vector<double> losses(hidden.size());
-    const at::Tensor norm = final_norm_.weight().to(device_);
+    const FinalLayers last = last_layers();
     parallel_for(static_cast<int64_t>(hidden.size()), threads_, [&](int64_t i) {
       const size_t slot = static_cast<size_t>(i);
       losses[slot] =
-          kl_head(original_, spec_, hidden[slot], norm, windows_[held_out_[slot]].teacher, false)
+          kl_head(original_, spec_, hidden[slot], last, windows_[held_out_[slot]].teacher, false)
               .loss;
     });
     std::vector<int64_t> tokens;
@@ -134,11 +142,11 @@ class Distiller {
       }
     }
     std::vector<KlHead> heads(chosen.size());
-    const at::Tensor final_weight = final_norm_.weight().to(device_);
+    const FinalLayers last = last_layers();
     parallel_for(windows, threads_, [&](int64_t i) {
       const size_t slot = static_cast<size_t>(i);
-      heads[slot] = kl_head(original_, spec_, hidden[slot], final_weight,
-                            windows_[chosen[slot]].teacher, true);
+      heads[slot] =
+          kl_head(original_, spec_, hidden[slot], last, windows_[chosen[slot]].teacher, true);
     });
     double loss = 0;
     at::Tensor norm;
@@ -146,7 +154,7 @@ class Distiller {
       loss += result.loss / static_cast<double>(heads.size());
       norm = norm.defined() ? norm.add(result.norm) : result.norm;
     }
-    final_norm_.step(norm, rates.norm);
+    if (final_norm_) final_norm_->step(norm, rates.norm);
     for (size_t b = blocks_.size(); b-- > 0;) {
       std::vector<std::vector<at::Tensor>> gradients(chosen.size());
       parallel_for(windows, threads_, [&](int64_t i) {
@@ -174,7 +182,8 @@ class Distiller {
   const int threads_;
   const c10::Device device_;
   Rope rope_;
-  LatentNorm final_norm_;
+  FinalLayers last_;
+  std::optional<LatentNorm> final_norm_;  // learns last_.norm, if there is one
   std::vector<TunableBlock> blocks_;
   std::vector<Window> windows_;
   std::vector<size_t> held_out_;
@@ -190,11 +199,10 @@ int64_t distill_bytes(int64_t weights) { return (5 * 4 + 3 * 2) * weights; }
 TuneReport distill(const ModelWeights& original, const ModelSpec& spec, const TokenMatrix& tokens,
                    const DistillConfig& config, at::ScalarType final_type, int threads,
                    c10::Device device, const std::function<void(int step, double loss)>& progress,
-                   std::vector<DistilledBlock>* blocks, at::Tensor* final_norm) {
+                   std::vector<DistilledBlock>* blocks, FinalLayers* last) {
   const auto start = std::chrono::steady_clock::now();
-  Distiller distiller(original, spec, tokens, config, final_type, threads, device, *blocks,
-                      *final_norm);
-  TuneReport report = distiller.run(progress, blocks, final_norm);
+  Distiller distiller(original, spec, tokens, config, final_type, threads, device, *blocks, *last);
+  TuneReport report = distiller.run(progress, blocks, last);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

@@ -13,14 +13,14 @@
 namespace billm {
 namespace {
 
-// x [tokens, vocab] times the head [vocab, hidden], in pieces of the head.
+// x [tokens, vocab] times the head [vocab, embed_width], in pieces of the head.
 at::Tensor times_head(const ModelWeights& original, const ModelSpec& spec, const at::Tensor& x) {
-  const int64_t vocab = spec.config.vocab_size, width = spec.config.hidden_size;
+  const int64_t vocab = spec.config.vocab_size, width = spec.config.embed_width;
   const int64_t piece = std::max<int64_t>(1, kHeadPieceBytes / (4 * width));
   at::Tensor sum;
   for (int64_t first = 0; first < vocab; first += piece) {
     const int64_t count = std::min(piece, vocab - first);
-    const at::Tensor head = original.rows(spec.head(), first, count).to(x.device());
+    const at::Tensor head = original.rows(spec.head, first, count).to(x.device());
     const at::Tensor part = at::mm(x.narrow(1, first, count), head);
     sum = sum.defined() ? sum.add_(part) : part;
   }
@@ -30,18 +30,21 @@ at::Tensor times_head(const ModelWeights& original, const ModelSpec& spec, const
 }  // namespace
 
 KlHead kl_head(const ModelWeights& original, const ModelSpec& spec, const at::Tensor& hidden,
-               const at::Tensor& norm, const at::Tensor& teacher, bool gradients) {
+               const FinalLayers& last, const at::Tensor& teacher, bool gradients) {
   KlHead result;
-  at::Tensor leaf, weight, normed;
+  at::Tensor leaf, outputs;
+  FinalLayers layers = last;
   {
     const at::AutoGradMode mode(gradients);
     leaf = hidden.detach().set_requires_grad(gradients);
-    weight = norm.detach().clone().set_requires_grad(gradients);
-    normed = final_norm(spec, weight, leaf);
+    if (last.norm.defined()) {
+      layers.norm = last.norm.detach().clone().set_requires_grad(gradients);
+    }
+    outputs = final_states(spec, layers, leaf);
   }
   const at::NoGradGuard no_grad;
   const int64_t tokens = hidden.size(0);
-  const at::Tensor states = normed.detach();
+  const at::Tensor states = outputs.detach();
   at::Tensor gradient = gradients ? at::zeros_like(states) : at::Tensor();
   for (int64_t row = 0; row < tokens; row += kKlHeadRows) {
     const int64_t count = std::min(kKlHeadRows, tokens - row);
@@ -58,9 +61,11 @@ KlHead kl_head(const ModelWeights& original, const ModelSpec& spec, const at::Te
   result.loss /= static_cast<double>(tokens);
   if (gradients) {
     const at::AutoGradMode mode(true);
-    const auto found = torch::autograd::grad({normed}, {leaf, weight}, {gradient});
+    std::vector<at::Tensor> variables = {leaf};
+    if (layers.norm.defined()) variables.push_back(layers.norm);
+    const auto found = torch::autograd::grad({outputs}, variables, {gradient});
     result.hidden = found[0];
-    result.norm = found[1];
+    if (layers.norm.defined()) result.norm = found[1];
   }
   return result;
 }

@@ -10,14 +10,14 @@ namespace billm {
 
 struct KlHead {
   double loss = 0;          // mean KL(original || quantized) per token, nats
-  at::Tensor hidden, norm;  // d loss / d hidden [tokens, hidden] and / d norm weight [hidden]
+  at::Tensor hidden, norm;  // d loss / d hidden [tokens, hidden] and / d last.norm [hidden]
 };
 
-// hidden [tokens, hidden]: the quantized model's, before the final norm; norm [hidden]; teacher
-// [tokens, hidden]: the original's, after its own. Logits are made for kKlHeadRows tokens at a
-// time. Gradients are left empty unless asked for.
+// hidden [tokens, hidden]: the quantized model's, the last block's output; last: what follows it;
+// teacher [tokens, embed_width]: the original's final_states(). Logits are made for kKlHeadRows
+// tokens at a time. Gradients are left empty unless asked for.
 inline constexpr int64_t kKlHeadRows = 128;
 KlHead kl_head(const ModelWeights& original, const ModelSpec& spec, const at::Tensor& hidden,
-               const at::Tensor& norm, const at::Tensor& teacher, bool gradients);
+               const FinalLayers& last, const at::Tensor& teacher, bool gradients);
 
 }  // namespace billm

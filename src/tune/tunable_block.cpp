@@ -36,16 +36,22 @@ void LatentNorm::step(const at::Tensor& gradient, double rate) {
 
 TunableBlock::TunableBlock(const Block& block, const std::map<std::string, TunedLinear>& linears,
                            const NormTypes& types, double margin)
-    : attention_norm_(block.attention_norm, types.attention), mlp_norm_(block.mlp_norm, types.mlp) {
+    : fixed_(block) {
+  fixed_.norms.clear();
+  fixed_.linears.clear();
+  for (const auto& [suffix, weight] : block.norms) {
+    norms_.try_emplace(suffix, weight, types.at(suffix));
+  }
   for (const auto& [suffix, linear] : linears) {
     latents_.try_emplace(suffix, linear.codes, linear.original.const_data_ptr<float>(), margin);
   }
 }
 
 Block TunableBlock::leaves(c10::Device device, bool gradients) {
-  Block block;
-  block.attention_norm = attention_norm_.weight().to(device).set_requires_grad(gradients);
-  block.mlp_norm = mlp_norm_.weight().to(device).set_requires_grad(gradients);
+  Block block = fixed_;
+  for (const auto& [suffix, norm] : norms_) {
+    block.norms[suffix] = norm.weight().to(device).set_requires_grad(gradients);
+  }
   for (auto& [suffix, latent] : latents_) {
     block.linears[suffix] =
         at::from_blob(latent.weight(), {latent.rows(), latent.cols()}, at::kFloat)
@@ -56,26 +62,26 @@ Block TunableBlock::leaves(c10::Device device, bool gradients) {
 }
 
 std::vector<at::Tensor> TunableBlock::variables(const Block& leaves) {
-  std::vector<at::Tensor> variables = {leaves.attention_norm, leaves.mlp_norm};
+  std::vector<at::Tensor> variables;
+  for (const auto& [suffix, weight] : leaves.norms) variables.push_back(weight);
   for (const auto& [suffix, weight] : leaves.linears) variables.push_back(weight);
   return variables;
 }
 
 void TunableBlock::step(const std::vector<at::Tensor>& gradients, const StepRates& rates,
                         int threads) {
-  attention_norm_.step(gradients[0], rates.norm);
-  mlp_norm_.step(gradients[1], rates.norm);
-  size_t v = 2;
+  size_t v = 0;
+  for (auto& [suffix, norm] : norms_) norm.step(gradients[v++], rates.norm);
   for (auto& [suffix, latent] : latents_) {
     const at::Tensor gradient = gradients[v++].cpu().contiguous();
     latent.step(gradient.const_data_ptr<float>(), rates.linear, threads);
   }
 }
 
-void TunableBlock::store(Block* block, std::map<std::string, TunedLinear>* linears, bool decoded) {
-  Block present = leaves(block->attention_norm.device(), false);
-  block->attention_norm = present.attention_norm;
-  block->mlp_norm = present.mlp_norm;
+void TunableBlock::store(c10::Device device, Block* block,
+                         std::map<std::string, TunedLinear>* linears, bool decoded) {
+  Block present = leaves(device, false);
+  block->norms = present.norms;
   for (auto& [suffix, weight] : present.linears) {
     if (decoded) block->linears[suffix] = weight.clone();
   }

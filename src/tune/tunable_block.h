@@ -47,12 +47,14 @@ class TunableBlock {
   static std::vector<at::Tensor> variables(const Block& leaves);
   void step(const std::vector<at::Tensor>& gradients, const StepRates& rates, int threads);
 
-  // Copies the present state out: norms into `block` (on its device), codes into `linears`; with
-  // `decoded` the block's linears, too.
-  void store(Block* block, std::map<std::string, TunedLinear>* linears, bool decoded);
+  // Copies the present state out: norm weights into `block` (on `device`), codes into `linears`;
+  // with `decoded` the block's linears, too.
+  void store(c10::Device device, Block* block, std::map<std::string, TunedLinear>* linears,
+             bool decoded);
 
  private:
-  LatentNorm attention_norm_, mlp_norm_;
+  Block fixed_;  // what is not learned
+  std::map<std::string, LatentNorm> norms_;
   std::map<std::string, LatentLinear> latents_;
 };
 

@@ -65,7 +65,7 @@ class BlockTuner {
   TuneReport run(Block* block, std::map<std::string, TunedLinear>* linears) {
     return learn(
         config_.steps, [this](int step) { train_step(step); }, [this] { return held_out_loss(); },
-        [&] { block_.store(block, linears, true); });
+        [&] { block_.store(device_, block, linears, true); });
   }
 
  private:
@@ -130,7 +130,7 @@ TuneReport tune_block(const ModelSpec& spec, const Rope& rope,
                       const TuneConfig& config, const NormTypes& types, int threads, Block* block,
                       std::map<std::string, TunedLinear>* linears) {
   const auto start = std::chrono::steady_clock::now();
-  BlockTuner tuner(spec, rope, inputs, targets, config, threads, block->attention_norm.device(),
+  BlockTuner tuner(spec, rope, inputs, targets, config, threads, inputs.front().device(),
                    TunableBlock(*block, *linears, types, config.margin));
   TuneReport report = tuner.run(block, linears);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -4,10 +4,8 @@ The checkpoint is synthetic: random bits with one exponent, the same for every b
 are not private data, so RLIMIT_DATA does not count them; the peaks that billm reports do.
 """
 
-import json
 import resource
 import shutil
-import struct
 import sys
 import tempfile
 import time
@@ -26,54 +24,6 @@ FREE_DISK = 6_000_000_000
 
 def block_weights(config):
     return sum(rows * cols for rows, cols in bt.linear_shapes(config).values())
-
-
-def half_bits(count, seed=0):
-    """fp16 in +-[2^-6, 2^-5) as bytes."""
-    bits = np.random.default_rng(seed).integers(0, 1 << 16, count, dtype=np.uint16)
-    return ((bits & 0x83FF) | (9 << 10)).astype("<u2").tobytes()
-
-
-def write_shard(path, shapes, data):
-    """All tensors of fp16; `data` holds them one behind the other."""
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in shapes.items():
-        size = 2 * int(np.prod(shape))
-        end = offset + size
-        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.write(memoryview(data)[:offset])
-
-
-def make_checkpoint(directory):
-    """The bytes of fp16 linears it has."""
-    config = bt.tiny_config(hidden=HIDDEN, intermediate=INNER, blocks=BLOCKS, vocab=VOCAB, heads=16,
-                            kv_heads=16, tied=True)
-    directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(config))
-    (directory / "tokenizer.json").write_text(json.dumps(bt.tiny_tokenizer()))
-    norm = struct.pack("<e", 1.0) * HIDDEN
-    data = norm + norm + half_bits(block_weights(config))
-    index = {}
-    for block in range(BLOCKS):
-        prefix = f"model.layers.{block}."
-        shapes = {prefix + "input_layernorm.weight": (HIDDEN,),
-                  prefix + "post_attention_layernorm.weight": (HIDDEN,)}
-        shapes |= {f"{prefix}{name}.weight": shape
-                   for name, shape in bt.linear_shapes(config).items()}
-        name = f"model-{block + 1:05}-of-{BLOCKS + 1:05}.safetensors"
-        write_shard(directory / name, shapes, data)
-        index |= dict.fromkeys(shapes, name)
-    name = f"model-{BLOCKS + 1:05}-of-{BLOCKS + 1:05}.safetensors"
-    shapes = {"model.norm.weight": (HIDDEN,), "model.embed_tokens.weight": (VOCAB, HIDDEN)}
-    write_shard(directory / name, shapes, norm + half_bits(VOCAB * HIDDEN, seed=1))
-    index |= dict.fromkeys(shapes, name)
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    return config
 
 
 def limit_data():
@@ -96,7 +46,9 @@ class Memory(bt.TestCase):
 
     def test_two_gigabytes(self):
         started = time.monotonic()
-        config = make_checkpoint(self.dir / "model")
+        config = bt.make_sharded_llama(self.dir / "model", hidden=HIDDEN, intermediate=INNER,
+                                       blocks=BLOCKS, vocab=VOCAB, heads=16, kv_heads=16,
+                                       tied=True)
         linears = 2 * BLOCKS * block_weights(config)
         self.assertGreater(linears, 2_000_000_000)
         self.assertGreater(linears, 2.5 * LIMIT)

@@ -261,3 +261,56 @@ def make_tiny_llama(directory, seed=0, change=None, **sizes):
     (directory / "tokenizer.json").write_text(json.dumps(tiny_tokenizer()))
     write_safetensors(directory / "model.safetensors", tensors, {"format": "pt"})
     return directory
+
+
+def half_bits(count, seed=0):
+    """fp16 in +-[2^-6, 2^-5) as bytes."""
+    bits = np.random.default_rng(seed).integers(0, 1 << 16, count, dtype=np.uint16)
+    return ((bits & 0x83FF) | (9 << 10)).astype("<u2").tobytes()
+
+
+def write_shard(path, shapes, data):
+    """All tensors of fp16; `data` holds them one behind the other."""
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in shapes.items():
+        end = offset + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(memoryview(data)[:offset])
+
+
+def make_sharded_llama(directory, **sizes):
+    """A large checkpoint, quickly: random bits with one exponent, the same in every block; a shard
+    for each block and one for the rest. Its configuration."""
+    config = tiny_config(**sizes)
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.json").write_text(json.dumps(tiny_tokenizer()))
+    hidden, vocab, blocks = config["hidden_size"], config["vocab_size"], config["num_hidden_layers"]
+    norm = struct.pack("<e", 1.0) * hidden
+    weights = sum(rows * cols for rows, cols in linear_shapes(config).values())
+    data = norm + norm + half_bits(weights)
+    index = {}
+
+    def add(number, shapes, data):
+        name = f"model-{number:05}-of-{blocks + 1:05}.safetensors"
+        write_shard(directory / name, shapes, data)
+        index.update(dict.fromkeys(shapes, name))
+
+    for block in range(blocks):
+        prefix = f"model.layers.{block}."
+        shapes = {prefix + "input_layernorm.weight": (hidden,),
+                  prefix + "post_attention_layernorm.weight": (hidden,)}
+        shapes |= {f"{prefix}{name}.weight": shape
+                   for name, shape in linear_shapes(config).items()}
+        add(block + 1, shapes, data)
+    shapes = {"model.norm.weight": (hidden,), "model.embed_tokens.weight": (vocab, hidden)}
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (vocab, hidden)
+    add(blocks + 1, shapes, norm + half_bits(2 * vocab * hidden, seed=1))
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return config

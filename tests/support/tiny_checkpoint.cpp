@@ -29,6 +29,7 @@ std::vector<uint16_t> random_halves(int64_t count, uint32_t seed, float mean, fl
 std::map<std::string, std::vector<int64_t>> tensor_shapes(const TinyLlama& o) {
   std::map<std::string, std::vector<int64_t>> shapes = {
       {"model.embed_tokens.weight", {o.vocab, o.hidden}}, {"model.norm.weight", {o.hidden}}};
+  for (const auto& [name, length] : o.vectors) shapes[name] = {length};
   if (!o.tied) shapes["lm_head.weight"] = {o.vocab, o.hidden};
   const int64_t query = o.heads * o.head_dim, kv = o.kv_heads * o.head_dim;
   for (int64_t b = 0; b < o.blocks; ++b) {
@@ -76,8 +77,9 @@ void write_tiny_llama(const std::filesystem::path& directory, const TinyLlama& o
   std::vector<TensorToWrite> tensors;
   uint32_t seed = options.seed * 1000003u;
   for (auto& [name, shape] : tensor_shapes(options)) {
-    const bool norm = shape.size() == 1;
-    const float scale = norm ? 0.1f : 2.0f / std::sqrt(static_cast<float>(shape.back()));
+    const bool norm = shape.size() == 1 && name.ends_with(".weight");
+    const float scale =
+        shape.size() == 1 ? 0.1f : 2.0f / std::sqrt(static_cast<float>(shape.back()));
     int64_t count = 1;
     for (const int64_t extent : shape) count *= extent;
     const auto make = [count, seed, norm, scale] {

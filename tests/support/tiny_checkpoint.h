@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -20,6 +21,8 @@ struct TinyLlama {
   uint32_t seed = 1;
   // Laid over config.json as a merge patch (a null removes a key).
   nlohmann::json config_changes = nlohmann::json::object();
+  // More tensors, of this length each (biases).
+  std::map<std::string, int64_t> vectors;
   // Called with every tensor before it is written: may change shape and values, or return false to
   // leave it out. Weights are stored as F16.
   std::function<bool(const std::string& name, std::vector<int64_t>& shape,

@@ -2,9 +2,9 @@
 //
 // Activation memory of forward_block at its largest, besides its argument, for T tokens:
 // 4 * T * max(hidden + 3 * heads * head_dim + 2 * kv_heads * head_dim, 2 * hidden + 2 *
-// intermediate) bytes. Attention is computed tile by tile, never [heads, T, T]. The C library and
-// MKL keep about 40 MB more in each thread that has run it (measured with blocks of 45 million
-// weights).
+// intermediate) bytes. Attention is computed tile by tile, never [heads, T, T]; a window shorter
+// than the sequence adds a mask of 5 * T * T bytes. The C library and MKL keep about 40 MB more in
+// each thread that has run it (measured with blocks of 45 million weights).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,13 +21,17 @@
 namespace billm {
 
 struct Block {
-  at::Tensor attention_norm, mlp_norm;        // [hidden]
-  std::map<std::string, at::Tensor> linears;  // LinearSpec::suffix -> weight [out, in]
+  int64_t window = 0;  // ModelConfig::windows of this block
+  // By suffix (NormSpec, LinearSpec), what the model has of them:
+  std::map<std::string, at::Tensor> norms;    // weight [width]
+  std::map<std::string, at::Tensor> linears;  // weight [out, in]
+  std::map<std::string, at::Tensor> biases;   // of norms [width] and linears [out]
 
   int64_t bytes() const;
 };
 
-// Rotary factors of the positions 0..length-1: [length, head_dim / 2] each.
+// Rotary factors of the positions 0..length-1: [length, head_dim / 2] each; undefined where
+// positions are learned.
 struct Rope {
   at::Tensor cos, sin;
 };
@@ -40,7 +44,11 @@ using Tap = std::function<bool(const std::string& group, const at::Tensor& input
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
                  c10::Device device);
 
-// Checks the length too (check_length). Device of the result: `device`.
+// load_block() but for the linears' weights, which are left out.
+Block load_block_vectors(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
+                         c10::Device device);
+
+// For sequences of `length` tokens: a dynamic scaling depends on it.
 Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device);
 
 // hidden [tokens, hidden] -> [tokens - first, hidden], for one sequence that starts at position 0:
@@ -50,17 +58,25 @@ Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device);
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                          const Rope& rope, const Tap& tap = {}, int64_t first = 0);
 
-// Embeddings of one sequence: [tokens, hidden] fp32 on the CPU.
+// What enters the first block for one sequence: [tokens, hidden] fp32 on the CPU.
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
                  std::span<const int32_t> tokens);
 
-// The norm before the output head: [tokens, hidden] -> [tokens, hidden]. `weight` is the tensor
-// spec.family->final_norm.
-at::Tensor final_norm(const ModelSpec& spec, const at::Tensor& weight, const at::Tensor& hidden);
+// What stands between the last block and the output head; undefined is what the model has not.
+struct FinalLayers {
+  at::Tensor norm, norm_bias;  // [hidden]
+  at::Tensor project_out;      // [embed_width, hidden]
+};
+FinalLayers load_final_layers(const ModelWeights& weights, const ModelSpec& spec,
+                              c10::Device device);
 
-// Logits [tokens, vocab] of normed hidden states. The head (or the tied embedding) is converted to
+// The last block's output [tokens, hidden] -> the head's input [tokens, embed_width]. May be
+// `hidden` itself.
+at::Tensor final_states(const ModelSpec& spec, const FinalLayers& layers, const at::Tensor& hidden);
+
+// Logits [tokens, vocab] of final_states(). The head (or the tied embedding) is converted to
 // fp32 in pieces of at most kHeadPieceBytes and never held whole.
 inline constexpr int64_t kHeadPieceBytes = int64_t{16} << 20;
-at::Tensor logits(const ModelWeights& weights, const ModelSpec& spec, const at::Tensor& normed);
+at::Tensor logits(const ModelWeights& weights, const ModelSpec& spec, const at::Tensor& states);
 
 }  // namespace billm

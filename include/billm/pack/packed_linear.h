@@ -55,6 +55,10 @@ void decode_rows(const PackedLinear& packed, int64_t first_row, int64_t row_coun
 // All the codes back (inspect, tests).
 QuantizedLinear unpack(const PackedLinear& packed);
 
+// Bytes of a layer [rows, cols] that is coded as `like` is, with the same shares of salient columns
+// and scattered integers: for estimates. For like's own size, bytes().
+int64_t scaled_bytes(const PackedLinear& like, int64_t rows, int64_t cols);
+
 // The JSON text that stands in the shard's metadata under the module's name, and its parser, which
 // gives a PackedLinear without planes. Throws Error{kBadInput}.
 std::string describe(const PackedLinear& packed);

@@ -24,8 +24,9 @@ struct Hessian {
 };
 
 // `damping`: lambda = damping * mean(diag H). If the factorization fails, lambda grows tenfold, at
-// most 5 times; then Error{kFailure}. Statistics that are not finite: Error{kFailure}.
-Hessian make_hessian(const CalibrationStats& stats, bool with_factor, double damping, int threads);
+// most 5 times; then Error{kFailure}. Statistics that are not finite: Error{kFailure}. Memory at
+// its largest: 12 * width^2 bytes, of which 4 are those of `stats`, which become the matrix.
+Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, int threads);
 
 // The factor of the damped matrix with its columns and rows in the order `order` ([width], a
 // permutation): R [width, width]. Throws Error{kFailure} if it does not exist.

@@ -23,7 +23,7 @@ namespace billm {
 
 // One block of the quantized model, replaced by the best state.
 struct DistilledBlock {
-  Block block;  // its norms alone
+  Block block;  // without linears
   NormTypes types;
   std::map<std::string, TunedLinear> linears;
 };
@@ -31,13 +31,14 @@ struct DistilledBlock {
 // Bytes that distillation of a model with this many quantized weights needs at least.
 int64_t distill_bytes(int64_t weights);
 
-// `original` gives the embedding, the head and the teacher; `blocks` and `final_norm` [hidden],
-// stored as `final_type`, are the quantized model's. Windows are pieces of the calibration
-// sequences; the last eighth is held out. `progress` is called after every step. Throws
-// Error{kFailure} if a loss is not finite, Error{kUsage} if there are fewer than two windows.
+// `original` and its `spec` give the embedding, the head and the teacher; `blocks` and `last`,
+// whose norm is stored as `final_type` if there is one, are the quantized model's. Windows are
+// pieces of the calibration sequences; the last eighth is held out. `progress` is called after
+// every step. Throws Error{kFailure} if a loss is not finite, Error{kUsage} if there are fewer than
+// two windows.
 TuneReport distill(const ModelWeights& original, const ModelSpec& spec, const TokenMatrix& tokens,
                    const DistillConfig& config, at::ScalarType final_type, int threads,
                    c10::Device device, const std::function<void(int step, double loss)>& progress,
-                   std::vector<DistilledBlock>* blocks, at::Tensor* final_norm);
+                   std::vector<DistilledBlock>* blocks, FinalLayers* last);
 
 }  // namespace billm

@@ -1,7 +1,7 @@
 // Block tuning: after a block's linears are quantized, their codes, scales and the block's norm
-// weights are learned against the full-precision block's output on the calibration sequences
-// (post-training; no stored bits are added). Loss: relative squared error per token,
-// |y - y*|^2 / |y*|^2, so that a few tokens with massive activations do not dominate.
+// weights (no biases) are learned against the full-precision block's output on the calibration
+// sequences (post-training; no stored bits are added). Loss: relative squared error per token, |y -
+// y*|^2 / |y*|^2, so that a few tokens with massive activations do not dominate.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,10 +17,8 @@
 
 namespace billm {
 
-// The dtypes in which the file stores the norm weights of a block.
-struct NormTypes {
-  at::ScalarType attention = at::kFloat, mlp = at::kFloat;
-};
+// The dtypes in which the file stores the norm weights of a block, by suffix as Block::norms.
+using NormTypes = std::map<std::string, at::ScalarType>;
 
 // One linear of the block: what was quantized, and from which weights.
 struct TunedLinear {

@@ -157,7 +157,7 @@ TEST(Perplexity, LossThatIsNotFinite) {
 TEST(Perplexity, AgreesWithTransformersOnTinyModels) {
   BILLM_NEED(python, "BILLM_PYTHON");
   const test::TemporaryDirectory directory;
-  test::run_python(python, "make_tiny_llama.py", {directory.path(), "gqa", "mistral"});
+  test::run_python(python, "make_tiny_model.py", {directory.path(), "gqa", "mistral"});
   const auto model = directory.path() / "gqa", original = directory.path() / "mistral";
   const TokenMatrix windows = read_npy(model / "tokens.npy");
   const std::vector<float> logits_q = test::read_floats(model / "logits.f32");

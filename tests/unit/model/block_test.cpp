@@ -1,10 +1,13 @@
-// The forward pass against transformers, on random tiny models of several configurations.
+// The forward pass against transformers, on random tiny models of every family in many
+// configurations (tests/support/make_tiny_model.py).
 #include "billm/model/block.h"
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include <set>
 #include <span>
+#include <sstream>
 #include <vector>
 
 #include "billm/checkpoint/npy.h"
@@ -32,7 +35,7 @@ void expect_agreement(const std::filesystem::path& path) {
   const Model model(path, 2);
   const ModelSpec& spec = model.spec();
   const Rope rope = make_rope(spec, tokens.cols, cpu);
-  const at::Tensor norm_weight = model.weights().dense(spec.family->final_norm, 1);
+  const FinalLayers last = load_final_layers(model.weights(), spec, cpu);
   std::vector<float> all_logits, all_hidden;
   for (int64_t row = 0; row < tokens.rows; ++row) {
     at::Tensor hidden = embed(model.weights(), spec, tokens.row(row));
@@ -48,7 +51,7 @@ void expect_agreement(const std::filesystem::path& path) {
       }
     }
     const at::Tensor out =
-        logits(model.weights(), spec, final_norm(spec, norm_weight, hidden)).contiguous();
+        logits(model.weights(), spec, final_states(spec, last, hidden)).contiguous();
     const auto part = values(out);
     all_logits.insert(all_logits.end(), part.begin(), part.end());
   }
@@ -61,14 +64,17 @@ void expect_agreement(const std::filesystem::path& path) {
 }
 
 // One test for all configurations: importing transformers takes seconds.
-TEST(Block, AgreesWithTransformers) {
+TEST(Block, AgreesWithTransformersInEveryFamily) {
   BILLM_NEED(python, "BILLM_PYTHON");
   const test::TemporaryDirectory directory;
-  test::run_python(python, "make_tiny_llama.py", {directory.path()});
-  for (const char* name : {"gqa", "gqa3", "theta", "headdim", "mistral"}) {
+  std::istringstream names(test::run_python(python, "make_tiny_model.py", {directory.path()}));
+  std::set<std::string> tested;
+  for (std::string name; std::getline(names, name);) {
     SCOPED_TRACE(name);
     expect_agreement(directory.path() / name);
+    tested.insert(read_config(directory.path() / name / "config.json").model_type);
   }
+  for (const Family& family : families()) EXPECT_EQ(tested.count(family.model_type), 1u);
 }
 
 TEST(Block, TapsSeeEachGroupOnceInOrderAndCanStop) {

@@ -1,14 +1,13 @@
 // Distillation of a whole random model: KL falls on text that was held out, every kind of parameter
-// lowers the training loss, and what is stored has the loss that was reported.
+// lowers the training loss, and what is stored has the loss that was reported. Gradients:
+// families_test.cpp.
 #include "billm/tune/distill.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/log_softmax.h>
 #include <gtest/gtest.h>
 
 #include <optional>
 
-#include "../../../src/tune/kl_head.h"
 #include "billm/base/error.h"
 #include "billm/calibrate/collect.h"
 #include "billm/model/model.h"
@@ -54,28 +53,32 @@ class Distill : public testing::Test {
             find_method("billm").quantize(
                 {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian, method)};
       }
-      quantized.types = {at::kHalf, at::kHalf};
+      quantized.types = types_of(at::kHalf);
       blocks_.push_back(quantized);
       advance(spec(), quantized.block, rope_, hidden, 1);
     }
-    final_norm_ = model_->weights().dense(spec().family->final_norm, 1);
+    last_ = load_final_layers(model_->weights(), spec(), kCpu);
   }
 
   const ModelSpec& spec() const { return model_->spec(); }
+  NormTypes types_of(at::ScalarType type) const {
+    NormTypes types;
+    for (const NormSpec& norm : spec().family->norms) types[norm.suffix] = type;
+    return types;
+  }
 
   struct Result {
     TuneReport report;
     std::vector<double> losses;
     std::vector<DistilledBlock> blocks;
-    at::Tensor final_norm;
+    FinalLayers last;
   };
   Result distilled(const DistillConfig& config, int threads) const {
     const at::NoGradGuard no_grad;
-    Result result{{}, {}, blocks_, final_norm_};
+    Result result{{}, {}, blocks_, last_};
     result.report = distill(
         model_->weights(), spec(), tokens_, config, at::kHalf, threads, kCpu,
-        [&](int, double loss) { result.losses.push_back(loss); }, &result.blocks,
-        &result.final_norm);
+        [&](int, double loss) { result.losses.push_back(loss); }, &result.blocks, &result.last);
     return result;
   }
 
@@ -84,7 +87,7 @@ class Distill : public testing::Test {
   TokenMatrix tokens_;
   Rope rope_;
   std::vector<DistilledBlock> blocks_;
-  at::Tensor final_norm_;
+  FinalLayers last_;
 };
 
 DistillConfig config() {
@@ -100,7 +103,7 @@ TEST_F(Distill, LowersTheHeldOutDivergence) {
   EXPECT_EQ(result.losses.size(), 60u);
   EXPECT_GT(result.report.best_step, 0);
   EXPECT_LT(result.report.loss_after, 0.95 * result.report.loss_before);
-  EXPECT_FALSE(result.final_norm.equal(final_norm_));
+  EXPECT_FALSE(result.last.norm.equal(last_.norm));
   for (const DistilledBlock& block : result.blocks) {
     for (const auto& [suffix, linear] : block.linears) check_codes(linear.codes);
   }
@@ -110,17 +113,17 @@ TEST_F(Distill, LowersTheHeldOutDivergence) {
   still.code_rate = still.scale_rate = still.norm_rate = 0;
   const at::NoGradGuard no_grad;
   std::vector<DistilledBlock> blocks = result.blocks;
-  at::Tensor norm = result.final_norm;
+  FinalLayers last = result.last;
   const TuneReport again = distill(
       model_->weights(), spec(), tokens_, still, at::kHalf, 1, kCpu, [](int, double) {}, &blocks,
-      &norm);
+      &last);
   EXPECT_NEAR(again.loss_before, result.report.loss_after, 1e-6);
 }
 
 // With norms in fp32 (nothing is rounded on the way out) and a rate at which later steps spoil what
 // earlier ones gained: what comes back is the best state, not the last.
 TEST_F(Distill, KeepsTheBestStateInFullPrecision) {
-  for (DistilledBlock& block : blocks_) block.types = {at::kFloat, at::kFloat};
+  for (DistilledBlock& block : blocks_) block.types = types_of(at::kFloat);
   DistillConfig wild = config();
   wild.steps = 16;
   wild.batch = 2;
@@ -130,17 +133,17 @@ TEST_F(Distill, KeepsTheBestStateInFullPrecision) {
     wild.norm_rate = rate;
     const at::NoGradGuard no_grad;
     std::vector<DistilledBlock> blocks = blocks_;
-    at::Tensor norm = final_norm_;
+    FinalLayers last = last_;
     const TuneReport report = distill(
         model_->weights(), spec(), tokens_, wild, at::kFloat, 2, kCpu, [](int, double) {}, &blocks,
-        &norm);
+        &last);
     spoiled |= report.best_step < wild.steps;
     DistillConfig still = wild;
     still.steps = 1;
     still.norm_rate = 0;
     const TuneReport again = distill(
         model_->weights(), spec(), tokens_, still, at::kFloat, 1, kCpu, [](int, double) {}, &blocks,
-        &norm);
+        &last);
     EXPECT_NEAR(again.loss_before, report.loss_after, 1e-6) << "rate " << rate;
   }
   EXPECT_TRUE(spoiled) << "no rate was high enough for this test to mean something";
@@ -165,35 +168,6 @@ TEST_F(Distill, OneSmallStepOfEachKindLowersTheTrainingLoss) {
     const Result result = distilled(one, 2);
     EXPECT_LT(result.losses.back(), result.losses.front()) << "kind " << kind;
   }
-}
-
-// The divergence against its definition, and both gradients against central differences.
-TEST_F(Distill, HeadGivesTheDivergenceAndItsGradients) {
-  const at::NoGradGuard no_grad;
-  const at::Tensor hidden = embed(model_->weights(), spec(), tokens_.row(0)).mul(3);
-  const at::Tensor other = embed(model_->weights(), spec(), tokens_.row(1)).mul(3);
-  const at::Tensor teacher = final_norm(spec(), final_norm_, other);
-  const auto loss_of = [&](const at::Tensor& h, const at::Tensor& n) {
-    return kl_head(model_->weights(), spec(), h, n, teacher, false).loss;
-  };
-  const KlHead head = kl_head(model_->weights(), spec(), hidden, final_norm_, teacher, true);
-  const at::Tensor log_p = at::log_softmax(logits(model_->weights(), spec(), teacher), 1);
-  const at::Tensor log_q = at::log_softmax(
-      logits(model_->weights(), spec(), final_norm(spec(), final_norm_, hidden)), 1);
-  const double expected = log_p.exp().mul(log_p.sub(log_q)).sum().item<double>() / 24;
-  EXPECT_NEAR(head.loss, expected, 1e-5 * expected);
-  EXPECT_GT(head.loss, 0.01);
-  const double step = 1e-2;
-  const at::Tensor along_hidden = head.hidden.div(head.hidden.norm());
-  const double slope = (loss_of(hidden.add(along_hidden, step), final_norm_) -
-                        loss_of(hidden.sub(along_hidden, step), final_norm_)) /
-                       (2 * step);
-  EXPECT_NEAR(slope, head.hidden.norm().item<double>(), 0.02 * slope);
-  const at::Tensor along_norm = head.norm.div(head.norm.norm());
-  const double norm_slope = (loss_of(hidden, final_norm_.add(along_norm, step)) -
-                             loss_of(hidden, final_norm_.sub(along_norm, step))) /
-                            (2 * step);
-  EXPECT_NEAR(norm_slope, head.norm.norm().item<double>(), 0.02 * norm_slope);
 }
 
 TEST_F(Distill, NeedsTwoWindows) {

@@ -1,0 +1,39 @@
+// `billm quantize --dry-run`: what a run would need, from config.json alone and a probe of a few
+// seconds on this machine. No weights are read.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "billm/checkpoint/config.h"
+#include "billm/quantize/config.h"
+
+namespace billm {
+
+struct EstimateRequest {
+  ModelConfig model;
+  std::string where;  // of config.json, for messages
+  MethodConfig method;
+  int64_t sequences = 0, length = 0;  // calibration
+  std::string device = "auto";
+  int threads = 1;
+};
+
+struct Estimate {
+  int64_t blocks = 0;
+  int64_t weights = 0;        // quantized ones
+  int64_t other_weights = 0;  // embeddings, head, norms, biases: stored as they are
+  double stored_bits = 0;     // per quantized weight: the method's codes of a random layer, packed
+  int64_t output_bytes = 0;   // of the result's safetensors files
+  int64_t disk_bytes = 0;     // at most, while it runs: the result and two files of hidden states
+  int64_t cpu_bytes = 0;      // peak memory of the process, mapped pages of the checkpoint left out
+  int64_t gpu_bytes = 0;      // peak memory of the device, were it a GPU
+  // Wall-clock seconds; without tuning. From the probe's rates and the counts of operations.
+  double forward_seconds = 0, hessian_seconds = 0, quantize_seconds = 0, total_seconds = 0;
+  double probe_seconds = 0;  // what the probe took
+};
+
+// Throws Error{kBadInput} for a model that is not supported, Error{kUsage} for the method.
+Estimate estimate_quantize(const EstimateRequest& request);
+
+}  // namespace billm

@@ -1,0 +1,234 @@
+// See include/billm/pipeline/estimate.h. The counts follow the code they speak of: collect.h,
+// block.h, hessian.h, quantize_model.cpp.
+#include "billm/pipeline/estimate.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "billm/base/parallel.h"
+#include "billm/base/progress.h"
+#include "billm/calibrate/collect.h"
+#include "billm/model/family.h"
+#include "billm/model/runtime.h"
+#include "billm/model/weights.h"
+#include "billm/pack/packed_linear.h"
+#include "billm/quantize/methods.h"
+#include "layer_error.h"
+
+namespace billm {
+namespace {
+
+class Clock {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// A random layer with inputs of unequal size, as real ones have.
+struct ProbeLayer {
+  ProbeLayer(int64_t rows, int64_t cols)
+      : weight(at::empty({rows, cols}, at::kFloat)), stats{cols, 2 * cols, {}} {
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal;
+    float* w = weight.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < rows * cols; ++i) w[i] = 0.02f * normal(random);
+    at::Tensor x = at::empty({2 * cols, cols}, at::kFloat);
+    float* data = x.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < 2 * cols * cols; ++i) {
+      data[i] = normal(random) * (i % cols % 37 == 0 ? 4.0f : 1.0f);
+    }
+    const at::Tensor xtx = at::mm(x.t(), x);
+    const float* values = xtx.const_data_ptr<float>();
+    stats.xtx.assign(values, values + cols * cols);
+  }
+  at::Tensor weight;
+  CalibrationStats stats;
+};
+
+struct LayerSeconds {
+  double factor = 0, coding = 0;  // coding: method, packing, decoding, error
+};
+
+// Rates of this machine, and a packed layer of the method.
+class Probe {
+ public:
+  Probe(const EstimateRequest& request, c10::Device device)
+      : request_(request), method_(find_method(request.method.method)) {
+    const Clock clock;
+    const at::NoGradGuard no_grad;
+    constexpr int64_t kNarrow = 512, kWide = 2048;
+    const int64_t rows = 128 * request.threads;
+    const LayerSeconds narrow = quantize(rows, kNarrow), wide = quantize(rows, kWide);
+    factor_ = wide.factor / (1.0 * kWide * kWide * kWide);
+    // Seconds of coding: a for a weight, b for a weight and column (feedback, error).
+    const double n = narrow.coding / static_cast<double>(rows * kNarrow);
+    const double w = wide.coding / static_cast<double>(rows * kWide);
+    product_ = std::max(0.0, (w - n) / (kWide - kNarrow));
+    weight_ = std::max(0.0, n - product_ * kNarrow);
+    flops_ = product_rate(device);
+    seconds = clock.seconds();
+  }
+
+  // Seconds of one layer, and of the factor of one input.
+  double coding(int64_t rows, int64_t cols) const {
+    return (weight_ + product_ * static_cast<double>(cols)) * static_cast<double>(rows * cols);
+  }
+  double factor(int64_t width) const {
+    return method_.needs_factor ? factor_ * std::pow(width, 3) : 0;
+  }
+  double products(double operations) const { return operations / flops_; }
+  int64_t packed_bytes(int64_t rows, int64_t cols) const {
+    return scaled_bytes(packed_, rows, cols);
+  }
+
+  double seconds = 0;
+
+ private:
+  LayerSeconds quantize(int64_t rows, int64_t cols) {
+    ProbeLayer layer(rows, cols);
+    LayerSeconds result;
+    const Clock factor;
+    const Hessian hessian = make_hessian(std::move(layer.stats), method_.needs_factor,
+                                         request_.method.damping, request_.threads);
+    result.factor = factor.seconds();
+    MethodConfig config = request_.method;
+    config.threads = request_.threads;
+    const Clock coding;
+    packed_ =
+        pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config));
+    const at::Tensor decoded = decode_weight(packed_, "probe", request_.threads);
+    layer_error(layer.weight, decoded, hessian, request_.threads);
+    result.coding = coding.seconds();
+    return result;
+  }
+
+  // fp32 operations per second of matrix products, on all threads or on the device.
+  double product_rate(c10::Device device) const {
+    constexpr int64_t kTokens = 512, kWidth = 2048;
+    const int threads = device.is_cpu() ? request_.threads : 1;
+    const at::Tensor a = at::empty({kTokens, kWidth}, at::kFloat).fill_(0.5).to(device);
+    const at::Tensor b = at::empty({kWidth, kWidth}, at::kFloat).fill_(0.25).to(device);
+    int64_t products = 0;
+    double seconds = 0;
+    for (int round = 0; round < 64 && seconds < 0.4; ++round) {
+      const Clock clock;
+      parallel_for(threads, threads, [&](int64_t) {
+        const at::NoGradGuard no_grad;
+        at::mm(a, b).narrow(1, 0, 1).cpu();  // the copy waits for a device
+      });
+      if (round == 0) continue;  // a warm-up
+      seconds += clock.seconds();
+      products += threads;
+    }
+    return 2.0 * kTokens * kWidth * kWidth * static_cast<double>(products) / seconds;
+  }
+
+  const EstimateRequest& request_;
+  const Method& method_;
+  double factor_ = 0, weight_ = 0, product_ = 0, flops_ = 1;
+  PackedLinear packed_;  // of the wide layer
+};
+
+int64_t dtype_size(const ModelConfig& config) {
+  return config.torch_dtype == "float32" ? 4 : config.torch_dtype == "float64" ? 8 : 2;
+}
+
+int64_t other_weights(const ModelSpec& spec) {
+  const ModelConfig& config = spec.config;
+  const int64_t matrices = config.tie_word_embeddings ? 1 : 2;
+  return matrices * config.vocab_size * config.hidden_size +
+         (2 * spec.blocks() + 1) * config.hidden_size;
+}
+
+}  // namespace
+
+Estimate estimate_quantize(const EstimateRequest& request) {
+  check_config(request.method);
+  init_torch();
+  const ModelSpec spec = model_spec(request.model, request.where);
+  const ModelConfig& config = spec.config;
+  const c10::Device device = resolve_device(request.device);
+  const int64_t idle_bytes = peak_rss_bytes();
+  const Method& method = find_method(request.method.method);
+  const Probe probe(request, device);
+
+  Estimate estimate;
+  estimate.blocks = spec.blocks();
+  estimate.probe_seconds = probe.seconds;
+  const auto tokens = static_cast<double>(request.sequences * request.length);
+  std::map<std::string, int64_t> widths;  // by input group
+  int64_t block_weights = 0, block_packed = 0, largest = 0, widest = 0, input_bytes = 0;
+  double coding = 0;
+  for (const LinearSpec& linear : spec.family->linears) {
+    const int64_t rows = linear.out_width(config), cols = linear.in_width(config);
+    widths[linear.group] = cols;
+    block_weights += rows * cols;
+    block_packed += probe.packed_bytes(rows, cols);
+    largest = std::max(largest, rows * cols);
+    widest = std::max(widest, cols);
+    coding += probe.coding(rows, cols);
+  }
+  int64_t sums = 0;  // elements of all X^T X of a block
+  double factors = 0;
+  for (const auto& [group, width] : widths) {
+    sums += width * width;
+    input_bytes += 4 * width * request.length;
+    factors += probe.factor(width);
+  }
+
+  const int64_t hidden = config.hidden_size;
+  estimate.weights = estimate.blocks * block_weights;
+  estimate.other_weights = other_weights(spec);
+  estimate.stored_bits =
+      8.0 * static_cast<double>(block_packed) / static_cast<double>(block_weights);
+  estimate.output_bytes =
+      estimate.blocks * block_packed + estimate.other_weights * dtype_size(config);
+  const int64_t hidden_bytes = 4 * request.sequences * request.length * hidden;
+  estimate.disk_bytes = estimate.output_bytes + 2 * hidden_bytes;
+
+  // Block in fp32; the sums of all groups; then either a pass (a part's sums, stored inputs,
+  // forward passes) or the widest layer: the doubles that become its factor, in ARB the scaled
+  // factor and weight too; codes, the decoded and the packed weight.
+  const int64_t q = config.num_attention_heads * config.head_dim;
+  const int64_t kv = config.num_key_value_heads * config.head_dim;
+  const int64_t pass =  // include/billm/model/block.h
+      4 * request.length *
+      std::max(hidden + 3 * q + 2 * kv, 2 * hidden + 2 * config.intermediate_size);
+  const int threads = device.is_cpu() ? request.threads : 1;
+  const int64_t stored_inputs = std::max(
+      input_bytes, std::min(CollectOptions{}.input_bytes, input_bytes * request.sequences));
+  constexpr int64_t kThreadBytes = int64_t{40} << 20;  // block.h: C library and MKL
+  const int64_t collecting = 4 * sums + stored_inputs + threads * (pass + kThreadBytes);
+  const int64_t quantizing = (method.needs_factor ? 8 * widest * widest : 0) +
+                             (method.has_columns ? 4 * widest * widest + 8 * largest : 0) +
+                             8 * largest;
+  const int64_t here = device.is_cpu() ? 4 * block_weights : 4 * largest;
+  estimate.cpu_bytes = idle_bytes + here + 4 * sums + std::max(collecting, quantizing);
+  estimate.gpu_bytes = 4 * block_weights + 2 * pass + 4 * request.length * hidden;
+
+  const auto blocks = static_cast<double>(estimate.blocks);
+  // Twice through each block; causal attention looks at half of the pairs: two products of them.
+  const double attention = 2.0 * static_cast<double>(request.length * q);
+  estimate.forward_seconds =
+      blocks * probe.products(2 * tokens * (2.0 * static_cast<double>(block_weights) + attention));
+  // Half of X^T X, a multiplication and an addition each.
+  estimate.hessian_seconds = blocks * probe.products(tokens * static_cast<double>(sums));
+  estimate.quantize_seconds = blocks * (coding + factors);
+  estimate.total_seconds =
+      estimate.forward_seconds + estimate.hessian_seconds + estimate.quantize_seconds;
+  return estimate;
+}
+
+}  // namespace billm

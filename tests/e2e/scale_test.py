@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Large models: what --dry-run says of 7B, 13B and 70B, and blocks of a 7B model, sharded, that are
+quantized within the memory it named. The slow case, with BILLM_SLOW_TESTS=1, does so with the
+method that needs most."""
+import json
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import billm_testing as bt  # noqa: E402
+
+THREADS = 2
+FREE_DISK = 4_000_000_000
+
+# Parameters as the models' cards and transformers' num_parameters() count them.
+LLAMA = {
+    "7b": (dict(hidden=4096, intermediate=11008, blocks=32, heads=32, kv_heads=32), 6_738_415_616),
+    "13b": (dict(hidden=5120, intermediate=13824, blocks=40, heads=40, kv_heads=40),
+            13_015_864_320),
+    "70b": (dict(hidden=8192, intermediate=28672, blocks=80, heads=64, kv_heads=8),
+            68_976_648_192),
+}
+GB = 1e9
+
+
+class DryRun(bt.TestCase):
+    def dry_run(self, model, *more):
+        return self.report("quantize", "--model", model, "--dry-run", "--threads", THREADS, *more)
+
+    def config_only(self, name, **sizes):
+        directory = self.dir / name
+        directory.mkdir()
+        (directory / "config.json").write_text(json.dumps(bt.tiny_config(vocab=32000, **sizes)))
+        return directory
+
+    def test_sizes_of_large_models(self):
+        last = None
+        for name, (sizes, parameters) in LLAMA.items():
+            with self.subTest(model=name):
+                estimate = self.dry_run(self.config_only(name, **sizes), "--method", "billm")
+                self.assertEqual(estimate["weights"] + estimate["other_weights"], parameters)
+                self.assertEqual(estimate["blocks"], sizes["blocks"])
+                self.assertAlmostEqual(estimate["stored_bits"], 2.27, delta=0.03)
+                packed = estimate["weights"] * estimate["stored_bits"] / 8
+                self.assertAlmostEqual(estimate["output_bytes"],
+                                       packed + 2 * estimate["other_weights"], delta=1e6)
+                hidden = 128 * 2048 * sizes["hidden"] * 4
+                self.assertEqual(estimate["disk_bytes"], estimate["output_bytes"] + 2 * hidden)
+                # Two blocks in fp32 and the hidden states.
+                block = 4 * estimate["weights"] / estimate["blocks"]
+                self.assertLess(estimate["cpu_bytes"], 2 * block + hidden + 1 * GB)
+                self.assertGreater(estimate["gpu_bytes"], block)
+                seconds = estimate["seconds"]
+                parts = seconds["forward"] + seconds["hessian"] + seconds["quantize"]
+                self.assertAlmostEqual(seconds["total"], parts, delta=1e-6 * parts)
+                if last:
+                    for key in ("output_bytes", "disk_bytes", "cpu_bytes", "gpu_bytes"):
+                        self.assertGreater(estimate[key], last[key], key)
+                    self.assertGreater(seconds["total"], last["seconds"]["total"])
+                last = estimate
+        self.assertFalse(self.home.exists(), "a dry run writes nothing")
+
+    def test_stored_bits_and_size_are_those_of_the_result(self):
+        model = bt.make_tiny_llama(self.dir / "model", hidden=256, intermediate=768, blocks=2)
+        tokens = self.calibration()
+        for method in (["billm"], ["arb"], ["stbllm", "--nm", "5:8"], ["gptq", "--bits", "3"],
+                       ["pbllm"], ["rtn"]):
+            with self.subTest(method=method):
+                arguments = ["--method", *method, "--calib", tokens, "--block-size", 128]
+                estimate = self.dry_run(model, *arguments)
+                made = self.report("quantize", "--model", model, "--overwrite", "--out",
+                                   self.dir / "out", *arguments)
+                self.assertAlmostEqual(estimate["stored_bits"], made["stored_bits"],
+                                       delta=0.01 * made["stored_bits"])
+                # Headers of the files, a few bytes for each plane.
+                self.assertAlmostEqual(estimate["output_bytes"], made["bytes_after"],
+                                       delta=0.02 * made["bytes_after"] + 60_000)
+
+    def test_needs_config_json_only_and_says_what_is_wrong(self):
+        self.fails(bt.BAD_INPUT, "quantize", "--dry-run", "--model", self.dir / "none",
+                   needles=["none"])
+        empty = self.dir / "empty"
+        empty.mkdir()
+        self.fails(bt.BAD_INPUT, "quantize", "--dry-run", "--model", empty,
+                   needles=["config.json"])
+        text = self.billm("quantize", "--dry-run", "--model",
+                          self.config_only("7b", **LLAMA["7b"][0]), "--threads", THREADS).stdout
+        for needle in ("6.476 billion weights to quantize", "stored bits", "peak memory", "time"):
+            self.assertIn(needle, text)
+
+
+class SevenBillionShaped(bt.TestCase):
+    BLOCKS = 2
+
+    def setUp(self):
+        super().setUp()
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if free < FREE_DISK:
+            self.skipTest(f"needs 4 GB of disk, {free / GB:.1f} GB are free")
+        sizes = LLAMA["7b"][0] | {"blocks": self.BLOCKS}
+        bt.make_sharded_llama(self.dir / "model", vocab=32000, **sizes)
+
+    def run_within_the_estimate(self, method, rows, length):
+        tokens = self.calibration(vocab=32000, rows=rows, length=length)
+        arguments = ["quantize", "--model", self.dir / "model", "--method", method, "--calib",
+                     tokens, "--threads", THREADS]
+        estimate = self.report(*arguments, "--dry-run")
+        limit = estimate["cpu_bytes"]
+        made = self.report(*arguments, "--out", self.dir / "out", timeout=3000,
+                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA,
+                                                                 (limit, limit)))
+        seconds = made["seconds"]
+        print(f"{method}, {self.BLOCKS} blocks: peak {made['peak_rss_bytes'] / GB:.2f} GB, estimate "
+              f"{limit / GB:.2f} GB; {seconds['total']:.0f} s, estimate "
+              f"{estimate['seconds']['total']:.0f} s: " +
+              ", ".join(f"{key} {seconds[key]:.0f} / {estimate['seconds'][key]:.0f}"
+                        for key in ("forward", "hessian", "quantize")))
+        self.assertEqual(made["blocks"], self.BLOCKS)
+        self.assertLess(made["peak_rss_bytes"], 1.1 * limit)
+        self.assertGreater(made["peak_rss_bytes"], 0.6 * limit)
+        self.assertAlmostEqual(made["stored_bits"], estimate["stored_bits"],
+                               delta=0.02 * made["stored_bits"])
+
+    def test_within_the_memory_that_the_dry_run_names(self):
+        self.run_within_the_estimate("rtn", rows=2, length=64)
+
+    @unittest.skipUnless(os.environ.get("BILLM_SLOW_TESTS") == "1", "BILLM_SLOW_TESTS is not 1")
+    def test_with_the_largest_needs(self):
+        self.run_within_the_estimate("billm", rows=8, length=512)
+
+
+if __name__ == "__main__":
+    bt.main()
