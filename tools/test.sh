@@ -56,7 +56,7 @@ BILLM_DEMO_MODEL="$(absolute "${BILLM_DEMO_MODEL:-$(billm_home)/models/smollm2-1
 export BILLM_DEMO_MODEL
 make_demo_model "$BILLM_DEMO_MODEL"
 
-build_preset asan -- # everything of it: base, checkpoint, codes, kernels, pack, quantize
+build_preset asan -- # everything of it: base, checkpoint, tokenizer, codes, kernels, pack, quantize
 run_ctest release
 export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 # Every character of Unicode once is enough: two minutes of processor time under the sanitizers.

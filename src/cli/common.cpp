@@ -12,7 +12,7 @@
 #include "billm/base/home.h"
 #include "billm/base/parallel.h"
 #include "billm/checkpoint/npy.h"
-#include "billm/checkpoint/tokenizer.h"
+#include "billm/tokenizer/tokenizer.h"
 #include "billm/hub/model_name.h"
 
 namespace billm {

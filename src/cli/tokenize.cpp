@@ -6,8 +6,8 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
-#include "billm/checkpoint/tokenizer.h"
 #include "billm/hub/model_name.h"
+#include "billm/tokenizer/tokenizer.h"
 #include "command.h"
 #include "common.h"
 
@@ -17,6 +17,7 @@ namespace {
 struct Options {
   CommonOptions common;
   std::string model, file, text;
+  bool has_text = false;  // TEXT is given, be it empty
   bool decode = false, no_special = false;
 };
 
@@ -39,17 +40,27 @@ std::vector<int32_t> parse_ids(const std::string& text) {
   return ids;
 }
 
+std::string read_input(const Options& options) {
+  if (options.has_text) return options.text;
+  if (options.file != "-") return read_text_file(options.file);
+  std::string text;
+  char buffer[1 << 16];
+  while (const size_t got = std::fread(buffer, 1, sizeof(buffer), stdin)) text.append(buffer, got);
+  if (std::ferror(stdin)) throw Error(ErrorCode::kFailure, "standard input: cannot be read");
+  return text;
+}
+
 void run(const Options& options) {
   options.common.check_json();
-  if (options.file.empty() == options.text.empty()) {
-    throw Error(ErrorCode::kUsage, "expected either TEXT or --file FILE");
+  if (options.has_text != options.file.empty()) {
+    throw Error(ErrorCode::kUsage, "expected either TEXT or --file FILE ('-': standard input)");
   }
-  const std::string input = options.file.empty() ? options.text : read_text_file(options.file);
+  const std::string input = read_input(options);
   const Tokenizer tokenizer = Tokenizer::from_directory(resolve_model(options.model));
   if (options.decode) {
-    const std::string text = tokenizer.decode(parse_ids(input));
+    const std::string text = tokenizer.decode(parse_ids(input), options.no_special);
     if (options.common.print()) std::cout << text << "\n";
-    if (!options.common.json.empty()) options.common.write_json({{"text", text}});
+    options.common.write_json({{"text", text}});
     return;
   }
   const std::vector<int32_t> ids = tokenizer.encode(input, !options.no_special);
@@ -65,15 +76,22 @@ void run(const Options& options) {
 
 std::function<void()> setup_tokenize(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  app.add_option("-m,--model", options->model, "Model whose tokenizer is used")
+  app.add_option("-m,--model", options->model,
+                 "Model whose tokenizer is used; its tokenizer files are enough")
       ->required()
       ->type_name("DIR|ALIAS");
-  app.add_option("TEXT", options->text, "Text, or ids with --decode");
-  app.add_option("--file", options->file, "Read the text (or ids) from FILE")->type_name("FILE");
+  const auto* text = app.add_option("TEXT", options->text, "Text, or ids with --decode");
+  app.add_option("--file", options->file, "Read the text (or ids) from FILE ('-': standard input)")
+      ->type_name("FILE");
   app.add_flag("--decode", options->decode, "From ids to text");
-  app.add_flag("--no-special", options->no_special, "Add no BOS or EOS");
+  app.add_flag("--no-special", options->no_special,
+               "Add no BOS or EOS (add_special_tokens=False of HuggingFace); with --decode leave "
+               "special tokens out (skip_special_tokens=True)");
   options->common.add_to(app);
-  return [options] { run(*options); };
+  return [options, text] {
+    options->has_text = text->count() > 0;
+    run(*options);
+  };
 }
 
 }  // namespace billm

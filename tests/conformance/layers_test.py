@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 ALLOWED = {
     "base": set(),
     "checkpoint": {"base"},
+    "tokenizer": {"base", "checkpoint"},
     "hub": {"base", "checkpoint"},
     "codes": {"base"},
     "kernels": {"base"},
@@ -21,10 +22,10 @@ ALLOWED = {
     "eval": {"base", "checkpoint", "codes", "pack", "model", "calibrate"},
     "tune": {"base", "checkpoint", "codes", "model", "calibrate"},
     "pipeline": {"base", "checkpoint", "codes", "pack", "model", "calibrate", "quantize", "tune"},
-    "cli": {"base", "checkpoint", "hub", "codes", "pack", "model", "calibrate", "quantize", "tune",
-            "pipeline", "eval"},
+    "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "pack", "model", "calibrate",
+            "quantize", "tune", "pipeline", "eval"},
 }
-TORCH_FREE = {"base", "checkpoint", "hub", "codes", "kernels", "pack", "quantize"}
+TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)
 
 

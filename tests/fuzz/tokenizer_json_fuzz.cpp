@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "billm/base/error.h"
-#include "billm/checkpoint/tokenizer.h"
+#include "billm/tokenizer/tokenizer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {

@@ -49,6 +49,16 @@ def demo_model():
     return path
 
 
+def data_directory():
+    """Skips the case, or fails it where BILLM_REQUIRE_DATA=1, if there is none."""
+    path = Path(os.environ.get("BILLM_DATA_DIR", ""))
+    if not (path / "tokenizers").is_dir():
+        if os.environ.get("BILLM_REQUIRE_DATA") == "1":
+            raise AssertionError("BILLM_DATA_DIR: no tokenizers there, and BILLM_REQUIRE_DATA=1")
+        raise unittest.SkipTest("BILLM_DATA_DIR: no tokenizers there")
+    return path
+
+
 def python():
     return os.environ.get("BILLM_PYTHON") or sys.executable
 

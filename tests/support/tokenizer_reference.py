@@ -1,56 +1,99 @@
-"""Ids and texts from the `tokenizers` library, to compare billm's with.
+"""Ids and texts from HuggingFace's libraries, to compare billm's with.
 
-encode TOKENIZER.json IN OUT [TOKENIZER.json IN OUT ...]
-    IN: uint32 count, then count times (uint32 length, UTF-8 bytes).
+compare SOURCE IN OUT [SOURCE IN OUT ...]
+    SOURCE: a tokenizer.json, for the `tokenizers` library, or CLASS:FOLDER, for that class of
+    transformers.
+    IN: uint32 count, then count times (uint32 length, UTF-8 bytes); the same of int32 ids.
     OUT: for each text: ids without special tokens, ids with them, text of the former, text of the
-    latter without special tokens; each as uint32 length in items, then int32 ids or bytes.
-gpt2 VOCAB.json MERGES.txt TOKENIZER.json
-    GPT-2's two files as one tokenizer.json.
+    latter without special tokens; for each list of ids: text, text without special tokens; each as
+    uint32 length in items, then int32 ids or bytes.
+convert FOLDER OUT_FOLDER
+    A tokenizer.model as tokenizer.json, by transformers' LlamaTokenizer.
 """
 
 import struct
 import sys
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 
-def encode(tokenizer_path, in_path, out_path):
-    tokenizer = Tokenizer.from_file(tokenizer_path)
-    with open(in_path, "rb") as file:
-        data = file.read()
-    (count,) = struct.unpack_from("<I", data)
-    position = 4
+class Library:
+    def __init__(self, path):
+        self.tokenizer = Tokenizer.from_file(path)
+
+    def encode(self, text, special):
+        return self.tokenizer.encode(text, add_special_tokens=special).ids
+
+    def decode(self, ids, skip):
+        return self.tokenizer.decode(ids, skip_special_tokens=skip)
+
+
+class Transformers:
+    def __init__(self, class_name, folder):
+        import transformers
+
+        self.tokenizer = getattr(transformers, class_name).from_pretrained(folder)
+
+    def encode(self, text, special):
+        return self.tokenizer.encode(text, add_special_tokens=special)
+
+    def decode(self, ids, skip):
+        return self.tokenizer.decode(ids, skip_special_tokens=skip)
+
+
+class Input:
+    def __init__(self, path):
+        with open(path, "rb") as file:
+            self.data = file.read()
+        self.position = 0
+
+    def take(self, width):
+        (count,) = struct.unpack_from("<I", self.data, self.position)
+        start = self.position + 4
+        self.position = start + count * width
+        return self.data[start : self.position]
+
+    def number(self):
+        (value,) = struct.unpack_from("<I", self.data, self.position)
+        self.position += 4
+        return value
+
+
+def compare(source, in_path, out_path):
+    reference = Transformers(*source.split(":", 1)) if ":" in source else Library(source)
+    data = Input(in_path)
     with open(out_path, "wb") as out:
-        for _ in range(count):
-            (size,) = struct.unpack_from("<I", data, position)
-            text = data[position + 4 : position + 4 + size].decode()
-            position += 4 + size
-            plain = tokenizer.encode(text, add_special_tokens=False).ids
-            special = plain
-            if tokenizer.post_processor is not None:
-                special = tokenizer.encode(text, add_special_tokens=True).ids
+
+        def write_text(text):
+            out.write(struct.pack("<I", len(text.encode())) + text.encode())
+
+        for _ in range(data.number()):
+            text = data.take(1).decode()
+            plain, special = (reference.encode(text, flag) for flag in (False, True))
             for ids in (plain, special):
                 out.write(struct.pack(f"<I{len(ids)}i", len(ids), *ids))
-            for ids, skip in ((plain, False), (special, True)):
-                decoded = tokenizer.decode(ids, skip_special_tokens=skip).encode()
-                out.write(struct.pack("<I", len(decoded)) + decoded)
+            write_text(reference.decode(plain, False))
+            write_text(reference.decode(special, True))
+        for _ in range(data.number()):
+            raw = data.take(4)
+            ids = list(struct.unpack(f"<{len(raw) // 4}i", raw))
+            for skip in (False, True):
+                write_text(reference.decode(ids, skip))
 
 
-def gpt2(vocab, merges, path):
-    tokenizer = Tokenizer(models.BPE.from_file(vocab, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", normalized=False, special=True)])
-    tokenizer.save(path)
+def convert(folder, out_folder):
+    from transformers import LlamaTokenizer
+
+    LlamaTokenizer.from_pretrained(folder).save_pretrained(out_folder)
 
 
 def main():
     command, *arguments = sys.argv[1:]
-    if command == "gpt2":
-        gpt2(*arguments)
+    if command == "convert":
+        convert(*arguments)
     else:
         for i in range(0, len(arguments), 3):
-            encode(*arguments[i : i + 3])
+            compare(*arguments[i : i + 3])
 
 
 if __name__ == "__main__":

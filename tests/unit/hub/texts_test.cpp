@@ -10,7 +10,7 @@
 
 #include "billm/base/file.h"
 #include "billm/base/sha256.h"
-#include "billm/checkpoint/tokenizer.h"
+#include "billm/tokenizer/tokenizer.h"
 #include "support/environment.h"
 #include "unit/checkpoint/testing.h"
 

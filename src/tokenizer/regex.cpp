@@ -1,6 +1,6 @@
-// PCRE2 behind Regex: see tokenizer_regex.h. The matches come in the order and with the treatment
+// PCRE2 behind Regex: see regex.h. The matches come in the order and with the treatment
 // of empty matches of the library's engine.
-#include "tokenizer_regex.h"
+#include "regex.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -9,7 +9,7 @@
 #include <new>
 
 #include "billm/base/error.h"
-#include "tokenizer_unicode.h"
+#include "unicode.h"
 
 namespace billm::tokenizer {
 namespace {

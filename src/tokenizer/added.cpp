@@ -1,12 +1,12 @@
-// Added tokens: see tokenizer_added.h. The order of the checks in find() is the library's.
-#include "tokenizer_added.h"
+// Added tokens: see added.h. The order of the checks in find() is the library's.
+#include "added.h"
 
 #include <algorithm>
 #include <limits>
 
 #include "billm/base/error.h"
 #include "billm/checkpoint/json.h"
-#include "tokenizer_unicode.h"
+#include "unicode.h"
 
 namespace billm::tokenizer {
 namespace {
@@ -59,12 +59,11 @@ size_t leading_space(std::string_view text) {
 }  // namespace
 
 AddedTokens::AddedTokens(const TokenizerSpec& spec) {
-  std::unordered_map<std::string, int32_t> ids;
   int64_t next_id = static_cast<int64_t>(spec.bpe.vocab.size());
   for (const AddedToken& token : spec.added) {
     if (token.content.empty()) continue;
     int32_t id;
-    if (const auto known = ids.find(token.content); known != ids.end()) {
+    if (const auto known = ids_.find(token.content); known != ids_.end()) {
       id = known->second;
     } else if (const auto model = spec.bpe.vocab.find(token.content);
                model != spec.bpe.vocab.end()) {
@@ -74,12 +73,10 @@ AddedTokens::AddedTokens(const TokenizerSpec& spec) {
       id = static_cast<int32_t>(next_id++);
       ++count_new_;
     }
-    ids[token.content] = id;
+    ids_[token.content] = id;
     if (token.special) special_.insert(token.content);
     std::string pattern = token.content;
-    if (token.normalized) {
-      for (const NormalForm form : spec.normalizers) pattern = normalize(form, pattern);
-    }
+    if (token.normalized) pattern = normalize(spec.normalizers, pattern);
     by_id_[id] = {token, std::move(pattern)};
   }
   for (const auto& [id, entry] : by_id_) {
@@ -88,6 +85,12 @@ AddedTokens::AddedTokens(const TokenizerSpec& spec) {
                       printable(entry.pattern) + "\" twice");
     }
   }
+}
+
+std::optional<int32_t> AddedTokens::id_of(const std::string& content) const {
+  const auto found = ids_.find(content);
+  if (found == ids_.end()) return std::nullopt;
+  return found->second;
 }
 
 bool AddedTokens::Trie::add(std::string_view pattern, int32_t id) {

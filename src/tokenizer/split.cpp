@@ -1,10 +1,11 @@
-// Pre-tokenization: see tokenizer_split.h. Steps nest (each works on one piece of the step before),
+// Pre-tokenization: see split.h. Steps nest (each works on one piece of the step before),
 // because a pattern's anchors and look-arounds see one piece only.
-#include "tokenizer_split.h"
+#include "split.h"
 
 #include <algorithm>
 
-#include "tokenizer_unicode.h"
+#include "normalize.h"
+#include "unicode.h"
 
 namespace billm::tokenizer {
 namespace {
@@ -26,35 +27,48 @@ std::vector<Span> join(const std::vector<Span>& spans, Joins joins) {
   return result;
 }
 
+std::string with_metaspace(const Metaspace& step, std::string_view text, bool at_start) {
+  std::string result = replace_all(text, {" ", step.replacement});
+  const bool prepend = step.prepend == Metaspace::Prepend::kAlways ||
+                       (step.prepend == Metaspace::Prepend::kFirst && at_start);
+  if (prepend && !result.starts_with(step.replacement)) result.insert(0, step.replacement);
+  return result;
+}
+
 struct Run {
   const std::vector<SplitStep>& steps;
   RegexScratch& scratch;
   const std::function<void(std::string_view)>& word;
 
   // `matched` is `text` with stand-ins: same bytes lengths, so spans of one cut the other.
-  void step(size_t index, std::string_view text, std::string_view matched) const {
+  void step(size_t index, std::string_view text, std::string_view matched, bool at_start) const {
     if (text.empty()) return;
     if (index == steps.size()) return word(text);
     const SplitStep& step = steps[index];
+    if (step.metaspace) {
+      const std::string spaced = with_metaspace(*step.metaspace, text, at_start);
+      return cut(index, spaced, with_stand_ins(spaced), at_start);
+    }
     if (step.add_prefix_space && text.front() != ' ') {
       std::string text_copy(1, ' '), matched_copy(1, ' ');
       text_copy += text;
       matched_copy += matched;
-      return cut(index, text_copy, matched_copy);
+      return cut(index, text_copy, matched_copy, at_start);
     }
-    cut(index, text, matched);
+    cut(index, text, matched, at_start);
   }
 
-  void cut(size_t index, std::string_view text, std::string_view matched) const {
+  void cut(size_t index, std::string_view text, std::string_view matched, bool at_start) const {
     const SplitStep& split = steps[index];
-    if (!split.regex) return step(index + 1, text, matched);
+    if (!split.regex) return step(index + 1, text, matched, at_start);
     std::vector<Span> spans = split.regex->split(matched, scratch);
     if (split.invert) {
       for (Span& span : spans) span.is_match = !span.is_match;
     }
     for (const Span& span : apply_behavior(std::move(spans), split.behavior)) {
       const size_t size = span.end - span.begin;
-      step(index + 1, text.substr(span.begin, size), matched.substr(span.begin, size));
+      step(index + 1, text.substr(span.begin, size), matched.substr(span.begin, size),
+           at_start && span.begin == 0);
     }
   }
 };
@@ -82,10 +96,10 @@ std::vector<Span> apply_behavior(std::vector<Span> spans, SplitBehavior behavior
   return spans;
 }
 
-void pre_tokenize(const std::vector<SplitStep>& steps, std::string_view text, RegexScratch& scratch,
-                  const std::function<void(std::string_view)>& word) {
+void pre_tokenize(const std::vector<SplitStep>& steps, std::string_view text, bool at_start,
+                  RegexScratch& scratch, const std::function<void(std::string_view)>& word) {
   const Run run{steps, scratch, word};
-  run.step(0, text, with_stand_ins(text));
+  run.step(0, text, with_stand_ins(text), at_start);
 }
 
 }  // namespace billm::tokenizer

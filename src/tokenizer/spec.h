@@ -1,28 +1,31 @@
-// tokenizer.json as plain data: checked, every kind that billm does not support refused.
+// A tokenizer as plain data: what the readers of the different files (readers.h) make and the rest
+// of this folder works by.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "tokenizer_split.h"
-#include "tokenizer_unicode.h"
+#include "decode.h"
+#include "normalize.h"
+#include "split.h"
 
 namespace billm::tokenizer {
 
 struct BpeSpec {
-  std::unordered_map<std::string, int32_t> vocab;  // tokens in the byte-level alphabet; ids differ
+  std::unordered_map<std::string, int32_t> vocab;           // ids differ
   std::vector<std::pair<std::string, std::string>> merges;  // best first
   std::optional<std::string> unknown_token;
-  bool fuse_unknown = false;
+  bool byte_level = false;     // tokens are written in the byte-level alphabet (unicode.h)
+  bool fuse_unknown = false;   // one unknown token for a run of unknown characters
+  bool byte_fallback = false;  // an unknown character becomes its bytes' tokens, "<0x0A>"
   bool ignore_merges = false;  // a word that is a token is not merged
 };
 
-// One entry of added_tokens; its id follows from the vocabulary as in the library.
+// A string that is cut out of the text; its id follows from the vocabulary as in the library.
 struct AddedToken {
   std::string content;
   bool single_word = false;  // only where no word character touches it
@@ -35,13 +38,11 @@ struct AddedToken {
 
 struct TokenizerSpec {
   BpeSpec bpe;
-  std::vector<AddedToken> added;
-  std::vector<NormalForm> normalizers;          // in order
-  std::vector<SplitStep> steps;                 // in order, the byte-level one last
+  std::vector<AddedToken> added;  // in the order in which they get ids; a later one replaces
+  std::vector<NormalizeStep> normalizers;       // in order
+  std::vector<SplitStep> steps;                 // in order; none: the whole text is one word
+  std::vector<DecodeStep> decoders;             // in order
   std::vector<int32_t> prefix_ids, suffix_ids;  // of add_special_tokens
 };
-
-// Throws Error{kBadInput} whose message starts with `name`.
-TokenizerSpec parse_tokenizer_json(std::string_view json, const std::string& name);
 
 }  // namespace billm::tokenizer

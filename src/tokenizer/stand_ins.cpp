@@ -3,11 +3,11 @@
 // they differ (characters added in 15.0, 15.1 and 16.0, one mark whose category moved, and U+180E,
 // which PCRE2 alone counts as \s) the matcher sees an older character of the same general category,
 // UTF-8 length and Han-ness instead. With a newer PCRE2 the table does no harm. Made by asking both
-// for the category of every code point; tests/unit/checkpoint/tokenizer_test.cpp asks again.
+// for the category of every code point; tests/unit/tokenizer/reference_test.cpp asks again.
 #include <algorithm>
 #include <iterator>
 
-#include "tokenizer_unicode.h"
+#include "unicode.h"
 
 namespace billm::tokenizer {
 namespace {

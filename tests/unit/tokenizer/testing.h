@@ -1,9 +1,7 @@
-// Helpers of the tokenizer tests: comparison with the `tokenizers` library, random Unicode text and
-// a small tokenizer.json to vary.
+// Helpers of the tokenizer tests: random Unicode text and small tokenizers to vary.
 #pragma once
 
-#include <cstring>
-#include <fstream>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -11,10 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "billm/base/file.h"
-#include "billm/checkpoint/tokenizer.h"
-#include "support/environment.h"
-#include "testing.h"
+#include "unit/checkpoint/testing.h"
 
 namespace billm {
 
@@ -228,92 +223,74 @@ inline nlohmann::json split_tokenizer(const std::string& pattern, const std::str
   return tokenizer;
 }
 
-// Collects (tokenizer.json, texts) and compares all with the library in one run of Python.
-class ReferenceComparison {
- public:
-  // `label` names the case in failures.
-  void add(const std::string& label, const std::string& json, std::vector<std::string> texts) {
-    cases_.push_back({label, json, std::move(texts)});
+// A SentencePiece-style tokenizer in LLaMA-2's structure: ids 0 to 2 special, 3 to 258 the bytes,
+// then a few characters and all their pairs, some pairs also with U+2581 in front.
+inline nlohmann::json small_sentencepiece() {
+  using nlohmann::json;
+  const std::string space = "\xe2\x96\x81";
+  json vocab = {{"<unk>", 0}, {"<s>", 1}, {"</s>", 2}}, merges = json::array();
+  char token[8];
+  for (int b = 0; b < 256; ++b) {
+    std::snprintf(token, sizeof(token), "<0x%02X>", static_cast<unsigned>(b));
+    vocab[token] = 3 + b;
   }
-
-  void run(const std::string& python) {
-    const ScratchDirectory directory;
-    std::vector<std::string> arguments = {"encode"};
-    for (size_t i = 0; i < cases_.size(); ++i) {
-      const std::string stem = std::to_string(i);
-      arguments.push_back(directory.write(stem + ".json", cases_[i].json).string());
-      std::string input;
-      put(cases_[i].texts.size(), input);
-      for (const std::string& text : cases_[i].texts) {
-        put(text.size(), input);
-        input += text;
-      }
-      arguments.push_back(directory.write(stem + ".in", input).string());
-      arguments.push_back((directory.path() / (stem + ".out")).string());
-    }
-    test::run_python(python, "tokenizer_reference.py", arguments);
-    for (size_t i = 0; i < cases_.size(); ++i) compare(cases_[i], arguments[3 * i + 3]);
-  }
-
- private:
-  struct Case {
-    std::string label, json;
-    std::vector<std::string> texts;
+  int id = 259;
+  const std::vector<std::string> characters = {space, "a", "b", "s", "t", "\xc3\xa9", "."};
+  for (const std::string& character : characters) vocab[character] = id++;
+  const auto merge = [&](const std::string& left, const std::string& right) {
+    vocab[left + right] = id++;
+    merges.push_back({left, right});
   };
-
-  static void put(size_t value, std::string& out) {
-    const uint32_t word = static_cast<uint32_t>(value);
-    out.append(reinterpret_cast<const char*>(&word), sizeof word);
+  for (const std::string& x : characters) {
+    for (const std::string& y : characters) merge(x, y);
   }
+  for (const char* piece : {"ab", "at", "st"}) merge(space, piece);
+  json tokenizer = json::parse(R"({
+    "version": "1.0", "truncation": null, "padding": null,
+    "added_tokens": [
+      {"id": 0, "content": "<unk>", "single_word": false, "lstrip": false, "rstrip": false,
+       "normalized": false, "special": true},
+      {"id": 1, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+       "normalized": false, "special": true},
+      {"id": 2, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+       "normalized": false, "special": true}],
+    "normalizer": {"type": "Sequence", "normalizers": [
+      {"type": "Prepend", "prepend": "▁"},
+      {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+    "pre_tokenizer": null,
+    "post_processor": {"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                 {"Sequence": {"id": "A", "type_id": 0}}],
+      "pair": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+               {"Sequence": {"id": "A", "type_id": 0}},
+               {"SpecialToken": {"id": "<s>", "type_id": 1}},
+               {"Sequence": {"id": "B", "type_id": 1}}],
+      "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+    "decoder": {"type": "Sequence", "decoders": [
+      {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+      {"type": "ByteFallback"}, {"type": "Fuse"},
+      {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+    "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>",
+      "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
+      "byte_fallback": true}})");
+  tokenizer["model"]["vocab"] = vocab;
+  tokenizer["model"]["merges"] = merges;
+  return tokenizer;
+}
 
-  static void compare(const Case& one, const std::string& out_path) {
-    const Tokenizer tokenizer = Tokenizer::from_json(one.json, one.label);
-    const std::string out = read_text_file(out_path);
-    size_t at = 0;
-    const auto take = [&](size_t width) {
-      uint32_t count = 0;
-      std::memcpy(&count, out.data() + at, 4);
-      const std::string bytes = out.substr(at + 4, count * width);
-      at += 4 + bytes.size();
-      return bytes;
-    };
-    int failures = 0;
-    for (const std::string& text : one.texts) {
-      std::vector<std::vector<int32_t>> expected(2);
-      for (auto& ids : expected) {
-        const std::string bytes = take(4);
-        ids.resize(bytes.size() / 4);
-        if (!ids.empty()) std::memcpy(ids.data(), bytes.data(), bytes.size());
-      }
-      const std::string decoded = take(1), without_special = take(1);
-      const auto plain = tokenizer.encode(text, false), special = tokenizer.encode(text, true);
-      const bool same = plain == expected[0] && special == expected[1] &&
-                        tokenizer.decode(expected[0]) == decoded &&
-                        tokenizer.decode(expected[1], true) == without_special;
-      if (same) continue;
-      size_t first = 0;
-      while (first < plain.size() && first < expected[0].size() &&
-             plain[first] == expected[0][first]) {
-        ++first;
-      }
-      const auto behind = [&](const std::vector<int32_t>& ids) {
-        std::string shown;
-        for (size_t i = first; i < ids.size() && i < first + 12; ++i) {
-          shown += std::to_string(ids[i]) + " ";
-        }
-        return shown;
-      };
-      ADD_FAILURE() << one.label << ": text "
-                    << nlohmann::json(text.substr(0, 300)).dump(-1, ' ', true)
-                    << "\n  billm's ids from " << first << ": " << behind(plain)
-                    << "\n  expected: " << behind(expected[0])
-                    << "\n  decoded alike: " << (tokenizer.decode(expected[0]) == decoded)
-                    << (tokenizer.decode(expected[1], true) == without_special);
-      if (++failures == 3) return;
-    }
+inline std::vector<std::string> added_contents(const nlohmann::json& tokenizer) {
+  std::vector<std::string> contents;
+  for (const auto& token : tokenizer["added_tokens"]) {
+    contents.push_back(token["content"].get<std::string>());
   }
+  return contents;
+}
 
-  std::vector<Case> cases_;
-};
+inline std::vector<std::string> random_texts(int count, const std::vector<std::string>& extra) {
+  std::mt19937 random(20240607);
+  std::vector<std::string> texts = {""};
+  for (int i = 0; i < count; ++i) texts.push_back(random_text(random, extra));
+  return texts;
+}
 
 }  // namespace billm

@@ -3,10 +3,11 @@
 
 #include <functional>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
-#include "tokenizer_regex.h"
+#include "regex.h"
 
 namespace billm::tokenizer {
 
@@ -22,16 +23,25 @@ enum class SplitBehavior {
 // The pieces that remain of `spans`, in order; may hold empty ones.
 std::vector<Span> apply_behavior(std::vector<Span> spans, SplitBehavior behavior);
 
-// One pre-tokenizer: optionally a space before each piece that has none, then a split.
+// Spaces become `replacement`, and a piece that does not begin with one gets one in front: every
+// piece, or only the one at the start of the text, or none.
+struct Metaspace {
+  std::string replacement;
+  enum class Prepend { kAlways, kFirst, kNever } prepend;
+};
+
+// One pre-tokenizer: optionally a change of spaces, then a split.
 struct SplitStep {
-  bool add_prefix_space = false;
+  bool add_prefix_space = false;  // a space before each piece that has none
+  std::optional<Metaspace> metaspace;
   std::optional<Regex> regex;  // none: the piece stays whole
   SplitBehavior behavior = SplitBehavior::kIsolated;
   bool invert = false;  // the text between the matches counts as the matches
 };
 
-// Runs all steps over `text` and calls `word` with each final, non-empty piece.
-void pre_tokenize(const std::vector<SplitStep>& steps, std::string_view text, RegexScratch& scratch,
-                  const std::function<void(std::string_view)>& word);
+// Runs all steps over `text` and calls `word` with each final, non-empty piece. `at_start`: nothing
+// of the whole text lies before `text`.
+void pre_tokenize(const std::vector<SplitStep>& steps, std::string_view text, bool at_start,
+                  RegexScratch& scratch, const std::function<void(std::string_view)>& word);
 
 }  // namespace billm::tokenizer

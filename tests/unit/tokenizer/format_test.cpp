@@ -7,8 +7,8 @@
 #include <random>
 #include <thread>
 
-#include "billm/checkpoint/tokenizer.h"
-#include "tokenizer_testing.h"
+#include "billm/tokenizer/tokenizer.h"
+#include "testing.h"
 
 namespace billm {
 namespace {
@@ -37,6 +37,9 @@ TEST(TokenizerFormat, RefusesWhatItDoesNotSupport) {
   const auto pre = [](const char* text) {
     return [text](json& t) { t["pre_tokenizer"] = json::parse(text); };
   };
+  const auto decoder = [](const char* text) {
+    return [text](json& t) { t["decoder"] = json::parse(text); };
+  };
   const auto regex = [](const std::string& pattern) {
     return [pattern](json& t) { t = split_tokenizer(pattern, "Isolated", false); };
   };
@@ -50,7 +53,11 @@ TEST(TokenizerFormat, RefusesWhatItDoesNotSupport) {
       {"model: missing", [](json& t) { t.erase("model"); }},
       {"model: expected an object", [](json& t) { t["model"] = 3; }},
       {"version", [](json& t) { t["version"] = "2.0"; }},
-      {"byte_fallback", [](json& t) { t["model"]["byte_fallback"] = true; }},
+      {"byte_fallback",
+       [](json& t) {
+         t["model"]["byte_fallback"] = true;
+         t["model"]["vocab"].erase("x");
+       }},
       {"dropout", [](json& t) { t["model"]["dropout"] = 0.1; }},
       {"continuing_subword_prefix",
        [](json& t) { t["model"]["continuing_subword_prefix"] = "##"; }},
@@ -78,13 +85,17 @@ TEST(TokenizerFormat, RefusesWhatItDoesNotSupport) {
       {"normalizers[1].type",
        [](json& t) {
          t["normalizer"] = {{"type", "Sequence"},
-                            {"normalizers", {{{"type", "NFC"}}, {{"type", "Prepend"}}}}};
+                            {"normalizers", {{{"type", "NFC"}}, {{"type", "StripAccents"}}}}};
        }},
-      {"pre_tokenizer: expected ByteLevel", [](json& t) { t["pre_tokenizer"] = nullptr; }},
-      {"Metaspace", pre(R"({"type": "Metaspace"})")},
+      {"BertPreTokenizer", pre(R"({"type": "BertPreTokenizer"})")},
+      {"replacement", pre(R"({"type": "Metaspace"})")},
+      {"one character", pre(R"({"type": "Metaspace", "replacement": "ab"})")},
+      {"one character", pre(R"({"type": "Metaspace", "replacement": ""})")},
+      {"always, first or never",
+       pre(R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "last"})")},
+      {"add_prefix_space",
+       pre(R"({"type": "Metaspace", "replacement": "_", "add_prefix_space": false})")},
       {"individual_digits", pre(R"({"type": "Digits"})")},
-      {"pre_tokenizer: expected ByteLevel",
-       pre(R"({"type": "Digits", "individual_digits": true})")},
       {"add_prefix_space", pre(R"({"type": "ByteLevel"})")},
       {"nothing behind ByteLevel",
        pre(R"({"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": true},
@@ -99,7 +110,16 @@ TEST(TokenizerFormat, RefusesWhatItDoesNotSupport) {
                "special_tokens": {}})")},
       {"sequence A once", post(R"({"type": "TemplateProcessing", "single": []})")},
       {"BertProcessing", post(R"({"type": "BertProcessing"})")},
-      {"decoder", [](json& t) { t["decoder"] = nullptr; }},
+      {"expected a decoder", [](json& t) { t["decoder"] = nullptr; }},
+      {"start", decoder(R"({"type": "Strip", "content": " ", "start": 1001, "stop": 0})")},
+      {"stop", decoder(R"({"type": "Strip", "content": " ", "start": 1, "stop": -1})")},
+      {"String", decoder(R"({"type": "Replace", "pattern": {"Regex": "a"}, "content": ""})")},
+      {"a text", decoder(R"({"type": "Replace", "pattern": {"String": ""}, "content": "a"})")},
+      {"a shorter text",  // eight times eight times eight
+       decoder(R"({"type": "Sequence", "decoders": [
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaa"},
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaa"},
+           {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaa"}]})")},
       {"decoder.type",
        [](json& t) {
          t["decoder"] = {{"type", "WordPiece"}};
@@ -148,7 +168,9 @@ TEST(TokenizerFormat, RefusesWhatItDoesNotSupport) {
 TEST(TokenizerFormat, RefusesFilesThatAreNotTokenizers) {
   const ScratchDirectory directory;
   expect_bad_input([&] { Tokenizer::from_directory(directory.path()); },
-                   {"tokenizer.json", "no such file"});
+                   {"tokenizer.json", "tokenizer.model", "no such file"});
+  directory.write("vocab.json", "{}");  // without merges.txt
+  expect_bad_input([&] { Tokenizer::from_directory(directory.path()); }, {"no such file"});
   for (const char* text :
        {"", "{", "[]", "null", "{\"model\": {}}", "\xff\xfe", "{\"a\": 1, \"a\": 2}"}) {
     directory.write("tokenizer.json", text);

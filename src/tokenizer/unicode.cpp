@@ -1,5 +1,5 @@
-// UTF-8, normalization by ICU, and the byte-level alphabet: see tokenizer_unicode.h.
-#include "tokenizer_unicode.h"
+// UTF-8, normalization by ICU, and the byte-level alphabet: see unicode.h.
+#include "unicode.h"
 
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>

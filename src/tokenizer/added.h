@@ -9,7 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "tokenizer_json.h"
+#include "spec.h"
 
 namespace billm::tokenizer {
 
@@ -32,6 +32,8 @@ class AddedTokens {
     std::string pattern;  // what is looked for: the content, normalized if asked
   };
   const std::unordered_map<int32_t, Entry>& by_id() const { return by_id_; }
+  // The id of an added token; nothing for other strings.
+  std::optional<int32_t> id_of(const std::string& content) const;
   bool is_special(const std::string& content) const { return special_.contains(content); }
   // How many of them are not in the model's vocabulary.
   int64_t count_new() const { return count_new_; }
@@ -45,6 +47,7 @@ class AddedTokens {
     // Longest token that starts at `position`: its id (-1: none) and `end`.
     int32_t longest(std::string_view text, size_t position, size_t& end) const;
   };
+  std::unordered_map<std::string, int32_t> ids_;
   std::unordered_map<int32_t, Entry> by_id_;
   std::unordered_set<std::string> special_;
   Trie raw_, normalized_;

@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "billm/base/error.h"
-#include "tokenizer_regex.h"
-#include "tokenizer_unicode.h"
+#include "regex.h"
+#include "unicode.h"
 
 namespace billm::tokenizer {
 namespace {

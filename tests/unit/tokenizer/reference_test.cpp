@@ -1,41 +1,19 @@
 // Ids and decoded texts equal the `tokenizers` library's: real tokenizers on real and random text,
 // and every option of a small one. Needs Python with that library.
-#include "billm/checkpoint/tokenizer.h"
+#include "reference.h"
 
 #include <gtest/gtest.h>
 
-#include "billm/hub/texts.h"
-#include "tokenizer_testing.h"
+#include "billm/tokenizer/tokenizer.h"
 
 namespace billm {
 namespace {
 
-constexpr int kRandomTexts = 4000;
-
-std::vector<std::string> added_contents(const std::string& json) {
-  std::vector<std::string> contents;
-  const auto tokenizer = nlohmann::json::parse(json);
-  for (const auto& token : tokenizer["added_tokens"]) {
-    contents.push_back(token["content"].get<std::string>());
-  }
-  return contents;
-}
-
-std::vector<std::string> random_texts(int count, const std::vector<std::string>& extra) {
-  std::mt19937 random(20240607);
-  std::vector<std::string> texts = {""};
-  for (int i = 0; i < count; ++i) texts.push_back(random_text(random, extra));
-  return texts;
-}
-
 void compare_real(const std::string& python, const std::string& data, const std::string& json,
                   const std::string& label) {
-  std::vector<std::string> texts = random_texts(kRandomTexts, added_contents(json));
-  texts.push_back(load_text("wikitext2", TextSplit::kTest, data).text);
-  texts.push_back(load_text("c4", TextSplit::kCalibration, data).text);
-  texts.push_back(load_text("c4", TextSplit::kTest, data).text);
   ReferenceComparison comparison;
-  comparison.add(label, json, std::move(texts));
+  const auto added = added_contents(nlohmann::json::parse(json));
+  comparison.add(label, json, real_and_random_texts(data, added));
   comparison.run(python);
 }
 
@@ -57,22 +35,6 @@ TEST(TokenizerReference, GptNeox) {
   BILLM_NEED(data, "BILLM_DATA_DIR");
   compare_real(python, data, read_text_file(data + "/tokenizers/gpt-neox-olmo/tokenizer.json"),
                "gpt-neox");
-}
-
-TEST(TokenizerReference, Gpt2) {
-  BILLM_NEED(python, "BILLM_PYTHON");
-  BILLM_NEED(data, "BILLM_DATA_DIR");
-  const ScratchDirectory directory;
-  const std::string path = (directory.path() / "tokenizer.json").string();
-  test::run_python(
-      python, "tokenizer_reference.py",
-      {"gpt2", data + "/tokenizers/gpt2/vocab.json", data + "/tokenizers/gpt2/merges.txt", path});
-  compare_real(python, data, read_text_file(path), "gpt2");
-  // The figure that every paper's perplexity of WikiText-2 with GPT-2 starts from.
-  const Tokenizer tokenizer = Tokenizer::from_directory(directory.path());
-  EXPECT_EQ(tokenizer.encode(load_text("wikitext2", TextSplit::kTest, data).text, false).size(),
-            287644u);
-  EXPECT_EQ(tokenizer.vocab_size(), 50257);
 }
 
 TEST(TokenizerReference, EveryBehaviorOfSplit) {
