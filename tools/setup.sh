@@ -109,7 +109,7 @@ is_installed() {
 missing_packages() {
   local package
   for package in libcli11-dev libspdlog-dev nlohmann-json3-dev libgtest-dev libpcre2-dev \
-    libhwy-dev libicu-dev libssl-dev; do
+    libhwy-dev libicu-dev libssl-dev zlib1g-dev; do
     is_installed "$package" || printf '%s\n' "$package"
   done
   if ! command -v cmake >/dev/null ||

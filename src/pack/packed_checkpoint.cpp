@@ -95,7 +95,7 @@ void verify_manifest(const std::filesystem::path& directory, int threads) {
 }
 
 PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
-  for (const SafetensorsFile& shard : checkpoint.shards()) {
+  for (const TensorFile& shard : checkpoint.shards()) {
     const Metadata& metadata = shard.metadata();
     const auto version = metadata.find("billm_format");
     if (version == metadata.end()) continue;

@@ -22,7 +22,7 @@ std::string tensor_name(const char* stream, int64_t i) {
   return text;
 }
 
-at::Tensor read_sequence(const SafetensorsFile& file, const std::string& name, c10::Device device) {
+at::Tensor read_sequence(const TensorFile& file, const std::string& name, c10::Device device) {
   const TensorView* view = file.find(name);
   if (view == nullptr || view->dtype != DType::F32 || view->shape.size() != 2) {
     throw bad_input(file.path().string() + ": expected " + name);

@@ -35,7 +35,7 @@ class PackedModules {
 
  private:
   struct Entry {
-    const SafetensorsFile* shard;
+    const TensorFile* shard;
     PackedLinear description;  // without planes
   };
   const Entry& entry(const std::string& module) const;
