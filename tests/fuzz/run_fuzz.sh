@@ -13,15 +13,16 @@ trap 'rm -rf "$corpus"' EXIT
 mkdir -p "$crashes"
 
 # The seeds themselves first, each once: an old finding that is back fails whatever the time.
-# One input may take 10 s and 1 GB: a file of some kilobytes must not cost more.
-limits=(-timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=512)
+# One input may take 10 s and 512 MB: a file of some kilobytes must not cost more.
+limits=(-timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512)
 fuzz() {
   "$program" "${limits[@]}" -artifact_prefix="$crashes/$name-" -print_final_stats=1 "$@" && return
-  printf '\n%s found a crash; if an input was kept in %s, run it again with\n  %s FILE\n' \
+  printf '\n%s failed on the input named above (new ones are kept in %s); again with\n  %s FILE\n' \
     "$name" "$crashes" "$program"
   printf 'then mend the parser and add the input to %s\n' "$seeds"
   exit 1
 }
-find "$seeds" -type f -exec cp {} "$corpus" \;
-fuzz "$corpus"/*
+mapfile -d '' -t files < <(find "$seeds" -type f -print0)
+fuzz "${files[@]}"
+cp "${files[@]}" "$corpus"
 fuzz -max_total_time="$seconds" -seed=1 "$corpus"
