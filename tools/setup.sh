@@ -109,7 +109,7 @@ is_installed() {
 missing_packages() {
   local package
   for package in libcli11-dev libspdlog-dev nlohmann-json3-dev libgtest-dev libpcre2-dev \
-    libhwy-dev libicu-dev libprotozero-dev libssl-dev; do
+    libhwy-dev libicu-dev libprotozero-dev libssl-dev zlib1g-dev; do
     is_installed "$package" || printf '%s\n' "$package"
   done
   if ! command -v cmake >/dev/null ||
@@ -122,10 +122,21 @@ missing_packages() {
   "$(find_python)" -c 'import ensurepip, venv' 2>/dev/null || printf 'python3-venv\n'
 }
 
+# What the fuzz targets need: clang++ with libFuzzer and the sanitizers' runtime.
+missing_fuzz_packages() {
+  if ! command -v clang++ >/dev/null; then
+    printf 'clang\nlibclang-rt-dev\n'
+  elif [[ ! -e "$(clang++ -print-runtime-dir)/libclang_rt.fuzzer-$(uname -m).a" &&
+    ! -e "$(clang++ -print-runtime-dir)/libclang_rt.fuzzer.a" ]]; then
+    printf 'libclang-rt-dev\n'
+  fi
+}
+
+# install_packages FUNCTION: installs what FUNCTION prints.
 install_packages() {
   local missing=() as_root=()
   if command -v dpkg-query >/dev/null; then
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <("$1")
   elif ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then
     die "this is not Debian, and cmake or ninja is missing" \
       "install cmake 3.25+, ninja and the -dev packages of tools/setup.sh, missing_packages"
@@ -341,7 +352,7 @@ build_preset() {
 
 billm_setup() {
   check_machine
-  install_packages
+  install_packages missing_packages
   find_torch
   report_cuda
   build_preset release "-DBILLM_TORCH_DIR=$BILLM_TORCH_DIR" "-DBILLM_PYTHON=$BILLM_PYTHON" -- "$@"

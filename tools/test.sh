@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds everything, and runs all tests: those of the release build, then
-# the Torch-free unit tests again under the address and undefined-behaviour sanitizers. Ends with
-# what failed, what was skipped and why, and as the last line "N passed, N failed, N skipped".
+# Installs what is missing, builds everything, and runs all tests: those of the release build, the
+# Torch-free unit tests again under the address and undefined-behaviour sanitizers, and each fuzz
+# target for some seconds (with clang, which is installed for it). Ends with what failed, what was
+# skipped and why, and as the last line "N passed, N failed, N skipped".
 # Exit code 0 only if something ran and nothing failed.
 #
 # Usage: tools/test.sh [--slow] [--help]
@@ -52,18 +53,22 @@ else
   say "data: BILLM_DATA_DIR is not set; tests that need it skip"
 fi
 billm_setup
+install_packages missing_fuzz_packages
 BILLM_DEMO_MODEL="$(absolute "${BILLM_DEMO_MODEL:-$(billm_home)/models/smollm2-135m-instruct}")"
 export BILLM_DEMO_MODEL
 make_demo_model "$BILLM_DEMO_MODEL"
 
 build_preset asan -- # everything of it: base, checkpoint, tokenizer, codes, kernels, pack, quantize
+build_preset fuzz --
 run_ctest release
 export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 # Every character of Unicode once is enough: two minutes of processor time under the sanitizers.
 run_ctest asan -L unit -E OfEveryCharacter
+run_ctest fuzz -L fuzz
 
 if [[ "$slow" == no ]]; then
   note "tests labelled slow were left out; tools/test.sh --slow runs them"
 fi
 "$BILLM_PYTHON" "$billm_root/tools/summarize_tests.py" \
-  "release=$billm_root/build/release/tests.xml" "asan=$billm_root/build/asan/tests.xml"
+  "release=$billm_root/build/release/tests.xml" "asan=$billm_root/build/asan/tests.xml" \
+  "fuzz=$billm_root/build/fuzz/tests.xml"

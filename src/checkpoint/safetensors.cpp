@@ -172,16 +172,10 @@ void check_layout(const std::vector<Entry>& entries, uint64_t header_bytes, uint
 
 }  // namespace
 
-int64_t TensorView::elements() const {
-  int64_t count = 1;
-  for (const int64_t size : shape) count *= size;
-  return count;
-}
-
-SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
+TensorContent parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
   const std::string_view text = header_text(bytes, file);
   const json header = parse_json_object(text, file + ": header");
-  SafetensorsContent content;
+  TensorContent content;
   std::vector<Entry> entries;
   for (const auto& [name, value] : header.items()) {
     if (name == "__metadata__") {
@@ -201,21 +195,6 @@ SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, const std
                                        data.subspan(entry.begin, entry.end - entry.begin)});
   }
   return content;
-}
-
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
-    : file_(path), content_(parse_safetensors(file_.bytes(), path.string())) {}
-
-const TensorView* SafetensorsFile::find(std::string_view name) const {
-  const auto found = content_.tensors.find(name);
-  return found == content_.tensors.end() ? nullptr : &found->second;
-}
-
-void SafetensorsFile::release(std::string_view name) const {
-  const TensorView* tensor = find(name);
-  if (tensor == nullptr || tensor->data.empty()) return;
-  file_.release(static_cast<size_t>(tensor->data.data() - file_.bytes().data()),
-                tensor->data.size());
 }
 
 }  // namespace billm

@@ -61,8 +61,10 @@ void run(const Options& options) {
   const nlohmann::json manifest = parse_json_object(read_text_file(path), path.string());
   std::vector<LayerReport> layers;
   nlohmann::json settings;
+  std::string method;
   try {
     settings = manifest.at("settings");
+    method = settings.at("method").get<std::string>();
     for (const nlohmann::json& entry : manifest.at("layers")) {
       layers.emplace_back();
       from_json(entry, layers.back());
@@ -70,10 +72,8 @@ void run(const Options& options) {
   } catch (const nlohmann::json::exception& error) {
     throw bad_input(path.string() + ": " + error.what());
   }
-  nlohmann::ordered_json json = {{"model", directory.string()},
-                                 {"method", settings.value("method", "")},
-                                 {"settings", settings}};
-  const std::string method = settings.value("method", "");
+  nlohmann::ordered_json json = {
+      {"model", directory.string()}, {"method", method}, {"settings", settings}};
   if (options.common.print()) {
     std::printf("%-40s %-13s %-6s %-5s %7s %7s %7s %9s  %s\n", "layer", "shape", "method", "N:M",
                 "salient", "nominal", "stored", "error", "region shares");

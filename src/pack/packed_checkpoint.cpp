@@ -14,6 +14,7 @@
 namespace billm {
 namespace {
 
+constexpr std::string_view kFormatKey = "billm_format";
 constexpr const char* kOtherVersion = "the model was written by another version of billm";
 
 void check_version(const nlohmann::json& object, const char* key, const std::string& where) {
@@ -23,27 +24,6 @@ void check_version(const nlohmann::json& object, const char* key, const std::str
                         (found == object.end() ? "nothing" : printable(found->dump())),
                     kOtherVersion);
   }
-}
-
-struct ListedFile {
-  std::string name, sha256;
-  int64_t bytes;
-};
-
-std::vector<ListedFile> listed_files(const nlohmann::json& manifest, const std::string& where) {
-  const auto files = manifest.find("files");
-  if (files == manifest.end() || !files->is_object()) {
-    throw bad_input(where + ": files: expected an object");
-  }
-  std::vector<ListedFile> listed;
-  for (const auto& [name, entry] : files->items()) {
-    const bool ok = name.find('/') == std::string::npos && name == printable(name) &&
-                    entry.is_object() && entry.contains("sha256") && entry["sha256"].is_string() &&
-                    entry.contains("bytes") && entry["bytes"].is_number_integer();
-    if (!ok) throw bad_input(where + ": files." + printable(name) + ": expected sha256 and bytes");
-    listed.push_back({name, entry["sha256"], entry["bytes"]});
-  }
-  return listed;
 }
 
 }  // namespace
@@ -58,6 +38,24 @@ bool is_packed_model(const Checkpoint& checkpoint) {
   return true;
 }
 
+std::vector<ManifestFile> parse_manifest(std::string_view text, const std::string& where) {
+  const nlohmann::json manifest = parse_json_object(text, where);
+  check_version(manifest, "format_version", where);
+  const auto files = manifest.find("files");
+  if (files == manifest.end() || !files->is_object()) {
+    throw bad_input(where + ": files: expected an object");
+  }
+  std::vector<ManifestFile> listed;
+  for (const auto& [name, entry] : files->items()) {
+    const bool ok = name.find('/') == std::string::npos && name == printable(name) &&
+                    entry.is_object() && entry.contains("sha256") && entry["sha256"].is_string() &&
+                    entry.contains("bytes") && entry["bytes"].is_number_integer();
+    if (!ok) throw bad_input(where + ": files." + printable(name) + ": expected sha256 and bytes");
+    listed.push_back({name, entry["sha256"], entry["bytes"]});
+  }
+  return listed;
+}
+
 void verify_manifest(const std::filesystem::path& directory, int threads) {
   const std::filesystem::path path = directory / "manifest.json";
   const std::string text = read_text_file(path);
@@ -67,19 +65,17 @@ void verify_manifest(const std::filesystem::path& directory, int threads) {
     throw bad_input(path.string() + ": does not match manifest.sha256",
                     "the packed model is damaged: copy or quantize it again");
   }
-  const nlohmann::json manifest = parse_json_object(text, path.string());
-  check_version(manifest, "format_version", path.string());
-  const std::vector<ListedFile> listed = listed_files(manifest, path.string());
+  const std::vector<ManifestFile> listed = parse_manifest(text, path.string());
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
     const std::string name = entry.path().filename();
     if (entry.path().extension() != ".safetensors") continue;
     if (std::none_of(listed.begin(), listed.end(),
-                     [&](const ListedFile& file) { return file.name == name; })) {
+                     [&](const ManifestFile& file) { return file.name == name; })) {
       throw bad_input(entry.path().string() + ": not listed in manifest.json");
     }
   }
   parallel_for(static_cast<int64_t>(listed.size()), threads, [&](int64_t i) {
-    const ListedFile& file = listed[i];
+    const ManifestFile& file = listed[i];
     const MappedFile mapped(directory / file.name);
     const auto size = static_cast<int64_t>(mapped.bytes().size());
     if (size != file.bytes) {
@@ -95,9 +91,9 @@ void verify_manifest(const std::filesystem::path& directory, int threads) {
 }
 
 PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
-  for (const SafetensorsFile& shard : checkpoint.shards()) {
+  for (const TensorFile& shard : checkpoint.shards()) {
     const Metadata& metadata = shard.metadata();
-    const auto version = metadata.find("billm_format");
+    const auto version = metadata.find(kFormatKey);
     if (version == metadata.end()) continue;
     const std::string where = shard.path().string();
     if (version->second != std::to_string(kFormatVersion)) {
@@ -106,7 +102,7 @@ PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpo
                       kOtherVersion);
     }
     for (const auto& [key, text] : metadata) {
-      if (key == "billm_format" || key == "format") continue;
+      if (!is_module_key(key)) continue;
       Entry entry{&shard, parse_description(text, where + ": " + printable(key))};
       if (!names_.insert(key).second) {
         throw bad_input(where + ": " + printable(key) + ": described in another shard too");
@@ -134,18 +130,25 @@ const LinearShape& PackedModules::shape(const std::string& module) const {
 
 PackedLinear PackedModules::open(const std::string& module) const {
   const Entry& found = entry(module);
+  return open_packed(found.shard->tensors(), module, found.description,
+                     found.shard->path().string() + ": " + module);
+}
+
+bool is_module_key(std::string_view key) { return key != kFormatKey && key != "format"; }
+
+PackedLinear open_packed(const TensorMap& tensors, const std::string& module,
+                         const PackedLinear& description, const std::string& where) {
   PackedLinear packed;
-  packed.layout = found.description.layout;
-  packed.shape = found.description.shape;
-  packed.index_bits = found.description.index_bits;
+  packed.layout = description.layout;
+  packed.shape = description.shape;
+  packed.index_bits = description.index_bits;
   const std::string prefix = module + ".";
-  const TensorMap& tensors = found.shard->tensors();
   for (auto it = tensors.lower_bound(prefix);
        it != tensors.end() && it->first.compare(0, prefix.size(), prefix) == 0; ++it) {
     packed.planes.push_back({it->first.substr(prefix.size()), dtype_name(it->second.dtype),
                              it->second.shape, it->second.data});
   }
-  check_packed(packed, found.shard->path().string() + ": " + module);
+  check_packed(packed, where);
   return packed;
 }
 

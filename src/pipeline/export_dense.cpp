@@ -54,7 +54,7 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
   const auto& shards = model.checkpoint().shards();
   Progress progress("export", static_cast<int64_t>(shards.size()), quiet);
   std::vector<std::string> names;
-  for (const SafetensorsFile& shard : shards) {
+  for (const TensorFile& shard : shards) {
     std::vector<TensorToWrite> tensors;
     std::set<std::string> modules;
     for (const auto& [name, view] : shard.tensors()) {

@@ -426,6 +426,10 @@ class Run {
       shards.push_back(shard_name(blocks, blocks + 1));
       std::set<std::string> written;
       for (const LayerReport& layer : report_.layers) written.insert(layer.name + ".weight");
+      // A .bin file lists a tied head beside the embedding that it is.
+      if (model_.checkpoint().config().tie_word_embeddings) {
+        written.insert(model_.spec().family->head);
+      }
       for (int64_t b = 0; tuned() && b < blocks; ++b) {
         for (const std::string& norm : norm_names(model_.spec(), b)) written.insert(norm);
       }

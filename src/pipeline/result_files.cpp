@@ -120,7 +120,7 @@ void remove_others(const fs::path& directory, const std::vector<WrittenFile>& fi
 
 int64_t checkpoint_bytes(const Checkpoint& checkpoint) {
   int64_t total = 0;
-  for (const SafetensorsFile& shard : checkpoint.shards()) {
+  for (const TensorFile& shard : checkpoint.shards()) {
     total += static_cast<int64_t>(fs::file_size(shard.path()));
   }
   return total;

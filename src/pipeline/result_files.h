@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "billm/checkpoint/checkpoint.h"
+#include "billm/checkpoint/safetensors.h"
 #include "billm/quantize/config.h"
 #include "journal.h"
 

@@ -47,10 +47,10 @@ class BadPacked(bt.TestCase):
         data[place] ^= 1 << bit
         path.write_bytes(data)
 
-    def sign_again(self):
-        """Brings manifest.json and manifest.sha256 up to date."""
+    def sign_again(self, changes=None):
+        """Brings manifest.json, changed at its top level, and manifest.sha256 up to date."""
         path = self.packed / "manifest.json"
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text()) | (changes or {})
         for name in manifest["files"]:
             data = (self.packed / name).read_bytes()
             digest = hashlib.sha256(data).hexdigest()
@@ -189,6 +189,15 @@ class BadPacked(bt.TestCase):
 
                 self.edit_shard(fill)
                 self.refused(module[:-1], commands=("eval", "inspect", "export"))
+
+    def test_honest_manifests(self):
+        for changes in ({"settings": 3}, {"settings": "x"}, {"settings": {}}, {"layers": 3},
+                        {"settings": {"method": None}}, {"layers": [3]}, {"layers": [{}]},
+                        {"layers": [{"name": "x"}]}):
+            with self.subTest(changes=changes):
+                self.restore()
+                self.sign_again(changes)
+                self.refused("manifest.json", commands=("inspect",))
 
 
 if __name__ == "__main__":

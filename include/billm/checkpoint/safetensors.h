@@ -13,54 +13,23 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "billm/base/file.h"
 #include "billm/checkpoint/dtype.h"
+#include "billm/checkpoint/tensor_file.h"
 
 namespace billm {
 
-// A tensor inside a mapped file. `data` may be unaligned: copy with memcpy or convert_to_float.
-struct TensorView {
-  DType dtype;
-  std::vector<int64_t> shape;  // empty: a scalar
-  std::span<const std::byte> data;
+// A TensorFileParser. Allocates only in proportion to the header, and that only after its length
+// was checked against the bytes.
+TensorContent parse_safetensors(std::span<const std::byte> bytes, const std::string& file);
 
-  int64_t elements() const;  // product of the shape; checked when the view was made
-};
-
-using TensorMap = std::map<std::string, TensorView, std::less<>>;
-using Metadata = std::map<std::string, std::string, std::less<>>;
-
-struct SafetensorsContent {
-  TensorMap tensors;
-  Metadata metadata;
-};
-
-// Checks and indexes the bytes of a whole file, which must outlive the result. `file` starts every
-// message. Throws Error{kBadInput}: "FILE: what: expected ..., got ...". Allocates only in
-// proportion to the header, and that only after its length was checked against the bytes.
-SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, const std::string& file);
-
-// A safetensors file, mapped and checked when constructed. Movable; views survive the move.
-class SafetensorsFile {
+class SafetensorsFile : public TensorFile {
  public:
-  explicit SafetensorsFile(const std::filesystem::path& path);
-
-  const std::filesystem::path& path() const { return file_.path(); }
-  const TensorMap& tensors() const { return content_.tensors; }
-  const Metadata& metadata() const { return content_.metadata; }
-  const TensorView* find(std::string_view name) const;  // nullptr if absent
-  // The pages of this tensor are not needed now; reading it again is allowed, and slower.
-  void release(std::string_view name) const;
-
- private:
-  MappedFile file_;
-  SafetensorsContent content_;
+  explicit SafetensorsFile(const std::filesystem::path& path)
+      : TensorFile(path, parse_safetensors) {}
 };
 
 // A tensor to be written: its bytes, or a function that makes them when their turn comes, so that

@@ -6,6 +6,8 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/pack/packed_linear.h"
@@ -22,6 +24,24 @@ bool is_packed_model(const Checkpoint& checkpoint);
 // match".
 void verify_manifest(const std::filesystem::path& directory, int threads);
 
+// The part of manifest.json that lists files.
+struct ManifestFile {
+  std::string name;  // beside the manifest, no path
+  std::string sha256;
+  int64_t bytes;
+};
+// Throws Error{kBadInput} starting with `where`; the files themselves are not looked at.
+std::vector<ManifestFile> parse_manifest(std::string_view text, const std::string& where);
+
+// Whether a key of a shard's metadata is the name of a packed module, with its description as
+// value.
+bool is_module_key(std::string_view key);
+
+// The planes of `module` among the tensors of its shard, checked against its description (see
+// parse_description). Views of the tensors' bytes. Throws Error{kBadInput} starting with `where`.
+PackedLinear open_packed(const TensorMap& tensors, const std::string& module,
+                         const PackedLinear& description, const std::string& where);
+
 // All packed modules of a checkpoint, by module name ("model.layers.0.self_attn.q_proj").
 // Throws Error{kBadInput} for another version or planes that do not fit their description.
 class PackedModules {
@@ -35,7 +55,7 @@ class PackedModules {
 
  private:
   struct Entry {
-    const SafetensorsFile* shard;
+    const TensorFile* shard;
     PackedLinear description;  // without planes
   };
   const Entry& entry(const std::string& module) const;

@@ -1,6 +1,9 @@
 // Model directories: one file, shards with an index, and everything that can be wrong with them.
 #include "billm/checkpoint/checkpoint.h"
 
+#include "billm/base/file.h"
+#include "billm/checkpoint/safetensors.h"
+#include "support/environment.h"
 #include "testing.h"
 
 namespace billm {
@@ -25,6 +28,10 @@ class CheckpointTest : public testing::Test {
 
   void index(const std::string& weight_map) {
     scratch_.write(kIndex, R"({"metadata":{"total_size":1},"weight_map":)" + weight_map + "}");
+  }
+
+  static std::string torch_file(const std::string& name) {
+    return read_text_file(test::tests_directory() / "fuzz" / "seeds" / "torch_file" / name);
   }
 
   Checkpoint open() const { return Checkpoint(scratch_.path()); }
@@ -110,17 +117,53 @@ TEST_F(CheckpointTest, NoDirectoryOrConfig) {
 }
 
 TEST_F(CheckpointTest, NoTensorFiles) {
-  expect_refused({"expected model.safetensors or model.safetensors.index.json, got neither"});
-  scratch_.write("pytorch_model.bin", "x");
-  expect_refused({"got only pytorch_model.bin", "not supported yet"});
-  try {
-    open();
-  } catch (const Error& error) {
-    EXPECT_NE(error.hint().find("safe_serialization"), std::string::npos);
-  }
-  std::filesystem::remove(scratch_.path() / "pytorch_model.bin");
-  scratch_.write("pytorch_model.bin.index.json", "{}");
-  expect_refused({"got only pytorch_model.bin.index.json"});
+  expect_refused({"expected model.safetensors or pytorch_model.bin", "got neither"});
+}
+
+// tests/fuzz/seeds/torch_file holds files of torch.save: small.bin has a, b and c.
+TEST_F(CheckpointTest, Bin) {
+  scratch_.write("pytorch_model.bin", torch_file("small.bin"));
+  const Checkpoint checkpoint = open();
+  EXPECT_EQ(checkpoint.names(), (std::vector<std::string>{"a", "b", "c"}));
+  EXPECT_EQ(checkpoint.tensor("a").shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_TRUE(checkpoint.metadata("a").empty());
+  checkpoint.release("a");
+}
+
+TEST_F(CheckpointTest, BinShards) {
+  scratch_.write("p1.bin", torch_file("small.bin"));
+  scratch_.write("p2.bin", torch_file("kinds.bin"));
+  const std::string index = "pytorch_model.bin.index.json";
+  scratch_.write(index, R"({"weight_map":{"a":"p1.bin","b":"p1.bin","p":"p2.bin"}})");
+  const Checkpoint checkpoint = open();
+  EXPECT_EQ(checkpoint.shards().size(), 2u);
+  EXPECT_EQ(checkpoint.shard("p").path().filename(), "p2.bin");
+  // The same rules as for safetensors.
+  scratch_.write(index, R"({"weight_map":{"a":"p1.bin","p":"p1.bin","u":"p2.bin"}})");
+  expect_refused({index, "p: expected it in p1.bin, got p2.bin"});
+  scratch_.write(index, R"({"weight_map":{"a":"../p1.bin"}})");
+  expect_refused({index, "expected the name of a file beside the index"});
+  scratch_.write(index, R"({"weight_map":{"a":"p3.bin"}})");
+  expect_refused({index, "expected the shard p3.bin, got no such file"});
+  scratch_.write("p3.bin", raw_safetensors("{}", 0));
+  expect_refused({"p3.bin: expected a file of torch.save"});
+  scratch_.write("p3.bin", torch_file("small.bin"));
+  scratch_.write(index, R"({"weight_map":{"a":"p1.bin","b":"p3.bin"}})");
+  expect_refused({"p3.bin: a: expected each tensor once, got it in p1.bin too"});
+}
+
+TEST_F(CheckpointTest, WhichOfSeveralIsRead) {
+  const std::string bin = torch_file("small.bin");
+  scratch_.write("p1.bin", bin);
+  scratch_.write("pytorch_model.bin.index.json", R"({"weight_map":{"a":"p1.bin"}})");
+  EXPECT_EQ(open().shard("a").path().filename(), "p1.bin");
+  scratch_.write("pytorch_model.bin", bin);
+  EXPECT_EQ(open().shard("a").path().filename(), "pytorch_model.bin");
+  shard("m1", {"a"});
+  index(R"({"a":"m1"})");
+  EXPECT_EQ(open().shard("a").path().filename(), "m1");
+  shard("model.safetensors", {"a"});
+  EXPECT_EQ(open().shard("a").path().filename(), "model.safetensors");
 }
 
 TEST_F(CheckpointTest, DamagedShard) {

@@ -1,4 +1,4 @@
-// The seeds of tests/fuzz, damaged at random (fixed seed), through both parsers: each must answer
+// The seeds of tests/fuzz, damaged at random (fixed seed), through their parsers: each must answer
 // with a result or Error{kBadInput}. Stands in for the fuzzer where the compiler is not clang.
 #include <algorithm>
 #include <random>
@@ -7,6 +7,9 @@
 #include "billm/base/file.h"
 #include "billm/checkpoint/config.h"
 #include "billm/checkpoint/safetensors.h"
+#include "billm/checkpoint/torch_file.h"
+#include "src/checkpoint/shard_index.h"
+#include "src/checkpoint/state_dict_pickle.h"
 #include "support/environment.h"
 #include "testing.h"
 
@@ -98,14 +101,39 @@ TEST(Mutation, Safetensors) {
   });
 }
 
+std::string as_it_is(std::string text) { return text; }
+
+TEST(Mutation, TorchFile) {
+  run("torch_file", as_it_is, [](std::string_view file) {
+    for (const auto& [name, view] : parse_torch_file(bytes_of(file), "x").tensors) {
+      ASSERT_EQ(tensor_bytes(view.dtype, view.shape), static_cast<int64_t>(view.data.size()));
+      std::vector<std::byte> copy(view.data.begin(), view.data.end());
+    }
+  });
+}
+
+TEST(Mutation, StateDictPickle) {
+  run("state_dict_pickle", as_it_is, [](std::string_view pickle) {
+    for (const auto& [name, tensor] : read_state_dict(bytes_of(pickle), "x")) {
+      ASSERT_TRUE(tensor_bytes(tensor.dtype, tensor.shape).has_value());
+    }
+  });
+}
+
+TEST(Mutation, ShardIndex) {
+  run("shard_index", as_it_is, [](std::string_view text) {
+    for (const auto& [tensor, file] : parse_shard_index(text, "x")) {
+      ASSERT_EQ(file.find('/'), std::string::npos);
+    }
+  });
+}
+
 TEST(Mutation, Config) {
-  run(
-      "config", [](std::string text) { return text; },
-      [](std::string_view text) {
-        const ModelConfig config = parse_config(text, "config.json");
-        ASSERT_GT(config.head_dim, 0);
-        ASSERT_EQ(config.num_attention_heads % config.num_key_value_heads, 0);
-      });
+  run("config", as_it_is, [](std::string_view text) {
+    const ModelConfig config = parse_config(text, "config.json");
+    ASSERT_GT(config.head_dim, 0);
+    ASSERT_EQ(config.num_attention_heads % config.num_key_value_heads, 0);
+  });
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/codes/quantized_linear.h"
 #include "billm/eval/perplexity.h"
+#include "billm/checkpoint/safetensors.h"
 #include "billm/pack/packed_linear.h"
 #include "support/environment.h"
 #include "support/tiny_checkpoint.h"

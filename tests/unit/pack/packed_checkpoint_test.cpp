@@ -9,6 +9,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/sha256.h"
+#include "billm/checkpoint/safetensors.h"
 #include "support/environment.h"
 #include "support/random_layer.h"
 #include "support/tiny_checkpoint.h"

@@ -1,0 +1,28 @@
+// Any bytes are either a shard of a packed model, whose layers then decode to the same weights in
+// both ways that there are, or an error.
+#include <cstring>
+#include <vector>
+
+#include "billm/checkpoint/safetensors.h"
+#include "billm/codes/quantized_linear.h"
+#include "billm/pack/packed_checkpoint.h"
+#include "tests/fuzz/fuzz.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace billm;
+  constexpr int64_t kMostWeights = 1 << 16;  // to be quick; what is checked does not depend on it
+  return fuzz::answer([&] {
+    const auto content = parse_safetensors(std::as_bytes(std::span(data, size)), "fuzz");
+    for (const auto& [module, description] : content.metadata) {
+      if (!is_module_key(module)) continue;
+      const PackedLinear packed =
+          open_packed(content.tensors, module, parse_description(description, module), module);
+      const int64_t rows = packed.shape.rows, cols = packed.shape.cols;
+      if (rows * cols > kMostWeights) continue;
+      std::vector<float> decoded(static_cast<size_t>(rows * cols));
+      decode_rows(packed, 0, rows, decoded.data());
+      const std::vector<float> rebuilt = dequantize(unpack(packed));
+      fuzz::require(std::memcmp(decoded.data(), rebuilt.data(), decoded.size() * 4) == 0);
+    }
+  });
+}
