@@ -123,7 +123,7 @@ fs::path newest_result() {
 }
 
 fs::path model_or_newest(const std::string& model, bool quiet) {
-  if (!model.empty()) return resolve_model(model);
+  if (!model.empty()) return resolve_model(model, ModelPart::kAll, quiet);
   const fs::path newest = newest_result();
   if (!quiet) std::fprintf(stderr, "newest result: %s\n", newest.c_str());
   return newest;

@@ -40,7 +40,8 @@ void run(const Options& options) {
   options.common.check_json();
   EvalRequest request;
   request.model = model_or_newest(options.model, options.common.quiet);
-  if (!options.kl.empty()) request.kl_model = resolve_model(options.kl);
+  if (!options.kl.empty())
+    request.kl_model = resolve_model(options.kl, ModelPart::kAll, options.common.quiet);
   const TokenizedSource source =
       load_tokens({options.ppl, options.data_dir, TextSplit::kTest, request.model});
   request.windows = eval_windows(options, source, request.model);

@@ -148,8 +148,8 @@ void run(const Options& options) {
   QuantizeRequest request;
   request.method = method_config(options);
   request.tune = tune_config(options);
-  request.model = resolve_model(options.model);
-  std::string stem = directory_name(request.model) + "-" + request.method.method;
+  request.model = resolve_model(options.model, ModelPart::kAll, options.common.quiet);
+  std::string stem = model_label(options.model, request.model) + "-" + request.method.method;
   if (request.method.nm.active()) {
     stem += "-" + std::to_string(request.method.nm.n) + "of" + std::to_string(request.method.nm.m);
   }
@@ -185,7 +185,7 @@ std::function<void()> setup_quantize(CLI::App& app) {
   }
   app.add_option("-m,--model", options->model,
                  "HuggingFace directory, alias (llama2-7b, mistral-7b, demo ...) or hub id "
-                 "org/name in the local cache")
+                 "org/name[@revision]; what the HuggingFace cache lacks is downloaded")
       ->required()
       ->type_name("DIR|ALIAS");
   app.add_option("--method", options->method.method, methods_help)->capture_default_str();

@@ -45,7 +45,8 @@ void run(const Options& options) {
     throw Error(ErrorCode::kUsage, "expected either TEXT or --file FILE");
   }
   const std::string input = options.file.empty() ? options.text : read_text_file(options.file);
-  const Tokenizer tokenizer = Tokenizer::from_directory(resolve_model(options.model));
+  const Tokenizer tokenizer = Tokenizer::from_directory(
+      resolve_model(options.model, ModelPart::kTokenizer, options.common.quiet));
   if (options.decode) {
     const std::string text = tokenizer.decode(parse_ids(input));
     if (options.common.print()) std::cout << text << "\n";
@@ -65,7 +66,8 @@ void run(const Options& options) {
 
 std::function<void()> setup_tokenize(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  app.add_option("-m,--model", options->model, "Model whose tokenizer is used")
+  app.add_option("-m,--model", options->model,
+                 "Model whose tokenizer is used: directory, alias or hub id org/name[@revision]")
       ->required()
       ->type_name("DIR|ALIAS");
   app.add_option("TEXT", options->text, "Text, or ids with --decode");
