@@ -21,26 +21,30 @@ std::string variable(const char* name) {
   return value != nullptr ? value : "";
 }
 
-fs::path user_home() {
-  const std::string home = variable("HOME");
-  if (home.empty()) {
-    throw Error(ErrorCode::kFailure, "no place for the HuggingFace cache: HOME is not set",
-                "set HF_HOME to a directory");
-  }
-  return home;
-}
-
 fs::path expanded(const std::string& path) {
-  if (path == "~") return user_home();
-  return path.starts_with("~/") ? user_home() / path.substr(2) : fs::path(path);
+  const std::string home = variable("HOME");
+  if (home.empty() || (path != "~" && !path.starts_with("~/"))) return path;
+  return fs::path(home) / path.substr(std::min<size_t>(2, path.size()));
 }
 
+// Of HuggingFace's tools; empty if nothing says where.
 fs::path tools_home() {
   if (const std::string home = variable("HF_HOME"); !home.empty()) return expanded(home);
   if (const std::string cache = variable("XDG_CACHE_HOME"); !cache.empty()) {
     return expanded(cache) / "huggingface";
   }
-  return user_home() / ".cache" / "huggingface";
+  const std::string home = variable("HOME");
+  return home.empty() ? fs::path() : fs::path(home) / ".cache" / "huggingface";
+}
+
+fs::path read_cache() {
+  std::string cache = variable("HF_HUB_CACHE");
+  if (cache.empty()) cache = variable("HUGGINGFACE_HUB_CACHE");
+  if (!cache.empty()) return expanded(cache);
+  const fs::path home = tools_home();
+  if (!home.empty()) return home / "hub";
+  throw Error(ErrorCode::kFailure, "no place for the HuggingFace cache: HOME is not set",
+              "set HF_HOME to a directory");
 }
 
 bool is_true(std::string value) {
@@ -67,8 +71,7 @@ void read_token(HubEnvironment& environment) {
     const std::string named = variable("HF_TOKEN_PATH");
     const fs::path path = named.empty() ? tools_home() / "token" : expanded(named);
     environment.token_source = path.string();
-    std::error_code failure;
-    if (fs::is_regular_file(path, failure)) environment.token = stripped(read_text_file(path));
+    if (is_file(path)) environment.token = stripped(read_text_file(path));
   }
   constexpr size_t kLongestToken = 4096;
   // A line break in it would add headers of its own to a request.
@@ -96,9 +99,7 @@ std::string read_endpoint() {
 
 HubEnvironment hub_environment() {
   HubEnvironment environment;
-  std::string cache = variable("HF_HUB_CACHE");
-  if (cache.empty()) cache = variable("HUGGINGFACE_HUB_CACHE");
-  environment.cache = cache.empty() ? tools_home() / "hub" : expanded(cache);
+  environment.cache = read_cache();
   const std::string offline = variable("HF_HUB_OFFLINE");
   environment.offline = is_true(offline.empty() ? variable("TRANSFORMERS_OFFLINE") : offline);
   environment.endpoint = read_endpoint();

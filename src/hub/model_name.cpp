@@ -6,6 +6,7 @@
 #include <numeric>
 #include <optional>
 #include <string_view>
+#include <tuple>
 
 #include "billm/base/error.h"
 #include "billm/base/home.h"
@@ -55,17 +56,18 @@ std::string close_aliases(std::string name) {
   constexpr size_t kFarthest = 3;
   name.resize(std::min(name.size(), size_t{64}));
   for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  std::vector<std::pair<size_t, std::string>> candidates;
+  std::vector<std::tuple<bool, size_t, std::string>> candidates;  // longer names come first
   for (const ModelAlias& row : model_aliases()) {
     const bool prefix = name.size() >= 3 && row.alias.starts_with(name);
-    const size_t distance = prefix ? 0 : edit_distance(name, row.alias);
-    if (distance <= std::min(kFarthest, name.size() / 2))
-      candidates.emplace_back(distance, row.alias);
+    const size_t distance = edit_distance(name, row.alias);
+    if (prefix || distance <= std::min(kFarthest, name.size() / 2)) {
+      candidates.emplace_back(!prefix, distance, row.alias);
+    }
   }
   std::sort(candidates.begin(), candidates.end());
   std::string text;
   for (size_t i = 0; i < std::min<size_t>(3, candidates.size()); ++i) {
-    text += (text.empty() ? "" : ", ") + candidates[i].second;
+    text += (text.empty() ? "" : ", ") + std::get<2>(candidates[i]);
   }
   return text;
 }
