@@ -1,6 +1,6 @@
 """Data sets by name: parquet and json.gz from a fake hub, from huggingface_hub's cache and from
-directories; the same text as from plain files; damage. What billm reads is seen through the ids of
-`billm eval`'s report: its windows, its dataset_description and the tokens that tokenize counts.
+directories; the same text as from plain files; damage. What billm reads is compared through
+the losses of `billm eval` and the results of `billm quantize` on the same text given as a file.
 """
 
 import gzip
@@ -10,7 +10,6 @@ import os
 import random
 import subprocess
 import sys
-import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
@@ -37,7 +36,8 @@ def parquet(rows, column="text", kind=None, **options):
 
 
 def documents(texts):
-    return gzip.compress("".join(json.dumps({"text": t, "url": "u"}) + "\n" for t in texts).encode())
+    lines = (json.dumps({"text": text, "url": "u"}) + "\n" for text in texts)
+    return gzip.compress("".join(lines).encode())
 
 
 def words(count, seed):
@@ -223,7 +223,8 @@ class DataSets(hub_testing.HubTestCase):
     def test_wrong_columns(self):
         place = WIKITEXT.format("test")
         for content, needle in ((parquet(["a"], "page"), 'a column "text", got page'),
-                                (parquet([1, 2], kind=pyarrow.int64()), "expected strings, got int64"),
+                                (parquet([1, 2], kind=pyarrow.int64()),
+                                 "expected strings, got int64"),
                                 (parquet(["a", None]), "row 1: expected a string, got null"),
                                 (parquet([]), "expected text, got none")):
             with self.subTest(needle=needle):

@@ -1,11 +1,11 @@
 """A HuggingFace hub on 127.0.0.1 for tests, and a second server that plays its content network.
 
-It answers what downloads ask for: the description of a repository, its tree, HEAD and GET of files at
-a revision. Small files are sent through a redirect within the hub, large ones (git LFS) from the
+It answers what downloads ask for: the description of a repository, its tree, HEAD and GET of files
+at a revision. Small files are sent through a redirect within the hub, large ones (git LFS) from the
 other server, as the real hub does. Faults make it misbehave, each a number of times:
 
     with FakeHub() as hub:
-        hub.add("org/name", {"config.json": b"{}", "model.safetensors": data}, lfs=["model.safetensors"])
+        hub.add("org/name", {"config.json": b"{}", "model.safetensors": x}, lfs=["model.safetensors"])
         hub.fault("model.safetensors", cut=1000)
         ... HF_ENDPOINT=hub.url ...
         hub.requests  # what came in
@@ -140,9 +140,9 @@ class Handler(BaseHTTPRequestHandler):
     def answer_hub(self):
         path = urllib.parse.urlsplit(self.path).path
         match = re.fullmatch(r"/api/(models|datasets)/(.+?)(?:/(revision|tree)/([^/]+))?", path)
-        if path.startswith("/api/resolve-cache/"):
-            return self.answer_file(*re.fullmatch(
-                r"/api/resolve-cache/(models|datasets)/(.+?)/([0-9a-f]{40})/(.+)", path).groups(), True)
+        inner = re.fullmatch(r"/api/resolve-cache/(models|datasets)/(.+?)/([0-9a-f]{40})/(.+)", path)
+        if inner:
+            return self.answer_file(*inner.groups(), True)
         if match:
             kind, name, what, revision = match.groups()
             repo = self.find(kind, name)
