@@ -8,8 +8,10 @@
 #   BILLM_VENV       where the virtual environment is or goes (default ~/.cache/billm/venv)
 #   BILLM_JOBS       parallel compilations (default: one per core and 2 GB of memory)
 #   CXX              the C++ compiler (default: the system's c++)
+#   BILLM_ARROW_DIR  pyarrow's directory or an Arrow installation (default: pyarrow of BILLM_PYTHON)
 #
-# billm_setup [target...] exports BILLM_TORCH_DIR, BILLM_PYTHON and BILLM_BINARY, all absolute.
+# billm_setup [target...] exports BILLM_TORCH_DIR, BILLM_ARROW_DIR, BILLM_PYTHON and BILLM_BINARY, all
+# absolute.
 set -euo pipefail
 
 billm_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -109,7 +111,7 @@ is_installed() {
 missing_packages() {
   local package
   for package in libcli11-dev libspdlog-dev nlohmann-json3-dev libgtest-dev libpcre2-dev \
-    libhwy-dev libicu-dev libprotozero-dev libssl-dev zlib1g-dev; do
+    libhwy-dev libicu-dev libprotozero-dev libssl-dev libcurl4-openssl-dev zlib1g-dev; do
     is_installed "$package" || printf '%s\n' "$package"
   done
   if ! command -v cmake >/dev/null ||
@@ -252,11 +254,11 @@ make_venv() (
   say "Python packages: complete ($venv)"
 )
 
-# torch_of PYTHON: the directory of its torch package, without importing it.
-torch_of() {
-  "$1" -c 'import importlib.util as u
-s = u.find_spec("torch")
-print(s.submodule_search_locations[0] if s else "")'
+# package_of PYTHON NAME: the directory of that package, without importing it.
+package_of() {
+  "$1" -c 'import importlib.util as u, sys
+s = u.find_spec(sys.argv[1])
+print(s.submodule_search_locations[0] if s else "")' "$2"
 }
 
 find_torch() {
@@ -274,7 +276,7 @@ find_torch() {
   fi
   if [[ -n "${BILLM_PYTHON:-}" ]]; then
     python_has_packages "$BILLM_PYTHON" ||
-      die "BILLM_PYTHON=$BILLM_PYTHON lacks numpy, tokenizers, safetensors or gguf" \
+      die "BILLM_PYTHON=$BILLM_PYTHON lacks numpy, tokenizers, safetensors, gguf or pyarrow" \
         "$BILLM_PYTHON -m pip install -r $requirements, or unset BILLM_PYTHON"
   else
     if [[ -n "${BILLM_TORCH_DIR:-}" ]]; then
@@ -291,19 +293,25 @@ find_torch() {
   python="$(command -v "$BILLM_PYTHON")"
   BILLM_PYTHON="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")"
   if [[ -z "${BILLM_TORCH_DIR:-}" ]]; then
-    BILLM_TORCH_DIR="$(torch_of "$BILLM_PYTHON")"
+    BILLM_TORCH_DIR="$(package_of "$BILLM_PYTHON" torch)"
     [[ -n "$BILLM_TORCH_DIR" ]] ||
       die "BILLM_PYTHON=$BILLM_PYTHON has no torch" "set BILLM_TORCH_DIR, or unset BILLM_PYTHON"
     check_torch_dir "$BILLM_TORCH_DIR"
   fi
-  export BILLM_PYTHON BILLM_TORCH_DIR
+  if [[ -z "${BILLM_ARROW_DIR:-}" ]]; then
+    BILLM_ARROW_DIR="$(package_of "$BILLM_PYTHON" pyarrow)"
+    [[ -n "$BILLM_ARROW_DIR" ]] ||
+      die "BILLM_PYTHON=$BILLM_PYTHON has no pyarrow" "$BILLM_PYTHON -m pip install pyarrow"
+  fi
+  BILLM_ARROW_DIR="$(absolute "$BILLM_ARROW_DIR")"
+  export BILLM_PYTHON BILLM_TORCH_DIR BILLM_ARROW_DIR
   say "LibTorch: $BILLM_TORCH_DIR"
 }
 
 python_has_packages() {
   command -v "$1" >/dev/null &&
     "$1" -c 'import importlib.util as u, sys
-names = ("numpy", "tokenizers", "safetensors", "gguf")
+names = ("numpy", "tokenizers", "safetensors", "gguf", "pyarrow")
 sys.exit(any(u.find_spec(name) is None for name in names))' 2>/dev/null
 }
 
@@ -341,7 +349,8 @@ build_preset() {
   done
   if (($# > 1)); then targets=(--target "${@:2}"); fi
   say "configure: preset $preset"
-  (cd "$billm_root" && run_logged "configure-$preset" cmake --preset "$preset" "${arguments[@]}") ||
+  (cd "$billm_root" && run_logged "configure-$preset" cmake --preset "$preset" \
+    "-DBILLM_ARROW_DIR=$BILLM_ARROW_DIR" "${arguments[@]}") ||
     die "cmake --preset $preset failed" \
       "see $billm_logs/configure-$preset.log; after moving the checkout remove build/$preset"
   say "build: $preset, $(build_jobs) jobs (only what changed; a first build takes minutes)"

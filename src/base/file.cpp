@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "billm/base/error.h"
@@ -69,6 +70,11 @@ void MappedFile::release(size_t offset, size_t size) const {
   const size_t end = (offset + size) / page * page;
   if (data_ == nullptr || end <= begin || end > size_) return;
   ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
+bool is_file(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(path, ignored);
 }
 
 std::string read_text_file(const std::filesystem::path& path) {

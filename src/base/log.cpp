@@ -6,13 +6,21 @@
 
 namespace billm {
 
-void log_warning(const std::string& text) {
-  static const std::shared_ptr<spdlog::logger> logger = [] {
-    auto made = spdlog::stderr_logger_mt("billm");  // stdout is for results
-    made->set_pattern("billm: %l: %v");
-    return made;
+namespace {
+
+spdlog::logger& logger() {
+  static const std::shared_ptr<spdlog::logger> made = [] {
+    auto logger = spdlog::stderr_logger_mt("billm");  // stdout is for results
+    logger->set_pattern("billm: %l: %v");
+    return logger;
   }();
-  logger->warn("{}", text);
+  return *made;
 }
+
+}  // namespace
+
+void log_warning(const std::string& text) { logger().warn("{}", text); }
+
+void log_info(const std::string& text) { logger().info("{}", text); }
 
 }  // namespace billm

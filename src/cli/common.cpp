@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -12,8 +13,8 @@
 #include "billm/base/home.h"
 #include "billm/base/parallel.h"
 #include "billm/checkpoint/npy.h"
-#include "billm/tokenizer/tokenizer.h"
 #include "billm/hub/model_name.h"
+#include "billm/tokenizer/tokenizer.h"
 
 namespace billm {
 namespace fs = std::filesystem;
@@ -62,8 +63,10 @@ TokenizedSource load_tokens(const TokenRequest& request) {
     result.description = request.source;
     return result;
   }
-  const Text text = load_text(request.source, request.split, request.data_dir);
+  const Text text = load_text(request.source, request.split, request.data_dir, request.text);
   result.description = text.description;
+  result.most_windows = text.most_windows;
+  result.sha256 = text.sha256;
   result.tokens = Tokenizer::from_directory(request.model).encode(text.text, true);
   return result;
 }
@@ -123,7 +126,7 @@ fs::path newest_result() {
 }
 
 fs::path model_or_newest(const std::string& model, bool quiet) {
-  if (!model.empty()) return resolve_model(model);
+  if (!model.empty()) return resolve_model(model, ModelPart::kAll, quiet);
   const fs::path newest = newest_result();
   if (!quiet) std::fprintf(stderr, "newest result: %s\n", newest.c_str());
   return newest;
@@ -145,8 +148,9 @@ CLI::Validator learning_rate() {
 
 void CalibrationOptions::add_to(CLI::App& app) {
   const std::string calibration = "Calibration";
-  app.add_option("--calib", calib,
-                 "wikitext2, c4, FILE.txt, or FILE.npy with token ids int32 [sequences, length]")
+  app.add_option(
+         "--calib", calib,
+         "wikitext2, c4, ptb, FILE.txt, or FILE.npy with token ids int32 [sequences, length]")
       ->capture_default_str()
       ->group(calibration);
   app.add_option("--nsamples", nsamples, "Sequences")
@@ -161,15 +165,20 @@ void CalibrationOptions::add_to(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber)  // without it -1 would become 2^64 - 1
       ->group(calibration);
+  add_data_dir(app, data_dir, calibration);
+}
+
+void add_data_dir(CLI::App& app, std::string& data_dir, const std::string& group) {
   app.add_option("--data-dir", data_dir,
-                 "Where wikitext2/ and c4/ lie (default: $BILLM_DATA_DIR, then the HuggingFace "
-                 "cache)")
+                 "Where wikitext2/, c4/ and ptb/ lie; what it lacks is looked for in "
+                 "$BILLM_DATA_DIR and in the HuggingFace cache, and then downloaded")
       ->type_name("DIR")
-      ->group(calibration);
+      ->group(group);
 }
 
 TokenMatrix CalibrationOptions::tokens(const std::filesystem::path& model, bool quiet) const {
-  const TokenizedSource text = load_tokens({calib, data_dir, TextSplit::kCalibration, model});
+  const TokenizedSource text = load_tokens(
+      {calib, data_dir, TextSplit::kCalibration, model, TextOptions{nsamples * seqlen, quiet}});
   if (!quiet) std::fprintf(stderr, "calibration: %s\n", text.description.c_str());
   if (!text.is_matrix) return sample_windows(text.tokens, nsamples, seqlen, seed);
   TokenMatrix matrix = text.matrix;  // the first --nsamples sequences as they are
@@ -185,7 +194,9 @@ std::pair<int64_t, int64_t> CalibrationOptions::size() const {
 }
 
 std::string CalibrationOptions::source() const {
-  return calib == "wikitext2" || calib == "c4" ? calib : directory_name(calib);
+  const std::vector<std::string>& names = data_set_names();
+  const bool named = std::find(names.begin(), names.end(), calib) != names.end();
+  return named ? calib : directory_name(calib);
 }
 
 }  // namespace billm

@@ -36,14 +36,20 @@ struct TokenRequest {
   std::string data_dir;
   TextSplit split = TextSplit::kTest;
   std::filesystem::path model;  // whose tokenizer
+  TextOptions text;
 };
 struct TokenizedSource {
   std::string description;
   bool is_matrix = false;       // .npy: windows are what the file says
   TokenMatrix matrix;           // if is_matrix
   std::vector<int32_t> tokens;  // else
+  int64_t most_windows = 0;     // of them; 0: all
+  std::string sha256;           // of the text that was tokenized; empty for a .npy
 };
 TokenizedSource load_tokens(const TokenRequest& request);
+
+// --data-dir of the commands that read texts.
+void add_data_dir(CLI::App& app, std::string& data_dir, const std::string& group);
 
 // The calibration text, on the commands that learn from one.
 struct CalibrationOptions {

@@ -24,7 +24,7 @@ void run(const Options& options) {
   options.common.check_json();
   DistillRequest request;
   request.model = model_or_newest(options.model, options.common.quiet);
-  request.original = resolve_model(options.original);
+  request.original = resolve_model(options.original, ModelPart::kAll, options.common.quiet);
   request.out = options.out.empty()
                     ? new_result_path(directory_name(request.model) + "-distilled", false)
                     : std::filesystem::path(options.out);

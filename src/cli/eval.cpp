@@ -33,16 +33,18 @@ TokenMatrix eval_windows(const Options& options, const TokenizedSource& source,
     return matrix;
   }
   const int64_t length = options.seqlen > 0 ? options.seqlen : default_length(model);
-  return consecutive_windows(source.tokens, length, options.windows);
+  const int64_t limit = options.windows > 0 ? options.windows : source.most_windows;
+  return consecutive_windows(source.tokens, length, limit);
 }
 
 void run(const Options& options) {
   options.common.check_json();
   EvalRequest request;
   request.model = model_or_newest(options.model, options.common.quiet);
-  if (!options.kl.empty()) request.kl_model = resolve_model(options.kl);
-  const TokenizedSource source =
-      load_tokens({options.ppl, options.data_dir, TextSplit::kTest, request.model});
+  if (!options.kl.empty())
+    request.kl_model = resolve_model(options.kl, ModelPart::kAll, options.common.quiet);
+  const TokenizedSource source = load_tokens({options.ppl, options.data_dir, TextSplit::kTest,
+                                              request.model, TextOptions{0, options.common.quiet}});
   request.windows = eval_windows(options, source, request.model);
   request.threads = options.common.resolved_threads();
   request.device = options.device;
@@ -62,6 +64,7 @@ void run(const Options& options) {
   nlohmann::ordered_json json = {{"model", request.model.string()},
                                  {"dataset", options.ppl},
                                  {"dataset_description", source.description},
+                                 {"text_sha256", source.sha256},
                                  {"ppl", result.ppl},
                                  {"windows", windows},
                                  {"tokens", windows * length},
@@ -85,11 +88,11 @@ std::function<void()> setup_eval(CLI::App& app) {
                  "Packed or dense model: directory, alias or hub id (default: the newest result)")
       ->type_name("DIR|ALIAS");
   app.add_option("--ppl", options->ppl,
-                 "Perplexity on wikitext2, c4, FILE.txt, or FILE.npy with token ids int32 "
+                 "Perplexity on wikitext2, c4, ptb, FILE.txt, or FILE.npy with token ids int32 "
                  "[sequences, length]")
       ->required()
       ->type_name("TEXT");
-  app.add_option("--windows", options->windows, "Only the first N windows (default: all)")
+  app.add_option("--windows", options->windows, "Only the first N windows (default: all; c4: 256)")
       ->check(CLI::Range(1, 1 << 30))
       ->type_name("N");
   app.add_option("--seqlen", options->seqlen,
@@ -98,10 +101,7 @@ std::function<void()> setup_eval(CLI::App& app) {
       ->type_name("L");
   app.add_option("--kl", options->kl, "Also the mean KL divergence to this original model")
       ->type_name("DIR|ALIAS");
-  app.add_option("--data-dir", options->data_dir,
-                 "Where wikitext2/ and c4/ lie (default: $BILLM_DATA_DIR, then the HuggingFace "
-                 "cache)")
-      ->type_name("DIR");
+  add_data_dir(app, options->data_dir, "Options");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
   options->common.add_to(app);
   app.footer(

@@ -184,7 +184,8 @@ void print_estimate(const Estimate& estimate, const EstimateRequest& request) {
 void print_needs(const Options& options) {
   EstimateRequest request;
   request.method = method_config(options);
-  const std::filesystem::path path = resolve_model(options.model) / "config.json";
+  const std::filesystem::path path =
+      resolve_model(options.model, ModelPart::kConfig, options.common.quiet) / "config.json";
   request.model = read_config(path);
   request.where = path.string();
   const auto [sequences, length] = options.calibration.size();
@@ -214,8 +215,9 @@ void quantize(const Options& options, ProcessGroup& processes) {
   QuantizeRequest request;
   request.method = method_config(options);
   request.tune = tune_config(options);
-  request.model = resolve_model(options.model);
-  std::string stem = directory_name(request.model) + "-" + request.method.method;
+  const bool quiet = options.common.quiet || !processes.first();
+  request.model = resolve_model(options.model, ModelPart::kAll, quiet);
+  std::string stem = model_label(options.model, request.model) + "-" + request.method.method;
   if (request.method.nm.active()) {
     stem += "-" + std::to_string(request.method.nm.n) + "of" + std::to_string(request.method.nm.m);
   }
@@ -229,7 +231,6 @@ void quantize(const Options& options, ProcessGroup& processes) {
     }
   }
   request.out = processes.broadcast_text(0, request.out.string());
-  const bool quiet = options.common.quiet || !processes.first();
   request.calibration = options.calibration.tokens(request.model, quiet);
   request.calibration_source = options.calibration.source();
   request.seed = options.calibration.seed;
@@ -271,7 +272,7 @@ std::function<void()> setup_quantize(CLI::App& app) {
   }
   app.add_option("-m,--model", options->model,
                  "HuggingFace directory, alias (llama2-7b, mistral-7b, demo ...) or hub id "
-                 "org/name in the local cache")
+                 "org/name[@revision]; what the HuggingFace cache lacks is downloaded")
       ->required()
       ->type_name("DIR|ALIAS");
   app.add_option("--method", options->method.method, methods_help)->capture_default_str();

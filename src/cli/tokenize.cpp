@@ -56,7 +56,8 @@ void run(const Options& options) {
     throw Error(ErrorCode::kUsage, "expected either TEXT or --file FILE ('-': standard input)");
   }
   const std::string input = read_input(options);
-  const Tokenizer tokenizer = Tokenizer::from_directory(resolve_model(options.model));
+  const Tokenizer tokenizer = Tokenizer::from_directory(
+      resolve_model(options.model, ModelPart::kTokenizer, options.common.quiet));
   if (options.decode) {
     const std::string text = tokenizer.decode(parse_ids(input), options.no_special);
     if (options.common.print()) std::cout << text << "\n";
@@ -76,8 +77,10 @@ void run(const Options& options) {
 
 std::function<void()> setup_tokenize(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  app.add_option("-m,--model", options->model,
-                 "Model whose tokenizer is used; its tokenizer files are enough")
+  app.add_option(
+         "-m,--model", options->model,
+         "Model whose tokenizer is used: directory (its tokenizer files are enough), alias or "
+         "hub id org/name[@revision]")
       ->required()
       ->type_name("DIR|ALIAS");
   const auto* text = app.add_option("TEXT", options->text, "Text, or ids with --decode");

@@ -3,16 +3,18 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cstdlib>
 #include <numeric>
 #include <optional>
 #include <string_view>
+#include <tuple>
 
 #include "billm/base/error.h"
-#include "billm/base/file.h"
 #include "billm/base/home.h"
 #include "billm/checkpoint/json.h"
+#include "billm/hub/hub_cache.h"
+#include "billm/hub/hub_environment.h"
 #include "billm/models_json.h"
+#include "model_download.h"
 
 namespace billm {
 namespace {
@@ -29,46 +31,9 @@ std::vector<ModelAlias> read_aliases() {
   return rows;
 }
 
-std::optional<fs::path> from_environment(const char* name) {
-  const char* value = std::getenv(name);
-  if (value == nullptr || *value == '\0') return std::nullopt;
-  return fs::path(value);
-}
-
-fs::path hub_cache() {
-  if (const auto cache = from_environment("HF_HUB_CACHE")) return *cache;
-  if (const auto home = from_environment("HF_HOME")) return *home / "hub";
-  if (const auto cache = from_environment("XDG_CACHE_HOME")) return *cache / "huggingface" / "hub";
-  const fs::path user = from_environment("HOME").value_or(".");
-  return user / ".cache" / "huggingface" / "hub";
-}
-
 bool has_directory(const fs::path& path) {
   std::error_code ignored;
   return fs::is_directory(path, ignored);
-}
-
-bool has_file(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path, ignored);
-}
-
-// A component of a hub id or a revision: what the hub allows, and never "..".
-bool is_word(std::string_view text) {
-  return !text.empty() && text.front() != '.' && text.front() != '-' &&
-         text.find("..") == std::string_view::npos &&
-         std::all_of(text.begin(), text.end(), [](unsigned char c) {
-           return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
-         });
-}
-
-bool is_revision(std::string_view text) {
-  while (true) {
-    const size_t slash = text.find('/');
-    if (!is_word(text.substr(0, slash))) return false;
-    if (slash == std::string_view::npos) return true;
-    text.remove_prefix(slash + 1);
-  }
 }
 
 size_t edit_distance(std::string_view a, std::string_view b) {
@@ -91,17 +56,18 @@ std::string close_aliases(std::string name) {
   constexpr size_t kFarthest = 3;
   name.resize(std::min(name.size(), size_t{64}));
   for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  std::vector<std::pair<size_t, std::string>> candidates;
+  std::vector<std::tuple<bool, size_t, std::string>> candidates;  // longer names come first
   for (const ModelAlias& row : model_aliases()) {
     const bool prefix = name.size() >= 3 && row.alias.starts_with(name);
-    const size_t distance = prefix ? 0 : edit_distance(name, row.alias);
-    if (distance <= std::min(kFarthest, name.size() / 2))
-      candidates.emplace_back(distance, row.alias);
+    const size_t distance = edit_distance(name, row.alias);
+    if (prefix || distance <= std::min(kFarthest, name.size() / 2)) {
+      candidates.emplace_back(!prefix, distance, row.alias);
+    }
   }
   std::sort(candidates.begin(), candidates.end());
   std::string text;
   for (size_t i = 0; i < std::min<size_t>(3, candidates.size()); ++i) {
-    text += (text.empty() ? "" : ", ") + candidates[i].second;
+    text += (text.empty() ? "" : ", ") + std::get<2>(candidates[i]);
   }
   return text;
 }
@@ -121,39 +87,36 @@ Error unknown_name(const std::string& name) {
                    hint);
 }
 
-// <cache>/models--org--name/refs/<revision> holds the commit; snapshots/<commit>/ the files.
-fs::path resolve_hub(const std::string& repository, const std::string& revision) {
-  std::string folder = "models--" + repository;
-  folder.replace(folder.find('/'), 1, "--");
-  const fs::path root = hub_cache() / folder;
-  const std::string id = repository + (revision == "main" ? "" : "@" + revision);
-  const std::string hint = "download it (`huggingface-cli download " + repository +
-                           (revision == "main" ? "" : " --revision " + revision) +
-                           "`) or pass --model DIR; billm does not download";
-  std::string commit = revision;
-  const fs::path ref = root / "refs" / revision;
-  if (has_file(ref)) {
-    commit = read_text_file(ref);
-    while (!commit.empty() && std::isspace(static_cast<unsigned char>(commit.back())) != 0) {
-      commit.pop_back();
-    }
-    if (!is_word(commit)) {
-      throw bad_input(ref.string() + ": expected a commit, got " + printable(commit), hint);
-    }
+// A hub id with its revision, or an alias of one.
+struct HubName {
+  std::string repository, revision;
+};
+
+std::optional<HubName> parse_hub_name(const std::string& name) {
+  const size_t at = name.find('@');
+  HubName hub{name.substr(0, at), at == std::string::npos ? "main" : name.substr(at + 1)};
+  // "gpt2" alone is a hub id, too, but far more often a misspelt alias.
+  if (hub.repository.find('/') == std::string::npos || !is_repository_id(hub.repository) ||
+      !is_revision(hub.revision)) {
+    return std::nullopt;
   }
-  const fs::path snapshot = root / "snapshots" / commit;
-  if (has_file(snapshot / "config.json")) return snapshot;
-  if (has_directory(snapshot)) {
-    throw bad_input(
-        id + ": expected a config.json in " + snapshot.string() + ", got an incomplete download",
-        hint);
-  }
-  throw bad_input(
-      id + ": expected this model in the HuggingFace cache, got none at " + root.string(), hint);
+  return hub;
 }
 
-fs::path resolve_alias(const ModelAlias& row) {
-  if (row.directory.empty()) return resolve_hub(row.repository, row.revision);
+const ModelAlias* find_alias(const std::string& name) {
+  for (const ModelAlias& row : model_aliases()) {
+    if (row.alias == name) return &row;
+  }
+  return nullptr;
+}
+
+fs::path resolve_hub(const HubName& name, ModelPart part, bool quiet) {
+  const HubEnvironment environment = hub_environment();
+  const CachedRepository cached(environment.cache, {RepositoryKind::kModel, name.repository});
+  return model_snapshot(environment, cached, name.revision, part, quiet);
+}
+
+fs::path resolve_own(const ModelAlias& row) {
   const fs::path directory = billm_home() / row.directory;
   if (has_directory(directory)) return directory;
   throw bad_input(
@@ -168,27 +131,32 @@ const std::vector<ModelAlias>& model_aliases() {
   return rows;
 }
 
-fs::path resolve_model(const std::string& name) {
+fs::path resolve_model(const std::string& name, ModelPart part, bool quiet) {
   if (has_directory(name)) return name;
-  for (const ModelAlias& row : model_aliases()) {
-    if (row.alias == name) return resolve_alias(row);
+  if (const ModelAlias* row = find_alias(name)) {
+    return row->directory.empty() ? resolve_hub({row->repository, row->revision}, part, quiet)
+                                  : resolve_own(*row);
   }
   std::error_code ignored;
   if (fs::exists(name, ignored)) {
     throw bad_input(printable(name) + ": expected a model directory, got a file");
   }
-  const size_t at = name.find('@');
-  const std::string repository = name.substr(0, at);
-  const std::string revision = at == std::string::npos ? "main" : name.substr(at + 1);
-  const size_t slash = repository.find('/');
-  if (slash != std::string::npos && is_word(repository.substr(0, slash)) &&
-      is_word(repository.substr(slash + 1)) && is_revision(revision)) {
-    return resolve_hub(repository, revision);
-  }
+  if (const auto hub = parse_hub_name(name)) return resolve_hub(*hub, part, quiet);
   if (name.starts_with('/') || name.starts_with("./") || name.starts_with("../")) {
     throw bad_input(printable(name) + ": expected a model directory, got nothing there");
   }
   throw unknown_name(name);
+}
+
+std::string model_label(const std::string& name, const fs::path& directory) {
+  if (!has_directory(name)) {
+    if (find_alias(name) != nullptr) return name;
+    if (const auto hub = parse_hub_name(name)) {
+      return hub->repository.substr(hub->repository.find('/') + 1);
+    }
+  }
+  const fs::path path = fs::absolute(directory).lexically_normal();
+  return path.has_filename() ? path.filename() : path.parent_path().filename();
 }
 
 }  // namespace billm

@@ -2,7 +2,6 @@
 #include "output_directory.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,9 +19,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr const char* kHint = "check permissions and free space, or choose another --out";
+
 Error cannot(const fs::path& path, const std::string& what, const std::string& reason) {
-  return Error(ErrorCode::kFailure, path.string() + ": cannot " + what + ": " + reason,
-               "check permissions and free space, or choose another --out");
+  return Error(ErrorCode::kFailure, path.string() + ": cannot " + what + ": " + reason, kHint);
 }
 
 // A dangling symbolic link is there, too: a directory cannot be renamed to it.
@@ -72,40 +72,15 @@ bool looks_like_ours(const fs::path& directory, bool unfinished) {
 
 }  // namespace
 
-FileLock::FileLock(fs::path path, const fs::path& what) : path_(std::move(path)) {
-  while (true) {
-    fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd_ < 0) throw cannot(path_, "create", std::strerror(errno));
-    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-      const int reason = errno;
-      ::close(fd_);
-      if (reason == EWOULDBLOCK) {
-        throw Error(ErrorCode::kFailure, what.string() + ": another billm is writing there",
-                    "wait for it, or choose another --out");
-      }
-      throw cannot(path_, "lock", std::strerror(reason));
-    }
-    // The last holder may have removed the file between our open and flock: then lock a new one.
-    struct stat ours {
-    }, there{};
-    if (::fstat(fd_, &ours) == 0 && ::stat(path_.c_str(), &there) == 0 &&
-        ours.st_ino == there.st_ino && ours.st_dev == there.st_dev) {
-      return;
-    }
-    ::close(fd_);
-  }
-}
-
-FileLock::~FileLock() {
-  ::unlink(path_.c_str());
-  ::close(fd_);
-}
-
 OutputDirectory::OutputDirectory(const fs::path& out, Existing existing,
                                  const std::vector<fs::path>& sources)
     : out_(without_slash(out)),
       partial_(out_.string() + ".partial"),
-      lock_(with_parents(out_.string() + ".lock"), out_) {
+      lock_(with_parents(out_.string() + ".lock"), FileLock::Afterwards::kRemoveFile, kHint,
+            [this] {
+              throw Error(ErrorCode::kFailure, out_.string() + ": another billm is writing there",
+                          "wait for it, or choose another --out");
+            }) {
   check_replaceable(existing, sources);
   std::error_code failure;
   if (fs::exists(partial_)) {

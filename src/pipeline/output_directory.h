@@ -5,21 +5,9 @@
 #include <filesystem>
 #include <vector>
 
+#include "billm/base/file_lock.h"
+
 namespace billm {
-
-// An exclusive lock on `path`, which exists as long as the lock is held.
-class FileLock {
- public:
-  // Throws Error{kFailure} if another process holds it; `what` names what it protects.
-  FileLock(std::filesystem::path path, const std::filesystem::path& what);
-  ~FileLock();
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
-
- private:
-  std::filesystem::path path_;
-  int fd_ = -1;
-};
 
 class OutputDirectory {
  public:

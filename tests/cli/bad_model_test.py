@@ -51,7 +51,7 @@ class BadModel(bt.TestCase):
         self.refused("did you mean llama2-7b", model="llama2-7")
 
     def test_alias_that_is_not_on_this_machine(self):
-        self.refused("meta-llama/Llama-2-7b-hf", "--model DIR", model="llama2-7b")
+        self.refused("meta-llama/Llama-2-7b-hf", "HF_HUB_OFFLINE", model="llama2-7b")
 
     def test_a_file_in_place_of_a_directory(self):
         self.refused("expected a model directory, got a file", model=self.tokens)

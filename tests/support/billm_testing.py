@@ -82,10 +82,13 @@ class TestCase(unittest.TestCase):
         self.home = self.dir / "home"
 
     def environment(self):
-        """Nothing of the user's: no data directory, no cache of models."""
-        user = ("BILLM_", "HF_", "WORLD_SIZE", "RANK", "LOCAL_", "MASTER_", "TORCHELASTIC_")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(user)}
-        return environment | {"BILLM_HOME": str(self.home), "HF_HOME": str(self.dir / "no-cache")}
+        """Nothing of the user's: no data directory, no cache of models, no network, no torchrun."""
+        users = ("BILLM_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "WORLD_SIZE", "RANK", "LOCAL_",
+                 "MASTER_", "TORCHELASTIC_")
+        environment = {k: v for k, v in os.environ.items()
+                       if not k.startswith(users) and not k.lower().endswith("_proxy")}
+        return environment | {"BILLM_HOME": str(self.home), "HF_HOME": str(self.dir / "no-cache"),
+                              "HF_HUB_OFFLINE": "1"}
 
     def start(self, *arguments, **options):
         return subprocess.Popen([binary(), *map(str, arguments)], env=self.environment(),

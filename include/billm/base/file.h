@@ -31,6 +31,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Whether there is a regular file (or a link to one); whatever hinders the look counts as no.
+bool is_file(const std::filesystem::path& path);
+
 // Whole file as text. Throws Error{kBadInput} as MappedFile.
 std::string read_text_file(const std::filesystem::path& path);
 

@@ -21,11 +21,14 @@ namespace {
 class Texts : public ::testing::Test {
  protected:
   void SetUp() override {
-    for (const char* name : {"BILLM_DATA_DIR", "HF_HUB_CACHE", "HF_HOME", "HOME"}) {
+    for (const char* name : {"BILLM_DATA_DIR", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME",
+                             "XDG_CACHE_HOME", "HOME", "HF_HUB_OFFLINE"}) {
       const char* value = std::getenv(name);
       saved_.emplace_back(name, value ? std::optional<std::string>(value) : std::nullopt);
       ::unsetenv(name);
     }
+    ::setenv("HF_HUB_OFFLINE", "1", 1);  // downloads: tests/cli/hub_data_test.py
+    ::setenv("HF_HUB_CACHE", (directory_.path() / "hub").c_str(), 1);
   }
   void TearDown() override {
     for (const auto& [name, value] : saved_) {
@@ -103,60 +106,51 @@ TEST_F(Texts, AFileIsTakenAsItIs) {
       {"empty.txt", "got none"});
   expect_bad_input([&] { load_text(directory_.path().string(), TextSplit::kTest, ""); }, {""});
   expect_bad_input([&] { load_text("wikitext", TextSplit::kTest, ""); },
-                   {"wikitext", "expected wikitext2, c4 or a text file"});
+                   {"wikitext", "expected wikitext2, c4, ptb, or a text file"});
 }
 
 TEST_F(Texts, PlacesAreSearchedInOrder) {
-  directory_.write("hub/datasets--org--wikitext-2/snapshots/abc/x/wiki.test.raw", "hub");
-  directory_.write("hub/datasets--a--wikitext-103/snapshots/abc/wiki.test.raw", "large");
-  directory_.write("hub/models--a--wikitext/snapshots/abc/wiki.test.raw", "model");
+  const std::string old = "hub/datasets--wikitext/snapshots/abc/wikitext-2-raw-v1/";
+  directory_.write(old + "test-00000-of-00001.parquet", "no parquet");
   directory_.write("env/wikitext2/wiki.test.raw", "env");
   directory_.write("arg/wikitext2/wiki.test.raw", "arg");
+  directory_.write("empty/c4/x.jsonl", "");
   const auto load = [&](const char* data_dir) {
     const std::filesystem::path path = *data_dir ? directory_.path() / data_dir : "";
     return load_text("wikitext2", TextSplit::kTest, path).text;
   };
-  ::setenv("HF_HUB_CACHE", (directory_.path() / "hub").c_str(), 1);
-  EXPECT_EQ(load(""), "hub");
-  ::unsetenv("HF_HUB_CACHE");
-  ::setenv("HF_HOME", directory_.path().c_str(), 1);
-  EXPECT_EQ(load(""), "hub");
+  // Found in the cache; what parquet files hold is tested in tests/cli/hub_data_test.py.
+  expect_bad_input([&] { load(""); }, {"datasets--wikitext", "cannot read as parquet"});
   ::setenv("BILLM_DATA_DIR", (directory_.path() / "env").c_str(), 1);
   EXPECT_EQ(load(""), "env");
   EXPECT_EQ(load("arg"), "arg");
-  EXPECT_EQ(load("nowhere"), "env");
-}
-
-TEST_F(Texts, HubCacheOfC4IsOneFolder) {
-  directory_.write("hub/datasets--allenai--c4/snapshots/1/en/a.jsonl", "{\"text\": \"a\"}");
-  directory_.write("hub/datasets--allenai--c4/snapshots/1/en/b.jsonl", "{\"text\": \"b\"}");
-  directory_.write("hub/datasets--allenai--c4/snapshots/2/en/a.jsonl", "{\"text\": \"a\"}");
-  ::setenv("HF_HUB_CACHE", (directory_.path() / "hub").c_str(), 1);
-  EXPECT_EQ(load_text("c4", TextSplit::kTrain, "").text, "a");
-  EXPECT_EQ(load_text("c4", TextSplit::kTest, "").text, "b");
-}
-
-TEST_F(Texts, ErrorListsThePlacesAndUnreadableFormats) {
-  directory_.write("hub/datasets--Salesforce--wikitext/snapshots/1/test.parquet", "PAR1");
-  directory_.write("hub/datasets--allenai--c4/snapshots/1/en/c4.json.gz", "\x1f\x8b");
-  ::setenv("HF_HUB_CACHE", (directory_.path() / "hub").c_str(), 1);
+  EXPECT_EQ(load("empty"), "env");
+  expect_bad_input([&] { load("nowhere"); }, {"--data-dir", "nowhere: expected a directory"});
   ::setenv("BILLM_DATA_DIR", "/nowhere/env", 1);
-  try {
-    load_text("wikitext2", TextSplit::kTest, "/nowhere/arg");
-    FAIL();
-  } catch (const Error& error) {
-    for (const char* part : {"/nowhere/arg/wikitext2/wiki.test.raw (--data-dir)",
-                             "/nowhere/env/wikitext2/wiki.test.raw (BILLM_DATA_DIR)",
-                             "datasets--*wikitext*", "test.parquet", "not read yet"}) {
-      EXPECT_NE(error.message().find(part), std::string::npos) << part << " in " << error.message();
-    }
-    EXPECT_NE(error.hint().find("BILLM_DATA_DIR"), std::string::npos);
-    EXPECT_EQ(error.code(), ErrorCode::kBadInput);
-  }
-  expect_bad_input([] { load_text("c4", TextSplit::kTest, ""); }, {"/c4/*.jsonl", "c4.json.gz"});
-  ::unsetenv("BILLM_DATA_DIR");
-  ::unsetenv("HF_HUB_CACHE");
-  expect_bad_input([] { load_text("c4", TextSplit::kTest, ""); }, {"no place to look"});
+  expect_bad_input([&] { load(""); }, {"BILLM_DATA_DIR /nowhere/env: expected a directory"});
+}
+
+TEST_F(Texts, ErrorListsThePlaces) {
+  const auto arg = directory_.path() / "arg", env = directory_.path() / "env";
+  std::filesystem::create_directories(arg);
+  std::filesystem::create_directories(env);
+  ::setenv("BILLM_DATA_DIR", env.c_str(), 1);
+  expect_bad_input(
+      [&] { load_text("wikitext2", TextSplit::kTest, arg); },
+      {(arg / "wikitext2/wiki.test.raw").string() + " (--data-dir)",
+       (env / "wikitext2/wiki.test.raw").string() + " (BILLM_DATA_DIR)",
+       "datasets--Salesforce--wikitext/snapshots/*/wikitext-2-raw-v1/test-", "HF_HUB_OFFLINE"});
+  expect_bad_input([&] { load_text("c4", TextSplit::kTest, ""); },
+                   {"/c4/*.jsonl", "en/c4-validation.00000-of-00008.json.gz"});
+  expect_bad_input([&] { load_text("ptb", TextSplit::kTest, ""); },
+                   {"penn_treebank/test/0000.parquet"});
+}
+
+// The validation file is what is evaluated: nothing may be calibrated on it.
+TEST_F(Texts, C4IsNotCalibratedOnItsEvaluationFile) {
+  directory_.write("hub/datasets--allenai--c4/snapshots/1/en/c4-validation.00000-of-00008.json.gz",
+                   "");
+  expect_bad_input([&] { load_text("c4", TextSplit::kCalibration, ""); }, {"c4 train: not found"});
 }
 
 // Known token counts of the protocol. 304,986 and 268,279 are those of the demo model's vocabulary

@@ -1,0 +1,45 @@
+// Which files of a model repository billm needs, and which of them a directory lacks.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace billm {
+
+enum class ModelPart {
+  kAll,        // configuration, tokenizer and weights
+  kTokenizer,  // config.json and the tokenizer's files
+  kConfig,     // config.json
+};
+
+// What there is, as file names beside config.json.
+class ModelFiles {
+ public:
+  explicit ModelFiles(std::vector<std::string> names);
+
+  // The weights: model.safetensors, or else model.safetensors.index.json, or else
+  // pytorch_model.bin, or else its index. Nothing if there is none of them.
+  std::optional<std::string> weights() const;
+  // weights() is an index that names the files with the tensors.
+  static bool is_index(const std::string& name);
+  // All but the shards that an index names: configuration, tokenizer, licence, weights(). Never
+  // other forms of the weights (consolidated*, .gguf, .pth, .msgpack, .h5, folders).
+  std::vector<std::string> needed(ModelPart part) const;
+  // Whether there is what `part` cannot do without, else what lacks ("config.json"). A model
+  // without a tokenizer can be evaluated on token ids, so kAll does not ask for one.
+  std::optional<std::string> lacks(ModelPart part) const;
+  // Whether there is a tokenizer in one of the forms that models come with.
+  bool has_tokenizer() const;
+
+ private:
+  bool has(const std::string& name) const;
+  std::vector<std::string> names_;
+};
+
+// What the model in `directory` lacks of `part`, shards that its index names included; nothing if
+// it is complete. Throws Error{kBadInput} if the index is damaged.
+std::optional<std::string> lacks(const std::filesystem::path& directory, ModelPart part);
+
+}  // namespace billm

@@ -1,0 +1,285 @@
+"""Names of models on the hub: downloads into the HuggingFace cache, whole, resumed, by two runs at
+once, against a hub that behaves like the real one. The cache is compared with huggingface_hub's.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import billm_testing as bt
+import hub_testing
+from hub_testing import TINY, WEIGHTS
+
+OTHERS = {"README.md": b"#", "original/params.json": b"{}", "consolidated.00.pth": b"x" * 100,
+          "consolidated.safetensors": b"y" * 100, "model.gguf": b"g",
+          "pytorch_model.bin": b"p" * 99, "tf_model.h5": b"h", "flax_model.msgpack": b"m",
+          "onnx/model.onnx": b"o"}
+
+
+class Download(hub_testing.HubTestCase):
+    def test_downloads_once(self):
+        result = self.load()
+        self.assertIn("downloading org/tiny (3 files, ", result.stderr)
+        self.assertIn(str(self.folder()), result.stderr)
+        self.assertRegex(result.stderr, r"download \S+ kB of \S+ kB \(100 %\)  \S+ \S+/s")
+        self.assert_complete()
+        link = self.snapshot() / WEIGHTS
+        self.assertEqual(os.readlink(link), f"../../blobs/{self.repo.etag(WEIGHTS)}")
+        self.assertEqual((self.folder() / "refs/main").read_text(), self.repo.commit)
+        # From now on the network is not needed.
+        self.hub.requests.clear()
+        for model in (TINY, f"{TINY}@{self.repo.commit}"):
+            self.assertNotIn("downloading", self.load(model).stderr)
+        self.variables["HF_HUB_OFFLINE"] = "on"
+        self.load()
+        self.assertEqual(self.hub.requests, [])
+
+    def test_quiet(self):
+        result = self.billm(*self.evaluate(), "--quiet")
+        self.assertEqual((result.stdout, result.stderr), ("", ""))
+        self.assert_complete()
+
+    def test_only_what_is_needed(self):
+        repo = self.hub.add("org/many", self.files | OTHERS, lfs=[WEIGHTS])
+        self.load("org/many")
+        self.assertEqual(sorted(p.name for p in self.snapshot(repo).iterdir()), sorted(self.files))
+
+    def test_tokenize_takes_no_weights(self):
+        text = self.billm("tokenize", "--model", TINY, "a text").stdout
+        self.assertEqual(text, self.billm("tokenize", "--model", self.dir / "original",
+                                          "a text").stdout)
+        self.assertFalse((self.snapshot() / WEIGHTS).exists())
+        self.assertEqual(self.hub.count(WEIGHTS), 0)
+        before = self.hub.count("tokenizer.json")
+        self.load()  # completes the snapshot
+        self.assert_complete()
+        self.assertEqual(self.hub.count("tokenizer.json"), before)
+
+    def test_shards_in_parallel(self):
+        files = hub_testing.sharded(self.files)
+        lfs = [name for name in files if name.startswith("model-")]
+        repo = self.hub.add("org/shards", files | {"model-of-another.safetensors": b""}, lfs=lfs)
+        for name in lfs:
+            self.hub.fault(name, rate=60_000)
+        self.load("org/shards")
+        self.assertFalse((self.snapshot(repo) / "model-of-another.safetensors").exists())
+        del repo.files["model-of-another.safetensors"]
+        self.assert_complete(repo)
+        # A shard that is gone is loaded again, at the commit that is there.
+        (self.snapshot(repo) / lfs[1]).unlink()
+        (self.folder("org/shards") / "blobs" / repo.etag(lfs[1])).unlink()
+        repo.revisions["main"] = "0" * 40
+        self.hub.requests.clear()
+        self.load("org/shards")
+        self.assert_complete(repo)
+        self.assertEqual(self.hub.count("", server="cdn"), 1)
+        self.assertEqual(self.hub.count("/revision/main"), 0)
+
+    def test_index_that_names_what_is_not_there(self):
+        files = hub_testing.sharded(self.files)
+        del files["model-00002-of-00003.safetensors"]
+        self.hub.add("org/shards", files)
+        self.refused(bt.BAD_INPUT, "org/shards", "model-00002-of-00003.safetensors",
+                     model="org/shards")
+        files["model.safetensors.index.json"] = b'{"weight_map": {"a": "../../x"}}'
+        self.hub.add("org/escape", files)
+        self.refused(bt.BAD_INPUT, "weight_map", model="org/escape")
+
+    def test_revisions(self):
+        repo = self.hub.add("org/branches", self.files, revisions=["v1.0", "refs/pr/1"])
+        for revision in ("v1.0", "refs/pr/1"):
+            self.load(f"org/branches@{revision}")
+            self.assertEqual((self.folder(repo.id) / "refs" / revision).read_text(), repo.commit)
+        self.assertEqual(self.hub.count(WEIGHTS, "GET"), 2)  # one, through a redirect
+
+    def test_repository_without_a_tokenizer(self):
+        files = {name: data for name, data in self.files.items() if name != "tokenizer.json"}
+        repo = self.hub.add("org/bare", files)
+        self.load("org/bare")
+        self.hub.requests.clear()
+        self.load("org/bare")
+        self.assertEqual(self.hub.requests, [])
+        self.assertTrue((self.folder("org/bare") / ".no_exist" / repo.commit /
+                         "tokenizer.json").is_file())
+        self.fails(bt.BAD_INPUT, "tokenize", "--model", "org/bare", "text", needles=["tokenizer"])
+
+    def test_alias_and_result_name(self):
+        self.hub.add("facebook/opt-125m", self.files, lfs=[WEIGHTS])
+        self.billm("quantize", "--model", "opt-125m", "--method", "rtn", "--calib", self.tokens)
+        self.assertTrue((self.home / "results" / "opt-125m-rtn" / "manifest.json").is_file())
+        self.billm("quantize", "--model", TINY, "--method", "rtn", "--calib", self.tokens)
+        self.assertTrue((self.home / "results" / "tiny-rtn" / "manifest.json").is_file())
+
+    def test_shared_blobs(self):
+        self.load()
+        newer = self.hub.add(TINY, self.files | {"generation_config.json": b"{}"}, lfs=[WEIGHTS])
+        self.hub.requests.clear()
+        self.load(f"{TINY}@{newer.commit}")
+        self.assertEqual(self.hub.count("", server="cdn"), 0)
+        self.assert_complete(newer)
+
+    def test_cache_places(self):
+        places = {"HF_HUB_CACHE": "a", "HUGGINGFACE_HUB_CACHE": "b", "HF_HOME": "c",
+                  "XDG_CACHE_HOME": "d", "HOME": "e"}
+        below = {"HF_HOME": "hub", "XDG_CACHE_HOME": "huggingface/hub",
+                 "HOME": ".cache/huggingface/hub"}
+        self.variables = {name: str(self.dir / place) for name, place in places.items()}
+        for name, place in places.items():
+            self.billm("tokenize", "--model", TINY, "x")
+            self.assertTrue((self.dir / place / below.get(name, "") / "models--org--tiny").is_dir())
+            self.variables[name] = ""
+
+
+class Library(hub_testing.HubTestCase):
+    """huggingface_hub reads what billm wrote, and the other way round."""
+
+    def setUp(self):
+        super().setUp()
+        self.library = hub_testing.hub_library()
+
+    def test_it_finds_ours(self):
+        self.load()
+        for file in self.files:
+            found = self.library.try_to_load_from_cache(TINY, file, cache_dir=self.cache)
+            self.assertEqual(Path(found).read_bytes(), self.files[file])
+        found = self.library.snapshot_download(TINY, cache_dir=self.cache, local_files_only=True)
+        self.assertEqual(Path(found), self.snapshot())
+        info = self.library.scan_cache_dir(self.cache)
+        self.assertEqual(info.warnings, [])
+        (repo,) = info.repos
+        self.assertEqual((repo.repo_id, repo.repo_type), (TINY, "model"))
+        self.assertEqual(repo.refs["main"].commit_hash, self.repo.commit)
+        self.assertEqual(repo.size_on_disk, sum(map(len, self.files.values())))
+
+    def test_absent_files(self):
+        files = {name: data for name, data in self.files.items() if name != "tokenizer.json"}
+        self.hub.add("org/bare", files)
+        self.load("org/bare")
+        found = self.library.try_to_load_from_cache("org/bare", "tokenizer.json",
+                                                    cache_dir=self.cache)
+        self.assertIsNot(found, None)
+        self.assertFalse(isinstance(found, str))
+
+    def library_download(self, **more):
+        """In a process of its own: the library reads its variables when it is imported."""
+        code = ("import huggingface_hub as h, json, sys; "
+                "h.snapshot_download(**json.loads(sys.argv[1]))")
+        arguments = [sys.executable, "-c", code, json.dumps({"repo_id": TINY} | more)]
+        environment = self.environment() | {"HF_HUB_DISABLE_XET": "1"}
+        subprocess.run(arguments, check=True, env=environment, timeout=120, capture_output=True)
+
+    def test_we_find_its(self):
+        self.library_download()
+        self.assert_complete()
+        self.hub.requests.clear()
+        self.load()
+        self.assertEqual(self.hub.requests, [])
+
+    def test_we_complete_its(self):
+        self.library_download(allow_patterns=["config.json"])
+        self.load()
+        self.assert_complete()
+
+    def test_its_lock_excludes_us(self):
+        lock = self.cache / ".locks" / "models--org--tiny" / f"{self.repo.etag(WEIGHTS)}.lock"
+        lock.parent.mkdir(parents=True)
+        import filelock
+
+        with filelock.FileLock(lock):
+            process = self.start(*self.evaluate())
+            lines = [process.stderr.readline() for _ in range(2)]
+            self.assertIn("waiting: another process loads org/tiny", "".join(lines))
+            self.assertFalse(self.partial().exists())
+        self.assertEqual(process.wait(60), 0, process.stderr.read())
+        process.communicate()
+        self.assert_complete()
+
+
+class Resume(hub_testing.HubTestCase):
+    def test_cut_connections(self):
+        # Each time a tenth of the weights; the rest is asked for.
+        tenth = len(self.files[WEIGHTS]) // 10
+        self.hub.fault(WEIGHTS, server="cdn", cut=tenth, times=3)
+        self.load()
+        self.assert_complete()
+        ranges = [r.headers.get("Range") for r in self.hub.requests if r.server == "cdn"]
+        self.assertEqual(ranges, [None, *(f"bytes={tenth * i}-" for i in (1, 2, 3))])
+
+    def test_cut_in_the_first_answers(self):
+        self.hub.fault("/api/models", raw=b"", times=1)
+        self.hub.fault("config.json", raw=b"HTTP/1.1 200 OK\r\nContent-Le", times=1)
+        self.load()
+        self.assert_complete()
+
+    def test_server_that_ignores_ranges(self):
+        half = len(self.files[WEIGHTS]) // 2
+        self.hub.fault(WEIGHTS, server="cdn", cut=half, times=1)
+        self.hub.fault(WEIGHTS, server="cdn", ignore_range=True)
+        self.load()
+        self.assert_complete()
+
+    def test_server_that_never_gets_farther(self):
+        self.hub.fault(WEIGHTS, server="cdn", cut=1000, ignore_range=True)
+        self.refused(bt.FAILURE, WEIGHTS, "stopped answering", "run the same command again")
+        self.assertEqual(self.hub.count("", server="cdn"), 5)
+
+    def test_early_end_in_good_order(self):
+        self.hub.fault(WEIGHTS, server="cdn", end=len(self.files[WEIGHTS]) // 3, times=2)
+        self.load()
+        self.assert_complete()
+
+    def test_silence(self):
+        self.variables["HF_HUB_DOWNLOAD_TIMEOUT"] = "1"
+        self.hub.fault(WEIGHTS, server="cdn", stall=5000, times=1)
+        self.load()
+        self.assert_complete()
+
+    def test_killed(self):
+        for end, number in ((40_000, signal.SIGINT), (80_000, signal.SIGKILL)):
+            with self.subTest(number=number):
+                self.hub.faults.clear()
+                self.hub.fault(WEIGHTS, server="cdn", stall=40_000, times=1)
+                process = self.start(*self.evaluate())
+                deadline = time.monotonic() + 30
+                while not (self.partial().exists() and self.partial().stat().st_size >= end):
+                    self.assertLess(time.monotonic(), deadline)
+                    time.sleep(0.05)
+                process.send_signal(number)
+                process.communicate(timeout=30)
+                self.assertNotEqual(process.returncode, 0)
+                self.assertEqual(self.partial().read_bytes(), self.files[WEIGHTS][:end])
+                self.assertFalse((self.snapshot() / WEIGHTS).exists())
+        result = self.load()
+        self.assertIn("80 kB are there from an earlier run", result.stderr)
+        self.assert_complete()
+        last = [r for r in self.hub.requests if r.server == "cdn"][-1]
+        self.assertEqual(last.headers["Range"], "bytes=80000-")
+
+    def test_wrong_remains(self):
+        for name, remains in (("changed", b"\1" * 1000), ("long", b"\1" * (1 << 20)),
+                              ("whole", b"\1" * len(self.files[WEIGHTS]))):
+            with self.subTest(name=name):
+                shutil.rmtree(self.cache, ignore_errors=True)
+                self.partial().parent.mkdir(parents=True)
+                self.partial().write_bytes(remains)
+                self.load()
+                self.assert_complete()
+
+    def test_two_runs_at_once(self):
+        self.hub.fault(WEIGHTS, rate=50_000)
+        runs = [self.start(*self.evaluate()) for _ in range(2)]
+        outputs = [run.communicate(timeout=120) for run in runs]
+        self.assertEqual([run.returncode for run in runs], [0, 0], outputs)
+        self.assertEqual(self.hub.count("", "GET", "cdn"), 1)
+        self.assertEqual(sum("waiting: another process loads" in err for _, err in outputs), 1)
+        self.assert_complete()
+
+
+if __name__ == "__main__":
+    bt.main()
