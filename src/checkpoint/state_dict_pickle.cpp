@@ -7,11 +7,11 @@
 #include <unordered_map>
 #include <utility>
 
+#include "billm/base/utf8.h"
 #include "billm/checkpoint/json.h"
 #include "pickle_globals.h"
 #include "pickle_opcodes.h"
 #include "pickle_stack.h"
-#include "tokenizer_unicode.h"
 
 namespace billm {
 namespace {
@@ -328,7 +328,7 @@ class Machine : PickleStack {
     for (const auto& [key, item] : dict(id, "the file's object")) {
       const std::string name(expect(key, Kind::kString, "name of a tensor").text);
       if (name.find('\0') != std::string::npos ||
-          tokenizer::find_invalid_utf8(name) != std::string_view::npos) {
+          find_invalid_utf8(name) != std::string_view::npos) {
         fail("expected names of tensors in UTF-8, got other bytes");
       }
       if (value(item).kind == Kind::kDict) {

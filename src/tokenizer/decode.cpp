@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "billm/base/utf8.h"
 #include "unicode.h"
 
 namespace billm::tokenizer {

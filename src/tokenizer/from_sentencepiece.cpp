@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "billm/base/file.h"
+#include "billm/base/utf8.h"
 #include "billm/checkpoint/json.h"
 #include "config_files.h"
 #include "readers.h"

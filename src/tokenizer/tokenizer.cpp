@@ -7,6 +7,7 @@
 #include "added.h"
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/utf8.h"
 #include "bpe.h"
 #include "readers.h"
 
@@ -111,7 +112,7 @@ Tokenizer Tokenizer::from_sentencepiece(std::string_view model, std::string_view
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view utf8, bool add_special_tokens) const {
-  if (const size_t bad = tokenizer::find_invalid_utf8(utf8); bad != std::string_view::npos) {
+  if (const size_t bad = find_invalid_utf8(utf8); bad != std::string_view::npos) {
     throw bad_input("text: expected UTF-8, got an invalid byte at offset " + std::to_string(bad));
   }
   std::vector<int32_t> ids;

@@ -10,10 +10,6 @@
 
 namespace billm::tokenizer {
 
-// Offset of the first byte that is not part of well-formed UTF-8; npos if there is none.
-size_t find_invalid_utf8(std::string_view text);
-// Every ill-formed part (maximal subpart rule) replaced by U+FFFD.
-std::string replace_invalid_utf8(std::string_view bytes);
 // The code point at `position` of well-formed UTF-8; moves `position` behind it.
 char32_t next_code_point(std::string_view text, size_t& position);
 void append_utf8(char32_t code_point, std::string& out);
