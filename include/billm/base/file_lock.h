@@ -1,5 +1,5 @@
-// An exclusive lock between processes: flock on a file, as Python's filelock takes it, too. A process
-// that dies lets go of it.
+// An exclusive lock between processes: flock on a file, as Python's filelock takes it, too. A
+// process that dies lets go of it.
 #pragma once
 
 #include <filesystem>
@@ -13,8 +13,8 @@ class FileLock {
   enum class Afterwards { kKeepFile, kRemoveFile };
 
   // Creates `path` if need be and waits until no other process holds it; while one does, `busy` is
-  // called about every tenth of a second and may throw to give up. Throws Error{kFailure} with `hint`
-  // if the file cannot be made or locked.
+  // called about every tenth of a second and may throw to give up. Throws Error{kFailure} with
+  // `hint` if the file cannot be made or locked.
   FileLock(std::filesystem::path path, Afterwards afterwards, const std::string& hint,
            const std::function<void()>& busy);
   ~FileLock();
