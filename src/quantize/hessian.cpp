@@ -1,11 +1,13 @@
 // Hessian and factor: see include/billm/quantize/hessian.h.
 #include "billm/quantize/hessian.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
 #include <utility>
 
 #include "billm/base/error.h"
@@ -17,38 +19,49 @@ namespace {
 
 int64_t stride_of(int64_t n) { return (n + 7) / 8 * 8; }
 
-// Factors the damped matrix, element (i, j) at (index(i), index(j)), into `work` [n, stride].
+struct Free {
+  void operator()(double* memory) const { std::free(memory); }
+};
+using Doubles = std::unique_ptr<double, Free>;  // [n, stride]; malloc, so that it can shrink
+
+// Factors the damped matrix, element (i, j) at (index(i), index(j)), into `work`.
 template <typename Index>
-bool factor_damped(const Hessian& hessian, Index index, int threads, std::vector<double>* work) {
+bool factor_damped(const Hessian& hessian, Index index, int threads, Doubles* work) {
   const int64_t n = hessian.width, stride = stride_of(n);
-  work->resize(static_cast<size_t>(n * stride));
+  if (*work == nullptr) {
+    work->reset(
+        static_cast<double*>(std::malloc(sizeof(double) * static_cast<size_t>(n * stride))));
+    if (*work == nullptr) throw std::bad_alloc();
+  }
+  double* values = work->get();
   parallel_for(n, threads, [&](int64_t i) {
     const float* row = hessian.matrix.data() + index(i) * n;
-    for (int64_t j = 0; j < n; ++j) (*work)[i * stride + j] = row[index(j)];
-    (*work)[i * stride + i] += (hessian.dead[index(i)] ? 1.0 : 0.0) + hessian.lambda;
+    double* target = values + i * stride;
+    for (int64_t j = 0; j < n; ++j) target[j] = row[index(j)];
+    std::fill(target + n, target + stride, 0.0);
+    target[i] += (hessian.dead[index(i)] ? 1.0 : 0.0) + hessian.lambda;
   });
-  return kernels::factor_upper(work->data(), n, stride, threads);
+  return kernels::factor_upper(values, n, stride, threads);
 }
 
-// The factor as floats. The doubles' pages are given back on the way: for rows of 28,672 the two
-// together would be 10 GB.
-std::vector<float> to_floats(std::vector<double> work, int64_t n) {
-  constexpr size_t kReleased = size_t{16} << 20;  // bytes at a time
-  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  auto* begin = reinterpret_cast<std::byte*>(work.data());
-  const size_t front = reinterpret_cast<uintptr_t>(begin) % page;
-  size_t released = front == 0 ? 0 : page - front;
-  std::vector<float> factor;
-  factor.reserve(static_cast<size_t>(n * n));  // its pages come as they are filled
-  for (int64_t i = 0; i < n; ++i) {
-    const double* row = work.data() + i * stride_of(n);
-    factor.insert(factor.end(), row, row + n);
-    const size_t done = sizeof(double) * static_cast<size_t>((i + 1) * stride_of(n));
-    if (done < released + kReleased) continue;
-    const size_t size = (done - released) / page * page;
-    ::madvise(begin + released, size, MADV_DONTNEED);  // a hint: its result does not matter
-    released += size;
+// The factor as floats. They are made at the front of `work`, the rest of which is given back
+// before the result is allocated: with rows of 28,672 the doubles alone are 6.6 GB.
+std::vector<float> to_floats(Doubles work, int64_t n) {
+  const auto size = static_cast<size_t>(n);
+  std::vector<float> row(size);
+  auto* front = reinterpret_cast<std::byte*>(work.get());
+  for (size_t i = 0; i < size; ++i) {
+    const double* from = work.get() + static_cast<int64_t>(i) * stride_of(n);
+    std::copy_n(from, size, row.begin());
+    std::memcpy(front + sizeof(float) * size * i, row.data(), sizeof(float) * size);
   }
+  const size_t bytes = sizeof(float) * size * size;
+  if (void* shrunk = std::realloc(work.get(), bytes)) {
+    static_cast<void>(work.release());
+    work.reset(static_cast<double*>(shrunk));
+  }
+  std::vector<float> factor(size * size);
+  std::memcpy(factor.data(), work.get(), bytes);
   return factor;
 }
 
@@ -78,7 +91,7 @@ Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, i
   mean /= static_cast<double>(n);
   if (!with_factor) return hessian;
 
-  std::vector<double> work;
+  Doubles work;
   hessian.lambda = damping * mean;
   for (;; hessian.lambda *= 10, ++hessian.retries) {
     if (factor_damped(
@@ -98,7 +111,7 @@ Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, i
 
 std::vector<float> permuted_factor(const Hessian& hessian, const std::vector<int64_t>& order,
                                    int threads) {
-  std::vector<double> work;
+  Doubles work;
   if (!factor_damped(
           hessian, [&](int64_t i) { return order[i]; }, threads, &work)) {
     throw Error(ErrorCode::kFailure,
