@@ -27,6 +27,7 @@
 #include "journal.h"
 #include "layer_error.h"
 #include "output_directory.h"
+#include "packed_result.h"
 #include "result_files.h"
 #include "settings.h"
 #include "shared_work.h"
@@ -388,88 +389,29 @@ class Run {
     for (const WrittenFile& file : old) std::filesystem::remove(partial_ / file.name);
   }
 
-  void sum_up() {
-    double weights = 0, nominal = 0, stored = 0;
-    for (const JournalBlock& block : journal_.blocks) {
-      for (const LayerReport& layer : block.layers) {
-        const auto count = static_cast<double>(layer.rows * layer.cols);
-        weights += count;
-        nominal += count * layer.nominal_bits;
-        stored += count * layer.stored_bits;
-        report_.layers.push_back(layer);
-      }
-      if (block.tune) report_.tune.push_back(*block.tune);
-    }
-    report_.method = method_.name;
-    report_.nominal_bits = nominal / weights;
-    report_.stored_bits = stored / weights;
-  }
-
   void finish() {
-    sum_up();
-    if (processes_.first()) write_result();
+    sum_up(journal_, &report_);
+    report_.method = method_.name;
     report_.blocks = model_.spec().blocks();
-    processes_.barrier();
-  }
-
-  void write_result() {
-    const std::filesystem::path& partial = partial_;
-    const int64_t blocks = model_.spec().blocks();
-    std::vector<std::string> shards;
-    std::vector<WrittenFile> files;
-    for (const JournalBlock& block : journal_.blocks) {
-      shards.push_back(block.shard.name);
-      files.push_back(block.shard);
-    }
-    {
+    if (processes_.first()) {
       const Stopwatch pack(&report_.seconds.pack);
-      shards.push_back(shard_name(blocks, blocks + 1));
-      std::set<std::string> written;
-      for (const LayerReport& layer : report_.layers) written.insert(layer.name + ".weight");
-      // A .bin file lists a tied head beside the embedding that it is.
-      if (model_.checkpoint().config().tie_word_embeddings) {
-        written.insert(model_.spec().family->head);
-      }
-      for (int64_t b = 0; tuned() && b < blocks; ++b) {
-        for (const std::string& norm : norm_names(model_.spec(), b)) written.insert(norm);
-      }
-      files.push_back(write_rest(model_.checkpoint(), written, {}, partial, shards.back()));
-      write_index(partial, shards);
-      write_config(model_.checkpoint(), request_.method, report_.nominal_bits, report_.stored_bits,
-                   partial);
-      std::vector<std::string> names = copy_side_files(model_.checkpoint().directory(), partial);
-      names.insert(names.end(), {"config.json", "model.safetensors.index.json"});
-      for (const std::string& name : names) files.push_back(written_file(partial, name));
-      nlohmann::ordered_json head = {{"format_version", kFormatVersion},
-                                     {"settings", journal_.settings},
-                                     {"nominal_bits", report_.nominal_bits},
-                                     {"stored_bits", report_.stored_bits}};
-      for (const LayerReport& layer : report_.layers) {
-        nlohmann::ordered_json json;
-        to_json(json, layer);
-        head["layers"].push_back(std::move(json));
-      }
-      for (const TuneReport& tune : report_.tune) {
-        nlohmann::ordered_json json;
-        to_json(json, tune);
-        json.erase("seconds");  // the same bytes on every run
-        head["tune"].push_back(std::move(json));
-      }
-      write_manifest(partial, head, files);
+      const std::vector<WrittenFile> files =
+          write_result(model_, request_, journal_, report_, partial_);
       // A run killed from here on is finished by --resume without any block done again: the journal
       // goes last, and nothing reads it in a result that is in its place.
-      write_journal(partial, journal_);
-      remove_others(partial, files);
+      write_journal(partial_, journal_);
+      remove_others(partial_, files);
       directory_->finish();
       std::filesystem::remove(directory_->out() / kJournalName);
-    }
-    report_.output = directory_->out();
-    report_.bytes_before = checkpoint_bytes(model_.checkpoint());
-    for (const WrittenFile& file : files) {
-      if (std::filesystem::path(file.name).extension() == ".safetensors") {
-        report_.bytes_after += file.bytes;
+      report_.output = directory_->out();
+      report_.bytes_before = checkpoint_bytes(model_.checkpoint());
+      for (const WrittenFile& file : files) {
+        if (std::filesystem::path(file.name).extension() == ".safetensors") {
+          report_.bytes_after += file.bytes;
+        }
       }
     }
+    processes_.barrier();
   }
 
   const QuantizeRequest& request_;
