@@ -13,6 +13,7 @@
 #include "billm/quantize/methods.h"
 #include "command.h"
 #include "common.h"
+#include "estimate_text.h"
 
 namespace billm {
 namespace {
@@ -146,40 +147,6 @@ void print_report(const QuantizeReport& report) {
   std::printf("peak memory   %.0f MB\n", megabytes(report.peak_rss_bytes));
 }
 
-std::string duration_text(double seconds) {
-  char text[64];
-  if (seconds < 120) {
-    std::snprintf(text, sizeof(text), "%.0f s", seconds);
-  } else if (seconds < 7200) {
-    std::snprintf(text, sizeof(text), "%.0f min", seconds / 60);
-  } else {
-    std::snprintf(text, sizeof(text), "%.1f h", seconds / 3600);
-  }
-  return text;
-}
-
-void print_estimate(const Estimate& estimate, const EstimateRequest& request) {
-  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
-  const auto billions = [](int64_t weights) { return static_cast<double>(weights) / 1e9; };
-  std::printf("model         %s, %ld blocks, %.3f billion weights to quantize, %.3f others\n",
-              request.model.architecture.c_str(), static_cast<long>(estimate.blocks),
-              billions(estimate.weights), billions(estimate.other_weights));
-  std::printf("method        %s, calibrated on %ld x %ld tokens\n", request.method.method.c_str(),
-              static_cast<long>(request.sequences), static_cast<long>(request.length));
-  std::printf("stored bits   %.4f per quantized weight\n", estimate.stored_bits);
-  std::printf("output        %.2f GB\n", gigabytes(estimate.output_bytes));
-  std::printf("disk          %.2f GB at most while it runs\n", gigabytes(estimate.disk_bytes));
-  std::printf("peak memory   %.2f GB; of a GPU (--device cuda) %.2f GB\n",
-              gigabytes(estimate.cpu_bytes), gigabytes(estimate.gpu_bytes));
-  std::printf("time          %s: forward %s, hessian %s, quantize %s; %d threads\n",
-              duration_text(estimate.total_seconds).c_str(),
-              duration_text(estimate.forward_seconds).c_str(),
-              duration_text(estimate.hessian_seconds).c_str(),
-              duration_text(estimate.quantize_seconds).c_str(), request.threads);
-  std::printf("(from config.json and a probe of %.1f s on this machine; --tune is not in it)\n",
-              estimate.probe_seconds);
-}
-
 // --dry-run: nothing is read but config.json and, for its size, a calibration .npy.
 void print_needs(const Options& options) {
   EstimateRequest request;
@@ -188,6 +155,11 @@ void print_needs(const Options& options) {
       resolve_model(options.model, ModelPart::kConfig, options.common.quiet) / "config.json";
   request.model = read_config(path);
   request.where = path.string();
+  if (!request.model.quantization_config.is_null()) {
+    throw bad_input(request.where + ": quantization_config: expected none",
+                    "give the original checkpoint, not a quantized one");
+  }
+  tune_config(options);  // for its checks
   const auto [sequences, length] = options.calibration.size();
   request.sequences = sequences;
   request.length = length;
@@ -195,20 +167,7 @@ void print_needs(const Options& options) {
   request.threads = options.common.resolved_threads();
   const Estimate estimate = estimate_quantize(request);
   if (options.common.print()) print_estimate(estimate, request);
-  options.common.write_json({{"blocks", estimate.blocks},
-                             {"weights", estimate.weights},
-                             {"other_weights", estimate.other_weights},
-                             {"stored_bits", estimate.stored_bits},
-                             {"output_bytes", estimate.output_bytes},
-                             {"disk_bytes", estimate.disk_bytes},
-                             {"cpu_bytes", estimate.cpu_bytes},
-                             {"gpu_bytes", estimate.gpu_bytes},
-                             {"seconds",
-                              {{"forward", estimate.forward_seconds},
-                               {"hessian", estimate.hessian_seconds},
-                               {"quantize", estimate.quantize_seconds},
-                               {"total", estimate.total_seconds},
-                               {"probe", estimate.probe_seconds}}}});
+  options.common.write_json(estimate_json(estimate));
 }
 
 void quantize(const Options& options, ProcessGroup& processes) {
@@ -253,7 +212,7 @@ void quantize(const Options& options, ProcessGroup& processes) {
 void run(const Options& options) {
   options.common.check_json();
   if (options.dry_run) return print_needs(options);
-  const auto processes = ProcessGroup::from_environment();
+  const auto processes = ProcessGroup::from_environment(options.common.quiet);
   try {
     quantize(options, *processes);
   } catch (const std::exception& error) {

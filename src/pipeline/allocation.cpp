@@ -23,15 +23,14 @@ constexpr double kTolerance = 0.01;
 
 // Diagonal of X^T X of each input group of a block, [width].
 std::map<std::string, std::vector<float>> input_squares(const ModelSpec& spec, const Block& block,
-                                                        const Rope& rope,
-                                                        const std::vector<at::Tensor>& hidden,
+                                                        const Rope& rope, const Sequences& hidden,
                                                         int threads) {
-  const auto sequences = static_cast<int64_t>(hidden.size());
+  const int64_t sequences = hidden.count();
   const std::string last_group = spec.groups().back();
-  std::vector<std::map<std::string, at::Tensor>> parts(hidden.size());
+  std::vector<std::map<std::string, at::Tensor>> parts(static_cast<size_t>(sequences));
   parallel_for(sequences, threads, [&](int64_t i) {
     const at::NoGradGuard no_grad;
-    forward_block(spec, block, hidden[i], rope,
+    forward_block(spec, block, hidden.load(i), rope,
                   [&](const std::string& group, const at::Tensor& input) {
                     parts[i][group] = input.mul(input).sum(0).cpu();
                     return group != last_group;
@@ -51,12 +50,8 @@ std::map<std::string, std::vector<float>> input_squares(const ModelSpec& spec, c
 
 double outlier_share(const at::Tensor& weight, const std::vector<float>& squares) {
   const at::Tensor w = weight.cpu().contiguous();
-  const WeightView view{w.const_data_ptr<float>(), w.size(0), w.size(1)};
-  Hessian diagonal;  // si_scores reads the diagonal only
-  diagonal.width = view.cols;
-  diagonal.matrix.assign(static_cast<size_t>(view.cols * view.cols), 0.0f);
-  for (int64_t j = 0; j < view.cols; ++j) diagonal.matrix[j * view.cols + j] = squares[j];
-  const std::vector<float> scores = si_scores(view, diagonal);
+  const std::vector<float> scores =
+      si_scores({w.const_data_ptr<float>(), w.size(0), w.size(1)}, squares);
   double mean = 0;
   for (const float s : scores) mean += s;
   mean /= static_cast<double>(scores.size());
@@ -68,12 +63,16 @@ double outlier_share(const at::Tensor& weight, const std::vector<float>& squares
 }  // namespace
 
 std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope,
-                                            std::vector<at::Tensor> hidden, c10::Device device,
+                                            const std::filesystem::path& directory,
+                                            const std::vector<WrittenFile>& first,
+                                            const HiddenShape& shape, c10::Device device,
                                             int threads, bool quiet) {
   const ModelSpec& spec = model.spec();
   std::vector<LayerOutliers> layers;
+  std::vector<WrittenFile> files = first;
   Progress progress("outliers", spec.blocks(), quiet);
   for (int64_t b = 0; b < spec.blocks(); ++b) {
+    const HiddenStates hidden(directory, files, kQuantizedStream, shape.ids, device);
     const Block block = load_block(model.weights(), spec, b, threads, device);
     const auto squares = input_squares(spec, block, rope, hidden, threads);
     const auto& linears = spec.family->linears;
@@ -84,7 +83,16 @@ std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope
                   outlier_share(weight, squares.at(linears[i].group))};
     });
     layers.insert(layers.end(), found.begin(), found.end());
-    advance(spec, block, rope, hidden, threads);
+    const auto forward = [&](int64_t from, int64_t count, const auto& take) {
+      forward_each(spec, block, rope, hidden, from, count, threads, take);
+    };
+    std::vector<WrittenFile> next;
+    if (b + 1 < spec.blocks()) {
+      next = {write_hidden(directory, "outliers-" + std::to_string(b + 1) + ".safetensors", shape,
+                           forward, 2 * threads, {})};
+    }
+    if (b > 0) std::filesystem::remove(directory / files.front().name);
+    files = std::move(next);
     progress.step();
   }
   return layers;

@@ -1,8 +1,9 @@
 // N of N:M per layer (STBLLM section 3.3): layers with more outliers keep more.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "billm/model/block.h"
 #include "billm/model/model.h"
 #include "billm/quantize/config.h"
+#include "hidden_states.h"
 
 namespace billm {
 
@@ -19,9 +21,13 @@ struct LayerOutliers {
   double share = 0;  // of weights whose SI score exceeds 6 times the layer's mean score
 };
 
-// One pass of the dense model over the calibration inputs.
+// One pass of the dense model over the calibration inputs: the sequences `shape` of the files
+// `first` in `directory`. The hidden states between two blocks lie there, too, in files that are
+// gone after.
 std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope,
-                                            std::vector<at::Tensor> hidden, c10::Device device,
+                                            const std::filesystem::path& directory,
+                                            const std::vector<WrittenFile>& first,
+                                            const HiddenShape& shape, c10::Device device,
                                             int threads, bool quiet);
 
 // Shares scaled to a range of 2 around the target N, rounded, clamped to 1..M, and repaired until

@@ -9,10 +9,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <map>
 #include <random>
+#include <set>
 #include <vector>
 
+#include "billm/base/error.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
 #include "billm/calibrate/collect.h"
@@ -64,13 +67,21 @@ struct LayerSeconds {
 // Rates of this machine, and a packed layer of the method.
 class Probe {
  public:
-  Probe(const EstimateRequest& request, c10::Device device)
+  // `widths`: of the layers; those up to kWide are tried as they are, since a narrow layer has more
+  // salient columns in each of its blocks.
+  Probe(const EstimateRequest& request, const std::set<int64_t>& widths, c10::Device device)
       : request_(request), method_(find_method(request.method.method)) {
     const Clock clock;
     const at::NoGradGuard no_grad;
-    constexpr int64_t kNarrow = 512, kWide = 2048;
+    constexpr int64_t kNarrow = 512;
     const int64_t rows = 128 * request.threads;
     const LayerSeconds narrow = quantize(rows, kNarrow), wide = quantize(rows, kWide);
+    packed_.emplace(kWide, std::move(last_));
+    for (const int64_t width : widths) {
+      if (width >= kWide || packed_.count(width) > 0) continue;
+      quantize(rows, width);
+      packed_.emplace(width, std::move(last_));
+    }
     factor_ = wide.factor / (1.0 * kWide * kWide * kWide);
     // Seconds of coding: a for a weight, b for a weight and column (feedback, error).
     const double n = narrow.coding / static_cast<double>(rows * kNarrow);
@@ -90,12 +101,16 @@ class Probe {
   }
   double products(double operations) const { return operations / flops_; }
   int64_t packed_bytes(int64_t rows, int64_t cols) const {
-    return scaled_bytes(packed_, rows, cols);
+    const auto found = packed_.find(cols);
+    return scaled_bytes(found != packed_.end() ? found->second : packed_.at(kWide), rows, cols);
   }
 
   double seconds = 0;
 
  private:
+  static constexpr int64_t kWide = 2048;
+
+  // Leaves the packed layer in last_.
   LayerSeconds quantize(int64_t rows, int64_t cols) {
     ProbeLayer layer(rows, cols);
     LayerSeconds result;
@@ -106,9 +121,9 @@ class Probe {
     MethodConfig config = request_.method;
     config.threads = request_.threads;
     const Clock coding;
-    packed_ =
+    last_ =
         pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config));
-    const at::Tensor decoded = decode_weight(packed_, "probe", request_.threads);
+    const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
     layer_error(layer.weight, decoded, hessian, request_.threads);
     result.coding = coding.seconds();
     return result;
@@ -138,11 +153,25 @@ class Probe {
   const EstimateRequest& request_;
   const Method& method_;
   double factor_ = 0, weight_ = 0, product_ = 0, flops_ = 1;
-  PackedLinear packed_;  // of the wide layer
+  PackedLinear last_;
+  std::map<int64_t, PackedLinear> packed_;  // by width
 };
 
 int64_t dtype_size(const ModelConfig& config) {
   return config.torch_dtype == "float32" ? 4 : config.torch_dtype == "float64" ? 8 : 2;
+}
+
+// Besides the matrix H: the doubles that become its factor; then the factor, the triangles of its
+// blocks and what the method adds (GPTQ the factor in its order, on the way in doubles; ARB
+// scaled copies or its column equations); codes, the decoded and the packed weight.
+int64_t quantizing_bytes(const Method& method, const MethodConfig& config, int64_t width,
+                         int64_t weights) {
+  if (!method.needs_factor) return 8 * weights;
+  const int64_t square = width * width;
+  int64_t coding = 4 * square + 8 * width * std::min<int64_t>(config.block_size, width);
+  if (method.has_order) coding += 8 * square;
+  if (method.has_columns) coding += 8 * square + 4 * weights;
+  return std::max(8 * square, coding) + 8 * weights;
 }
 
 // Of one layer's attention (block.h).
@@ -163,7 +192,20 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const c10::Device device = resolve_device(request.device);
   const int64_t idle_bytes = peak_rss_bytes();
   const Method& method = find_method(request.method.method);
-  const Probe probe(request, device);
+  std::set<int64_t> layer_widths;
+  double weights = 0;
+  for (const LinearSpec& linear : spec.family->linears) {
+    layer_widths.insert(linear.in_width(config));
+    weights += static_cast<double>(spec.blocks()) * static_cast<double>(linear.out_width(config)) *
+               static_cast<double>(linear.in_width(config));
+  }
+  constexpr double kMostWeights = 1e15;
+  if (weights > kMostWeights) {
+    char text[32];
+    std::snprintf(text, sizeof(text), "%.3g", weights);
+    throw bad_input(request.where + ": expected at most 1e15 weights in the blocks, got " + text);
+  }
+  const Probe probe(request, layer_widths, device);
 
   Estimate estimate;
   estimate.blocks = spec.blocks();
@@ -197,11 +239,13 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   estimate.output_bytes =
       estimate.blocks * block_packed + estimate.other_weights * dtype_size(config);
   const int64_t hidden_bytes = 4 * request.sequences * request.length * hidden;
-  estimate.disk_bytes = estimate.output_bytes + 2 * hidden_bytes;
+  // While N is allocated, the inputs of the first block and two files of another.
+  const bool adaptive = request.method.nm.active() && request.method.nm_alloc == "adaptive";
+  estimate.disk_bytes =
+      std::max(estimate.output_bytes + 2 * hidden_bytes, adaptive ? 3 * hidden_bytes : 0);
 
   // Block in fp32; the sums of all groups; then either a pass (a part's sums, stored inputs,
-  // forward passes) or the widest layer: the doubles that become its factor, in ARB the scaled
-  // factor and weight too; codes, the decoded and the packed weight.
+  // forward passes) or the widest layer (quantizing_bytes).
   const int64_t q = config.num_attention_heads * config.head_dim;
   const int64_t kv = config.num_key_value_heads * config.head_dim;
   const int64_t pass =  // include/billm/model/block.h
@@ -209,22 +253,23 @@ Estimate estimate_quantize(const EstimateRequest& request) {
       4 * request.length *
           std::max(hidden + 3 * q + 2 * kv, 2 * hidden + 2 * config.intermediate_size);
   const int threads = device.is_cpu() ? request.threads : 1;
-  const int64_t stored_inputs = std::max(
-      input_bytes, std::min(CollectOptions{}.input_bytes, input_bytes * request.sequences));
+  const int64_t part = (request.sequences + kSumParts - 1) / kSumParts;
+  const int64_t stored_inputs =
+      std::max(input_bytes, std::min(CollectOptions{}.input_bytes, input_bytes * part));
   constexpr int64_t kThreadBytes = int64_t{40} << 20;  // block.h: C library and MKL
   const int64_t collecting = 4 * sums + stored_inputs + threads * (pass + kThreadBytes);
-  const int64_t quantizing = (method.needs_factor ? 8 * widest * widest : 0) +
-                             (method.has_columns ? 4 * widest * widest + 8 * largest : 0) +
-                             8 * largest;
+  const int64_t quantizing = quantizing_bytes(method, request.method, widest, largest);
   const int64_t here = device.is_cpu() ? 4 * block_weights : 4 * largest;
   estimate.cpu_bytes = idle_bytes + here + 4 * sums + std::max(collecting, quantizing);
   estimate.gpu_bytes = 4 * block_weights + 2 * pass + 4 * request.length * hidden;
 
   const auto blocks = static_cast<double>(estimate.blocks);
-  // Twice through each block; causal attention looks at half of the pairs: two products of them.
+  // Twice through each block, once more to allocate N; causal attention looks at half of the pairs:
+  // two products of them.
   const double attention = 2.0 * static_cast<double>(request.length * q);
   estimate.forward_seconds =
-      blocks * probe.products(2 * tokens * (2.0 * static_cast<double>(block_weights) + attention));
+      blocks * probe.products((adaptive ? 3 : 2) * tokens *
+                              (2.0 * static_cast<double>(block_weights) + attention));
   // Half of X^T X, a multiplication and an addition each.
   estimate.hessian_seconds = blocks * probe.products(tokens * static_cast<double>(sums));
   estimate.quantize_seconds = blocks * (coding + factors);

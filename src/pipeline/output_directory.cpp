@@ -13,6 +13,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "journal.h"
 
 namespace billm {
 namespace fs = std::filesystem;
@@ -84,7 +85,8 @@ OutputDirectory::OutputDirectory(const fs::path& out, Existing existing,
   check_replaceable(existing, sources);
   std::error_code failure;
   if (fs::exists(partial_)) {
-    if (existing == Existing::kRefuse) {
+    const bool started = fs::exists(partial_ / kJournalName);  // something was finished
+    if (existing == Existing::kRefuse && started) {
       throw Error(ErrorCode::kUsage, partial_.string() + ": an unfinished run is there",
                   "--overwrite starts again; a run of billm quantize goes on with --resume");
     }
@@ -92,7 +94,7 @@ OutputDirectory::OutputDirectory(const fs::path& out, Existing existing,
       throw Error(ErrorCode::kUsage, partial_.string() + ": expected an unfinished run of billm",
                   "choose another --out, or remove it yourself");
     }
-    if (existing == Existing::kOverwrite) fs::remove_all(partial_, failure);
+    if (existing == Existing::kOverwrite || !started) fs::remove_all(partial_, failure);
     if (failure) throw cannot(partial_, "remove", failure.message());
   }
   const bool created = fs::create_directory(partial_, failure);

@@ -14,9 +14,9 @@ class OutputDirectory {
   enum class Existing { kRefuse, kOverwrite, kResume, kResumeOverwrite };
 
   // Throws Error{kUsage} if `out` exists (unless kOverwrite), if it exists and is neither empty nor
-  // a model, if one of `sources` (the models that are read) lies in it, or if an unfinished run is
-  // there (unless kOverwrite, which removes it, or kResume); Error{kFailure} if it cannot be made
-  // or another process works on it.
+  // a model, if one of `sources` (the models that are read) lies in it, or if a run is
+  // there that finished a block (unless kOverwrite, which removes it, or kResume); Error{kFailure}
+  // if it cannot be made or another process works on it.
   OutputDirectory(const std::filesystem::path& out, Existing existing,
                   const std::vector<std::filesystem::path>& sources);
   // Removes partial() if this object made it and neither keep() nor finish() was called.

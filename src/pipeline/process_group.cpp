@@ -4,13 +4,14 @@
 //   m/<from>/<to>/<n>   chunk n of what `from` sends to `to`;   r/...  the receiver has it
 //   b/<n>               chunk n of a broadcast;  c/<n> how many have it;  d/<n> all have it
 //   g/<n>, o/<n>        barrier n: how many have come; it is open
-//   alive/<rank>        a counter that rises every few seconds
+//   alive/<rank>        a counter that rises every second
 //   failed              the message of the process that failed first
 #include "billm/pipeline/process_group.h"
 
 #include <c10/util/Exception.h>
 #include <c10/util/Flags.h>
 #include <c10/util/intrusive_ptr.h>
+#include <netdb.h>
 
 #include <algorithm>
 #include <atomic>
@@ -28,6 +29,7 @@
 #include <vector>
 
 #include "billm/base/error.h"
+#include "billm/base/log.h"
 
 C10_DECLARE_int(caffe2_log_level);
 
@@ -65,6 +67,17 @@ int number(const char* name, int least, int most) {
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
+// LibTorch would try a name that means nothing for minutes.
+void check_host(const char* host) {
+  addrinfo* found = nullptr;
+  if (const int failure = ::getaddrinfo(host, nullptr, nullptr, &found); failure != 0) {
+    throw Error(ErrorCode::kFailure,
+                "MASTER_ADDR: " + std::string(host) + ": " + ::gai_strerror(failure),
+                "give the first process's host or address");
+  }
+  ::freeaddrinfo(found);
+}
+
 std::vector<uint8_t> bytes_of(std::span<const std::byte> bytes) {
   const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
   return {data, data + bytes.size()};
@@ -82,7 +95,8 @@ int local_rank() {
 
 class ProcessGroup::Store {
  public:
-  Store(int rank, int size) : rank_(rank), size_(size), alive_(static_cast<size_t>(size)) {
+  Store(int rank, int size, bool quiet)
+      : rank_(rank), size_(size), alive_(static_cast<size_t>(size)) {
     const char* host = variable("MASTER_ADDR");
     if (host == nullptr) {
       throw Error(ErrorCode::kUsage, "MASTER_ADDR: expected the first process's host, got nothing",
@@ -93,6 +107,11 @@ class ProcessGroup::Store {
     FLAGS_caffe2_log_level = kFatal;
     const auto port = static_cast<uint16_t>(number("MASTER_PORT", 1, 65535));
     where_ = std::string(host) + ":" + std::to_string(port);
+    check_host(host);
+    if (!quiet) {
+      log_info("process " + std::to_string(rank) + " of " + std::to_string(size) +
+               ", meeting the others at " + where_);
+    }
     const char* agent = variable("TORCHELASTIC_USE_AGENT_STORE");
     const bool serves = rank == 0 && (agent == nullptr || std::string(agent) != "True");
     store_ = connect(host, port, serves);
@@ -168,7 +187,7 @@ class ProcessGroup::Store {
   }
 
   void fail(const std::string& message) noexcept {
-    failed_ = true;
+    if (failed_.exchange(true)) return;  // the others know, or cannot be reached
     try {
       store_->compareSet("failed", {}, bytes_of(std::as_bytes(std::span(message))));
       // As the server, live until the others have read it.
@@ -315,14 +334,14 @@ ProcessGroup::ProcessGroup(int rank, int size, std::unique_ptr<Store> store)
 
 ProcessGroup::~ProcessGroup() = default;
 
-std::unique_ptr<ProcessGroup> ProcessGroup::from_environment() {
+std::unique_ptr<ProcessGroup> ProcessGroup::from_environment(bool quiet) {
   constexpr int kMostProcesses = 4096;
   int rank = 0, size = 1;
   std::unique_ptr<Store> store;
   if (variable("WORLD_SIZE") != nullptr) size = number("WORLD_SIZE", 1, kMostProcesses);
   if (size > 1) {
     rank = number("RANK", 0, size - 1);
-    store = std::make_unique<Store>(rank, size);
+    store = std::make_unique<Store>(rank, size, quiet);
     store->barrier(kRendezvous);
   }
   return std::unique_ptr<ProcessGroup>(new ProcessGroup(rank, size, std::move(store)));

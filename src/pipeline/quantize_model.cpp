@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <optional>
 
 #include "allocation.h"
@@ -55,7 +56,7 @@ class Run {
         method_(find_method(request.method.method)),
         processes_(processes),
         rows_(processes),
-        device_(resolve_device(request.device, local_rank())),
+        device_(resolve_device(request.device, processes.alone() ? 0 : local_rank())),
         forward_threads_(device_.is_cpu() ? request.threads : 1),
         own_(own_sequences(request.calibration.rows, processes)),
         model_(request.model, request.threads) {
@@ -130,7 +131,9 @@ class Run {
   void start_hidden(const Rope& rope) {
     if (report_.resumed_blocks == model_.spec().blocks()) return;
     if (journal_.hidden.empty()) {
-      if (tuned()) originals_ = embed_all(own_.ids);
+      for (const int64_t i : own_.ids) {
+        if (tuned()) originals_.push_back(embed_sequence(i));
+      }
       store_hidden(0, [&](int64_t first, int64_t count, const auto& take) {
         for (int64_t i = first; i < first + count; ++i) {
           take(i, embed_sequence(own_.ids[static_cast<size_t>(i)]));
@@ -147,11 +150,12 @@ class Run {
   void allocate(const Rope& rope) {
     if (!request_.method.nm.active() || request_.method.nm_alloc != "adaptive") return;
     if (processes_.first()) {
-      std::vector<int64_t> all;
-      for (int64_t i = 0; i < request_.calibration.rows; ++i) all.push_back(i);
+      HiddenShape shape = hidden_shape();  // the others' sequences too
+      shape.ids.resize(static_cast<size_t>(request_.calibration.rows));
+      std::iota(shape.ids.begin(), shape.ids.end(), 0);
       const Stopwatch forward(&report_.seconds.forward);
-      const auto outliers =
-          measure_outliers(model_, rope, embed_all(all), device_, forward_threads_, request_.quiet);
+      const auto outliers = measure_outliers(model_, rope, partial_, journal_.hidden, shape,
+                                             device_, forward_threads_, request_.quiet);
       for (const auto& [module, nm] : allocate_nm(outliers, request_.method.nm)) {
         journal_.nm[module] = nm.text();
       }
@@ -164,19 +168,16 @@ class Run {
     return embed(model_.weights(), model_.spec(), request_.calibration.row(i)).to(device_);
   }
 
-  std::vector<at::Tensor> embed_all(const std::vector<int64_t>& ids) const {
-    std::vector<at::Tensor> states;
-    for (const int64_t i : ids) states.push_back(embed_sequence(i));
-    return states;
+  HiddenShape hidden_shape() const {
+    return {own_.ids, request_.calibration.cols, model_.spec().config.hidden_size};
   }
 
   // Writes the inputs of block b; the files of all processes are journal_.hidden then.
   void store_hidden(int64_t b, const ComputeStates& compute) {
-    const HiddenShape shape{own_.ids, request_.calibration.cols, model_.spec().config.hidden_size};
     const std::string suffix = processes_.first() ? "" : "-" + std::to_string(processes_.rank());
     const WrittenFile file =
-        write_hidden(partial_, "hidden-" + std::to_string(b) + suffix + ".safetensors", shape,
-                     compute, 2 * forward_threads_, originals_);
+        write_hidden(partial_, "hidden-" + std::to_string(b) + suffix + ".safetensors",
+                     hidden_shape(), compute, 2 * forward_threads_, originals_);
     journal_.hidden.clear();
     for (int rank = 0; rank < processes_.size(); ++rank) {
       const std::string text = processes_.broadcast_text(rank, file_json(file).dump());
@@ -457,7 +458,13 @@ QuantizeReport quantize_model(const QuantizeRequest& request, ProcessGroup& proc
   }
   init_torch();
   const at::NoGradGuard no_grad;
-  return Run(request, processes).run();
+  Run run(request, processes);
+  try {
+    return run.run();
+  } catch (const std::exception& error) {
+    processes.fail(error.what());  // before the output directory goes
+    throw;
+  }
 }
 
 }  // namespace billm

@@ -8,6 +8,14 @@
 namespace billm {
 
 std::vector<float> si_scores(const WeightView& weight, const Hessian& hessian) {
+  std::vector<float> diagonal;
+  for (int64_t j = 0; j < weight.cols; ++j) {
+    diagonal.push_back(hessian.matrix[j * weight.cols + j]);
+  }
+  return si_scores(weight, diagonal);
+}
+
+std::vector<float> si_scores(const WeightView& weight, const std::vector<float>& diagonal) {
   std::vector<double> row_sum(static_cast<size_t>(weight.rows), 0.0);
   std::vector<double> col_sum(static_cast<size_t>(weight.cols), 0.0);
   for (int64_t i = 0; i < weight.rows; ++i) {
@@ -20,7 +28,7 @@ std::vector<float> si_scores(const WeightView& weight, const Hessian& hessian) {
   std::vector<float> scores(static_cast<size_t>(weight.rows * weight.cols), 0.0f);
   for (int64_t j = 0; j < weight.cols; ++j) {
     // |x_j|_2^0.5 up to a common factor; sqrt twice is exactly rounded everywhere.
-    const double input = std::sqrt(std::sqrt(double{hessian.matrix[j * weight.cols + j]}));
+    const double input = std::sqrt(std::sqrt(double{diagonal[j]}));
     for (int64_t i = 0; i < weight.rows; ++i) {
       const double w = std::fabs(weight.data[i * weight.cols + j]);
       if (w == 0) continue;

@@ -85,9 +85,10 @@ class DryRun(bt.TestCase):
         model = bt.make_tiny_llama(self.dir / "model", hidden=256, intermediate=768, blocks=2)
         tokens = self.calibration()
         for method in (["billm"], ["arb"], ["stbllm", "--nm", "5:8"], ["gptq", "--bits", "3"],
-                       ["pbllm"], ["rtn"]):
+                       ["pbllm"], ["rtn"],
+                       ["arb", "--classes", 1, "--salient-classes", 2, "--block-size", 4096]):
             with self.subTest(method=method):
-                arguments = ["--method", *method, "--calib", tokens, "--block-size", 128]
+                arguments = ["--method", *method, "--calib", tokens]
                 estimate = self.dry_run(model, *arguments)
                 made = self.report("quantize", "--model", model, "--overwrite", "--out",
                                    self.dir / "out", *arguments)
@@ -96,6 +97,35 @@ class DryRun(bt.TestCase):
                 # Headers of the files, a few bytes for each plane.
                 self.assertAlmostEqual(estimate["output_bytes"], made["bytes_after"],
                                        delta=0.02 * made["bytes_after"] + 60_000)
+
+    def test_memory_of_each_method(self):
+        """One block whose down projection is wide: H, factor and copies decide."""
+        model = bt.make_tiny_llama(self.dir / "model", hidden=128, intermediate=4096, blocks=1)
+        tokens = self.calibration()
+        for method in (["billm"], ["gptq"], ["gptq", "--no-act-order"],
+                       ["arb", "--classes", 1, "--salient-classes", 2, "--block-size", 4096]):
+            with self.subTest(method=method):
+                arguments = ["--method", *method, "--calib", tokens]
+                limit = self.dry_run(model, *arguments)["cpu_bytes"]
+                made = self.report("quantize", "--model", model, "--overwrite", "--out",
+                                   self.dir / "out", "--threads", THREADS, *arguments)
+                print(f"{method}: peak {made['peak_rss_bytes'] / 1e6:.0f} MB, estimate "
+                      f"{limit / 1e6:.0f} MB")
+                self.assertLess(made["peak_rss_bytes"], 1.05 * limit)
+                self.assertGreater(made["peak_rss_bytes"], 0.6 * limit)
+
+    def test_refuses_what_a_run_refuses(self):
+        model = self.config_only("quantized", **LLAMA["7b"][0])
+        config = json.loads((model / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "awq"}
+        (model / "config.json").write_text(json.dumps(config))
+        self.fails(bt.BAD_INPUT, "quantize", "--dry-run", "--model", model,
+                   needles=["quantization_config: expected none"])
+        huge = self.config_only("huge", hidden=1 << 24, intermediate=1 << 24, blocks=65536)
+        self.fails(bt.BAD_INPUT, "quantize", "--dry-run", "--model", huge, "--seqlen", 64,
+                   needles=["expected at most 1e15 weights"])
+        self.fails(bt.USAGE, "quantize", "--dry-run", "--model", model, "--tune-steps", 5,
+                   needles=["--tune-steps"])
 
     def test_needs_config_json_only_and_says_what_is_wrong(self):
         self.fails(bt.BAD_INPUT, "quantize", "--dry-run", "--model", self.dir / "none",

@@ -19,7 +19,7 @@ class ProcessGroup {
   // WORLD_SIZE, RANK, MASTER_ADDR, MASTER_PORT; with WORLD_SIZE absent or 1 this process is alone.
   // Waits until all have come (five minutes at most). Throws Error{kUsage} if they contradict each
   // other, Error{kFailure} if the others cannot be reached.
-  static std::unique_ptr<ProcessGroup> from_environment();
+  static std::unique_ptr<ProcessGroup> from_environment(bool quiet);
   // Waits for the others if they still need this process, unless fail() was called.
   ~ProcessGroup();
   ProcessGroup(const ProcessGroup&) = delete;

@@ -59,6 +59,8 @@ NmPattern parse_nm(const std::string& text);
 
 // STBLLM's SI score of each weight, [rows, cols] (docs: `(|w|/col sum + |w|/row sum) * |x_j|^0.5`).
 std::vector<float> si_scores(const WeightView& weight, const Hessian& hessian);
+// The same from the diagonal of H or of X^T X alone, [cols], up to a common factor of all scores.
+std::vector<float> si_scores(const WeightView& weight, const std::vector<float>& diagonal);
 // Keeps the N highest scores of every M consecutive columns; ties keep the lower column. [rows,
 // cols]
 std::vector<uint8_t> nm_mask(const std::vector<float>& scores, int64_t rows, int64_t cols,

@@ -1,0 +1,63 @@
+// See estimate_text.h.
+#include "estimate_text.h"
+
+#include <cstdio>
+#include <string>
+
+namespace billm {
+namespace {
+
+std::string duration_text(double seconds) {
+  char text[64];
+  if (seconds < 120) {
+    std::snprintf(text, sizeof(text), "%.0f s", seconds);
+  } else if (seconds < 7200) {
+    std::snprintf(text, sizeof(text), "%.0f min", seconds / 60);
+  } else {
+    std::snprintf(text, sizeof(text), "%.1f h", seconds / 3600);
+  }
+  return text;
+}
+
+}  // namespace
+
+void print_estimate(const Estimate& estimate, const EstimateRequest& request) {
+  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  const auto billions = [](int64_t weights) { return static_cast<double>(weights) / 1e9; };
+  std::printf("model         %s, %ld blocks, %.3f billion weights to quantize, %.3f others\n",
+              request.model.architecture.c_str(), static_cast<long>(estimate.blocks),
+              billions(estimate.weights), billions(estimate.other_weights));
+  std::printf("method        %s, calibrated on %ld x %ld tokens\n", request.method.method.c_str(),
+              static_cast<long>(request.sequences), static_cast<long>(request.length));
+  std::printf("stored bits   %.4f per quantized weight\n", estimate.stored_bits);
+  std::printf("output        %.2f GB\n", gigabytes(estimate.output_bytes));
+  std::printf("disk          %.2f GB at most while it runs\n", gigabytes(estimate.disk_bytes));
+  std::printf("peak memory   %.2f GB; of a GPU (--device cuda) %.2f GB\n",
+              gigabytes(estimate.cpu_bytes), gigabytes(estimate.gpu_bytes));
+  std::printf("time          %s: forward %s, hessian %s, quantize %s; %d threads\n",
+              duration_text(estimate.total_seconds).c_str(),
+              duration_text(estimate.forward_seconds).c_str(),
+              duration_text(estimate.hessian_seconds).c_str(),
+              duration_text(estimate.quantize_seconds).c_str(), request.threads);
+  std::printf("(from config.json and a probe of %.1f s on this machine; --tune is not in it)\n",
+              estimate.probe_seconds);
+}
+
+nlohmann::ordered_json estimate_json(const Estimate& estimate) {
+  return {{"blocks", estimate.blocks},
+          {"weights", estimate.weights},
+          {"other_weights", estimate.other_weights},
+          {"stored_bits", estimate.stored_bits},
+          {"output_bytes", estimate.output_bytes},
+          {"disk_bytes", estimate.disk_bytes},
+          {"cpu_bytes", estimate.cpu_bytes},
+          {"gpu_bytes", estimate.gpu_bytes},
+          {"seconds",
+           {{"forward", estimate.forward_seconds},
+            {"hessian", estimate.hessian_seconds},
+            {"quantize", estimate.quantize_seconds},
+            {"total", estimate.total_seconds},
+            {"probe", estimate.probe_seconds}}}};
+}
+
+}  // namespace billm
