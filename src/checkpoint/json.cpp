@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "billm/base/error.h"
+#include "billm/base/utf8.h"
 
 namespace billm {
 
@@ -19,9 +20,12 @@ std::string printable(std::string_view text) {
     size = kLimit;
     while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xc0) == 0x80) --size;
   }
-  std::string result(text.substr(0, size));
-  for (char& c : result) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  // C1 controls (U+0080 to U+009F, C2 80 to C2 9F) steer terminals, too.
+  std::string result = replace_invalid_utf8(text.substr(0, size));
+  for (size_t i = 0; i < result.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(result[i]);
+    if (byte < 0x20 || byte == 0x7f) result[i] = '?';
+    if (byte == 0xc2 && static_cast<unsigned char>(result[i + 1]) < 0xa0) result.replace(i, 2, "?");
   }
   if (size < text.size()) result += "...";
   return result;

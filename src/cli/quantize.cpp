@@ -151,6 +151,7 @@ void print_report(const QuantizeReport& report) {
 void print_needs(const Options& options) {
   EstimateRequest request;
   request.method = method_config(options);
+  tune_config(options);  // for its checks
   const std::filesystem::path path =
       resolve_model(options.model, ModelPart::kConfig, options.common.quiet) / "config.json";
   request.model = read_config(path);
@@ -159,7 +160,6 @@ void print_needs(const Options& options) {
     throw bad_input(request.where + ": quantization_config: expected none",
                     "give the original checkpoint, not a quantized one");
   }
-  tune_config(options);  // for its checks
   const auto [sequences, length] = options.calibration.size();
   request.sequences = sequences;
   request.length = length;

@@ -1,11 +1,14 @@
 // billm tokenize.
+#include <cerrno>
+#include <charconv>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <memory>
 #include <sstream>
 
 #include "billm/base/error.h"
-#include "billm/base/file.h"
+#include "billm/checkpoint/json.h"
 #include "billm/hub/model_name.h"
 #include "billm/tokenizer/tokenizer.h"
 #include "command.h"
@@ -25,28 +28,33 @@ std::vector<int32_t> parse_ids(const std::string& text) {
   std::vector<int32_t> ids;
   std::istringstream words(text);
   for (std::string word; words >> word;) {
-    size_t used = 0;
-    long id = -1;
-    try {
-      id = std::stol(word, &used);
-    } catch (const std::exception&) {
-      used = 0;
+    int32_t id = -1;
+    const char* end = word.data() + word.size();
+    const auto [stop, failure] = std::from_chars(word.data(), end, id);
+    if (failure != std::errc() || stop != end || id < 0) {
+      throw bad_input("--decode: expected token ids, got '" + printable(word) + "'");
     }
-    if (used != word.size() || id < 0 || id > INT32_MAX) {
-      throw bad_input("--decode: expected token ids, got '" + word.substr(0, 40) + "'");
-    }
-    ids.push_back(static_cast<int32_t>(id));
+    ids.push_back(id);
   }
   return ids;
 }
 
 std::string read_input(const Options& options) {
   if (options.has_text) return options.text;
-  if (options.file != "-") return read_text_file(options.file);
+  const bool standard = options.file == "-";
+  // Pipes and devices, too: --file <(command).
+  std::FILE* file = standard ? stdin : std::fopen(options.file.c_str(), "rb");
+  if (file == nullptr) throw bad_input(options.file + ": cannot open: " + std::strerror(errno));
   std::string text;
   char buffer[1 << 16];
-  while (const size_t got = std::fread(buffer, 1, sizeof(buffer), stdin)) text.append(buffer, got);
-  if (std::ferror(stdin)) throw Error(ErrorCode::kFailure, "standard input: cannot be read");
+  while (const size_t got = std::fread(buffer, 1, sizeof(buffer), file)) text.append(buffer, got);
+  const int failure = std::ferror(file) ? errno : 0;
+  if (!standard) std::fclose(file);
+  if (failure != 0) {
+    throw Error(standard ? ErrorCode::kFailure : ErrorCode::kBadInput,
+                (standard ? "standard input" : options.file) +
+                    ": cannot be read: " + std::strerror(failure));
+  }
   return text;
 }
 

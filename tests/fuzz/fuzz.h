@@ -4,7 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "billm/base/error.h"
@@ -26,6 +29,24 @@ inline void read_all(std::span<const std::byte> bytes) {
   for (const std::byte value : bytes) sum += static_cast<unsigned>(value);
   volatile unsigned keep = sum;
   (void)keep;
+}
+
+// A directory of this process's own, for parsers that read files; it is gone when the process ends.
+inline std::filesystem::path scratch_directory() {
+  struct Scratch {
+    Scratch() {
+      std::string pattern = (std::filesystem::temp_directory_path() / "billm-fuzz-XXXXXX").string();
+      require(::mkdtemp(pattern.data()) != nullptr);
+      path = pattern;
+    }
+    ~Scratch() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+    std::filesystem::path path;
+  };
+  static const Scratch scratch;
+  return scratch.path;
 }
 
 template <typename Body>
