@@ -169,6 +169,7 @@ void BlobDownload::receive() {
   request.body = [this](std::span<const std::byte> bytes) { write(bytes); };
   RetryPolicy retry(http_);
   int64_t farthest = size_;
+  bool anew = false;
   while (size_ < file_.size) {
     request.offset = size_;
     HttpReply reply = http_.send(request);
@@ -179,6 +180,13 @@ void BlobDownload::receive() {
       reply.trouble = Trouble::kCut;
       reply.trouble_text =
           "the end after " + std::to_string(size_) + " of " + std::to_string(file_.size) + " bytes";
+    }
+    // "Range not satisfiable": something on the way does not like what is asked for; once more
+    // from the start, where there is nothing to dislike.
+    if (reply.status == 416 && request.offset > 0 && !std::exchange(anew, true)) {
+      start_anew();
+      farthest = 0;
+      continue;
     }
     if (!retry.again(reply, progress)) throw refused(question_, reply, http_.environment());
   }

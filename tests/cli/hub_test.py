@@ -323,6 +323,21 @@ class Resume(hub_testing.HubTestCase):
         self.load()
         self.assert_complete()
 
+    def test_range_that_is_refused(self):
+        self.partial().parent.mkdir(parents=True)
+        self.partial().write_bytes(self.files[WEIGHTS][:1000])
+        self.hub.fault(WEIGHTS, server="cdn", status=416, times=1)
+        self.load()
+        self.assert_complete()
+        ranges = [r.headers.get("Range") for r in self.hub.requests if r.server == "cdn"]
+        self.assertEqual(ranges, ["bytes=1000-", None])
+        # Not for ever.
+        for path in (self.snapshot() / WEIGHTS, self.blob()):
+            path.unlink()
+        self.partial().write_bytes(self.files[WEIGHTS][:1000])
+        self.hub.fault(WEIGHTS, server="cdn", status=416)
+        self.refused(bt.FAILURE, "HTTP 416")
+
     def test_server_that_never_gets_farther(self):
         self.hub.fault(WEIGHTS, server="cdn", cut=1000, ignore_range=True)
         self.refused(bt.FAILURE, WEIGHTS, "stopped answering", "run the same command again")
