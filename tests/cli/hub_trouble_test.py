@@ -2,6 +2,7 @@
 nothing wrong stays in the cache. Downloads that go well: hub_test.py.
 """
 
+import os
 import shutil
 import socket
 import subprocess
@@ -267,10 +268,25 @@ class Disk(hub_testing.HubTestCase):
             test -s {blob} || echo no blob
             exit $code"""
         result = self.on_disk("1m", script)
-        self.assert_error(result, "eval", bt.FAILURE, "No space left on device", "is kept")
+        self.assert_error(result, "eval", bt.FAILURE, "No space left on device", "free some space",
+                          "is kept")
         ranges = [r.headers.get("Range") for r in self.hub.requests if r.server == "cdn"]
         self.assertIsNone(ranges[0])
         self.assertRegex(ranges[1], "bytes=[1-9]")
+
+    def test_remains_that_are_no_file(self):
+        self.partial().parent.mkdir(parents=True)
+        other = self.dir / "other"
+        other.write_text("of another")
+        for make in (Path.mkdir, lambda path: os.mkfifo(path), lambda path: path.symlink_to(other)):
+            make(self.partial())
+            result = self.fails(bt.FAILURE, *self.evaluate(),
+                                needles=[f"{self.partial()}: cannot write", "remove it"])
+            self.assertNotIn("free some space", result.stderr)
+            (self.partial().rmdir if self.partial().is_dir() else self.partial().unlink)()
+        self.assertEqual(other.read_text(), "of another")
+        self.load()
+        self.assert_complete()
 
     def test_cache_that_cannot_be_written(self):
         (self.dir / "file").write_text("")
