@@ -65,8 +65,8 @@ std::string stripped(const std::string& text) {
 }
 
 void read_token(HubEnvironment& environment) {
-  environment.token_source = "HF_TOKEN";
-  environment.token = stripped(variable("HF_TOKEN"));
+  environment.token_source = variable("HF_TOKEN").empty() ? "HUGGING_FACE_HUB_TOKEN" : "HF_TOKEN";
+  environment.token = stripped(variable(environment.token_source.c_str()));
   if (environment.token.empty()) {
     const std::string named = variable("HF_TOKEN_PATH");
     const fs::path path = named.empty() ? tools_home() / "token" : expanded(named);

@@ -212,6 +212,8 @@ class Tokens(hub_testing.HubTestCase):
         cases = (({}, "hf_file"), ({"HF_TOKEN_PATH": str(self.dir / "other")}, "hf_other"),
                  ({"HF_TOKEN_PATH": str(self.dir / "none")}, None),
                  ({"HF_TOKEN": "hf_variable "}, "hf_variable"),
+                 ({"HUGGING_FACE_HUB_TOKEN": "hf_old"}, "hf_old"),
+                 ({"HF_TOKEN": "hf_new", "HUGGING_FACE_HUB_TOKEN": "hf_old"}, "hf_new"),
                  ({"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}, None))
         for number, (variables, token) in enumerate(cases):
             with self.subTest(variables=variables):
