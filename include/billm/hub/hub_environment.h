@@ -25,9 +25,9 @@ struct HubEnvironment {
   int timeout_seconds = 10;
 };
 
-// Reads the variables; an empty one counts as unset, "~/" at a path's start is the user's home.
-// Throws Error{kFailure} without HOME where it is needed, Error{kBadInput} for a value that cannot
-// be used.
+// Reads the variables; an empty one counts as unset. In paths "~/" at the start is the user's home,
+// and $NAME and ${NAME} are other variables. Throws Error{kFailure} without HOME where it is
+// needed, Error{kBadInput} for a value that cannot be used.
 HubEnvironment hub_environment();
 
 }  // namespace billm
