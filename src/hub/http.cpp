@@ -154,7 +154,7 @@ HttpClient::HttpClient(HubEnvironment environment) : environment_(std::move(envi
   origin_ = origin_of(environment_.endpoint);
   if (origin_.empty()) {
     throw bad_input("HF_ENDPOINT: expected http://HOST or https://HOST, got " +
-                    printable(environment_.endpoint));
+                    shown_url(environment_.endpoint));
   }
 }
 
@@ -255,7 +255,7 @@ HttpReply HttpClient::send(const HttpRequest& request) {
     const std::string origin = origin_of(next);
     const auto refuse = [&](const std::string& why) {
       reply.trouble = Trouble::kBadAnswer;
-      reply.trouble_text = "a redirect " + why + " (" + printable(next) + ")";
+      reply.trouble_text = "a redirect " + why + " (" + shown_url(next) + ")";
       return reply;
     };
     if (origin.empty()) return refuse("to something that is no http or https address");
@@ -280,7 +280,7 @@ HttpReply HttpClient::get(const std::string& url, size_t limit, std::string& bod
   request.begin = [&](const HttpReply&) { body.clear(); };
   request.body = [&](std::span<const std::byte> bytes) {
     if (bytes.size() > limit - body.size()) {
-      throw Error(ErrorCode::kFailure, printable(url) + ": expected an answer of at most " +
+      throw Error(ErrorCode::kFailure, shown_url(url) + ": expected an answer of at most " +
                                            std::to_string(limit) + " bytes, got more");
     }
     body.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -311,6 +311,17 @@ void HttpClient::wait(std::chrono::milliseconds time) const {
     check_cancelled();
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
+}
+
+std::string host_of(const std::string& url) {
+  const size_t begin = url.find("://") + 3;
+  return printable(url.substr(begin, url.find_first_of("/?", begin) - begin));
+}
+
+std::string shown_url(const std::string& url) {
+  const size_t at = url.rfind('@');
+  const std::string rest = at == std::string::npos ? url : "..." + url.substr(at);
+  return printable(rest.substr(0, rest.find_first_of("?#")));
 }
 
 std::optional<int64_t> asked_to_wait(const HttpReply& reply) {

@@ -102,6 +102,12 @@ class RetryPolicy {
   int attempts_ = 0;
 };
 
+// The host, and the port if there is one, of a URL; for messages.
+std::string host_of(const std::string& url);
+// A URL for messages without what may be secret: the query, where signatures are, and what is
+// before an '@', which may be a password.
+std::string shown_url(const std::string& url);
+
 // Seconds that an answer asks to wait; nothing if it does not.
 std::optional<int64_t> asked_to_wait(const HttpReply& reply);
 

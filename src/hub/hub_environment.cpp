@@ -10,6 +10,7 @@
 #include "billm/base/error.h"
 #include "billm/base/file.h"
 #include "billm/checkpoint/json.h"
+#include "http.h"
 
 namespace billm {
 namespace {
@@ -116,7 +117,7 @@ std::string read_endpoint() {
   const bool web = endpoint.starts_with("https://") || endpoint.starts_with("http://");
   if (!web || !is_visible(endpoint)) {
     throw bad_input("HF_ENDPOINT: expected http://HOST or https://HOST, got " +
-                    printable(endpoint));
+                    shown_url(endpoint));
   }
   return endpoint;
 }

@@ -97,6 +97,22 @@ class Lies(hub_testing.HubTestCase):
                 self.refused(bt.FAILURE, "config.json", needle)
 
 
+    def test_no_secrets_in_messages(self):
+        for target in ("https://example.com/a?X-Amz-Signature=SECRET",
+                       "https://user:SECRET@example.com/a"):
+            with self.subTest(target=target):
+                self.hub.faults.clear()
+                self.hub.fault("/api/models", status=302, headers={"Location": target})
+                result = self.refused(bt.FAILURE, "a redirect to ", "example.com/a)")
+                self.assertNotIn("SECRET", result.stderr)
+        for endpoint in ("http://user:SECRET@x", "ftp://user:SECRET@x", "user:SECRET@x",
+                         "http://user:SECR?ET/SECRET@x", "http://user: SECRET@x"):
+            with self.subTest(endpoint=endpoint):
+                self.variables["HF_ENDPOINT"] = endpoint
+                result = self.refused(bt.BAD_INPUT, "HF_ENDPOINT: expected", "...@x")
+                self.assertNotIn("SECR", result.stderr)
+
+
 class Refusals(hub_testing.HubTestCase):
     def refuse(self, status, code, message=""):
         self.hub.add("org/no", {}, error={"status": status, "code": code, "message": message})
