@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "billm/base/error.h"
+#include "billm/base/log.h"
 #include "billm/checkpoint/json.h"
 
 namespace billm {
@@ -149,7 +150,8 @@ struct HttpClient::Exchange {
   }
 };
 
-HttpClient::HttpClient(HubEnvironment environment) : environment_(std::move(environment)) {
+HttpClient::HttpClient(HubEnvironment environment, bool quiet)
+    : environment_(std::move(environment)), quiet_(quiet) {
   set_up_curl();
   origin_ = origin_of(environment_.endpoint);
   if (origin_.empty()) {
@@ -345,7 +347,7 @@ std::optional<int64_t> asked_to_wait(const HttpReply& reply) {
 
 bool RetryPolicy::again(const HttpReply& reply, bool progress) {
   constexpr int kMostAttempts = 5;
-  constexpr int64_t kLongestWait = 60;
+  constexpr int64_t kLongestWait = 60, kToldWait = 5;
   const long s = reply.status;
   const bool busy = s == 408 || s == 429 || s == 500 || s == 502 || s == 503 || s == 504;
   const bool lost = reply.trouble == Trouble::kCut ||
@@ -357,6 +359,10 @@ bool RetryPolicy::again(const HttpReply& reply, bool progress) {
   if (const auto seconds = asked_to_wait(reply)) {
     if (*seconds > kLongestWait) return false;
     pause = std::chrono::seconds(*seconds);
+    if (*seconds >= kToldWait && !client_.quiet()) {
+      log_info(host_of(reply.url) + " answers " + std::to_string(s) + ": waiting " +
+               std::to_string(*seconds) + " s");
+    }
   }
   client_.wait(pause);
   return true;

@@ -54,7 +54,8 @@ struct HttpRequest {
 
 class HttpClient {
  public:
-  explicit HttpClient(HubEnvironment environment);
+  // Unless `quiet`, waits that a server asks for are told on stderr.
+  HttpClient(HubEnvironment environment, bool quiet);
   ~HttpClient();
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
@@ -73,6 +74,7 @@ class HttpClient {
 
   const HubEnvironment& environment() const { return environment_; }
   bool was_reached() const { return reached_; }
+  bool quiet() const { return quiet_; }
 
  private:
   struct Exchange;
@@ -81,6 +83,7 @@ class HttpClient {
   void give_handle(void* handle);
 
   HubEnvironment environment_;
+  bool quiet_;
   std::string origin_;  // of the endpoint
   std::atomic<bool> cancelled_{false}, reached_{false};
   std::mutex mutex_;

@@ -22,7 +22,11 @@ class ModelDownload {
  public:
   ModelDownload(const HubEnvironment& environment, const CachedRepository& cached,
                 const HubQuestion& question, ModelPart part, bool quiet)
-      : http_(environment), cached_(cached), question_(question), part_(part), quiet_(quiet) {}
+      : http_(environment, quiet),
+        cached_(cached),
+        question_(question),
+        part_(part),
+        quiet_(quiet) {}
 
   // Asks what the repository has. `commit`: what the revision stood for before; the rest of that
   // snapshot is loaded.

@@ -165,6 +165,16 @@ class Refusals(hub_testing.HubTestCase):
         self.load()
         self.assert_complete()
 
+    def test_long_waits_are_told(self):
+        for options, told in (((), 1), (("--quiet",), 0)):
+            shutil.rmtree(self.cache, ignore_errors=True)
+            self.hub.fault("/api/models", status=429, headers={"Retry-After": "5"}, times=1)
+            self.hub.fault("/api/models", status=503, headers={"Retry-After": "1"}, times=1)
+            result = self.billm("tokenize", "--model", TINY, "x", *options)
+            line = f"billm: info: {self.hub.url[7:]} answers 429: waiting 5 s\n"
+            self.assertEqual(result.stderr.count(line), told, result.stderr)
+            self.assertEqual(result.stderr.count("waiting"), told, result.stderr)
+
     def test_busy_server_that_does_not(self):
         self.hub.fault("/api/models", status=500, headers={"Retry-After": "0"})
         self.refused(bt.FAILURE, "HTTP 500", "try again later")
