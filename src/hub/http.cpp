@@ -356,7 +356,7 @@ bool RetryPolicy::again(const HttpReply& reply, bool progress) {
   if (progress) attempts_ = 0;
   if (++attempts_ >= kMostAttempts) return false;
   std::chrono::milliseconds pause(250 << attempts_);
-  if (const auto seconds = asked_to_wait(reply)) {
+  if (const auto seconds = busy ? asked_to_wait(reply) : std::nullopt) {
     if (*seconds > kLongestWait) return false;
     pause = std::chrono::seconds(*seconds);
     if (*seconds >= kToldWait && !client_.quiet()) {
