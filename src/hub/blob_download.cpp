@@ -56,7 +56,8 @@ class BlobDownload {
   void write(std::span<const std::byte> bytes);
   void count();
   Error lie(const std::string& what, const std::string& expected, const std::string& got) const;
-  Error cannot_write(const std::string& reason) const;
+  Error cannot_write(int error_number) const;
+  Error cannot_write(const std::string& reason, bool full) const;
 
   HttpClient& http_;
   const CachedRepository& cached_;
@@ -82,11 +83,17 @@ Error BlobDownload::lie(const std::string& what, const std::string& expected,
                "HF_ENDPOINT and the proxy");
 }
 
-Error BlobDownload::cannot_write(const std::string& reason) const {
+Error BlobDownload::cannot_write(int error_number) const {
+  const bool full = error_number == ENOSPC || error_number == EDQUOT;
+  return cannot_write(std::strerror(error_number), full);
+}
+
+Error BlobDownload::cannot_write(const std::string& reason, bool full) const {
+  const std::string elsewhere = ", or set HF_HUB_CACHE to another directory";
   return Error(ErrorCode::kFailure,
                path_.string() + ": cannot write after " + bytes_text(size_) + " of " +
                    bytes_text(file_.size) + ": " + reason,
-               "free some space, or set HF_HUB_CACHE to another directory; " + std::string(kKept));
+               full ? "free some space" + elsewhere + "; " + kKept : "remove it" + elsewhere);
 }
 
 void BlobDownload::count() {
@@ -96,7 +103,7 @@ void BlobDownload::count() {
 
 void BlobDownload::start_anew() {
   if (::ftruncate(fd_, 0) != 0 || ::lseek(fd_, 0, SEEK_SET) != 0) {
-    throw cannot_write(std::strerror(errno));
+    throw cannot_write(errno);
   }
   size_ = 0;
   inherited_ = false;
@@ -106,10 +113,10 @@ void BlobDownload::start_anew() {
 
 void BlobDownload::open_partial() {
   fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-  if (fd_ < 0) throw cannot_write(std::strerror(errno));
+  if (fd_ < 0) throw cannot_write(errno);
   struct stat info {};
   if (::fstat(fd_, &info) != 0 || !S_ISREG(info.st_mode)) {
-    throw cannot_write("not a regular file");
+    throw cannot_write("not a regular file", false);
   }
   size_ = info.st_size;
   if (size_ > file_.size) {
@@ -119,7 +126,7 @@ void BlobDownload::open_partial() {
   inherited_ = size_ > 0;
   hash_.emplace(file_.etag, file_.size);
   if (size_ > 0) hash_->update(MappedFile(path_).bytes());
-  if (::lseek(fd_, size_, SEEK_SET) != size_) throw cannot_write(std::strerror(errno));
+  if (::lseek(fd_, size_, SEEK_SET) != size_) throw cannot_write(errno);
   count();
 }
 
@@ -150,7 +157,7 @@ void BlobDownload::write(std::span<const std::byte> bytes) {
     const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
     if (written < 0) {
       if (errno == EINTR) continue;
-      throw cannot_write(std::strerror(errno));
+      throw cannot_write(errno);
     }
     const auto part = bytes.first(static_cast<size_t>(written));
     hash_->update(part);
@@ -169,6 +176,7 @@ void BlobDownload::receive() {
   request.body = [this](std::span<const std::byte> bytes) { write(bytes); };
   RetryPolicy retry(http_);
   int64_t farthest = size_;
+  bool anew = false;
   while (size_ < file_.size) {
     request.offset = size_;
     HttpReply reply = http_.send(request);
@@ -179,6 +187,13 @@ void BlobDownload::receive() {
       reply.trouble = Trouble::kCut;
       reply.trouble_text =
           "the end after " + std::to_string(size_) + " of " + std::to_string(file_.size) + " bytes";
+    }
+    // "Range not satisfiable": something on the way does not like what is asked for; once more
+    // from the start, where there is nothing to dislike.
+    if (reply.status == 416 && request.offset > 0 && !std::exchange(anew, true)) {
+      start_anew();
+      farthest = 0;
+      continue;
     }
     if (!retry.again(reply, progress)) throw refused(question_, reply, http_.environment());
   }
@@ -208,11 +223,11 @@ void BlobDownload::run(bool quiet) {
     start_anew();
   }
   if (::fsync(fd_) != 0 || ::close(std::exchange(fd_, -1)) != 0) {
-    throw cannot_write(std::strerror(errno));
+    throw cannot_write(errno);
   }
   std::error_code failure;
   fs::rename(path_, cached_.blob(file_.etag), failure);
-  if (failure) throw cannot_write(failure.message());
+  if (failure) throw cannot_write(failure.value());
   sync_directory(path_.parent_path());
 }
 

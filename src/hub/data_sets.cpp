@@ -131,7 +131,7 @@ DataFiles from_hub(const DataSet& set, DataPart part, const HubEnvironment& envi
                    bool quiet) {
   const CachedRepository cached(environment.cache,
                                 {RepositoryKind::kDataSet, set.repositories.front()});
-  HttpClient http(environment);
+  HttpClient http(environment, quiet);
   const RemoteFile file = describe_file(
       http, {cached.repository(), set.revision, set.files[static_cast<size_t>(part)]});
   cached.make_directories();

@@ -116,7 +116,12 @@ void load_files(HttpClient& http, const CachedRepository& cached,
     if (first) std::rethrow_exception(first);
     progress.finish();
   }
-  for (const RemoteFile& file : files) cached.link(file.commit, file.path, file.etag);
+  // config.json last: a run that is killed here leaves nothing that passes for a model.
+  for (const bool last : {false, true}) {
+    for (const RemoteFile& file : files) {
+      if ((file.path == "config.json") == last) cached.link(file.commit, file.path, file.etag);
+    }
+  }
 }
 
 }  // namespace billm

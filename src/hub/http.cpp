@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "billm/base/error.h"
+#include "billm/base/log.h"
 #include "billm/checkpoint/json.h"
 
 namespace billm {
@@ -149,12 +150,13 @@ struct HttpClient::Exchange {
   }
 };
 
-HttpClient::HttpClient(HubEnvironment environment) : environment_(std::move(environment)) {
+HttpClient::HttpClient(HubEnvironment environment, bool quiet)
+    : environment_(std::move(environment)), quiet_(quiet) {
   set_up_curl();
   origin_ = origin_of(environment_.endpoint);
   if (origin_.empty()) {
     throw bad_input("HF_ENDPOINT: expected http://HOST or https://HOST, got " +
-                    printable(environment_.endpoint));
+                    shown_url(environment_.endpoint));
   }
 }
 
@@ -255,7 +257,7 @@ HttpReply HttpClient::send(const HttpRequest& request) {
     const std::string origin = origin_of(next);
     const auto refuse = [&](const std::string& why) {
       reply.trouble = Trouble::kBadAnswer;
-      reply.trouble_text = "a redirect " + why + " (" + printable(next) + ")";
+      reply.trouble_text = "a redirect " + why + " (" + shown_url(next) + ")";
       return reply;
     };
     if (origin.empty()) return refuse("to something that is no http or https address");
@@ -280,7 +282,7 @@ HttpReply HttpClient::get(const std::string& url, size_t limit, std::string& bod
   request.begin = [&](const HttpReply&) { body.clear(); };
   request.body = [&](std::span<const std::byte> bytes) {
     if (bytes.size() > limit - body.size()) {
-      throw Error(ErrorCode::kFailure, printable(url) + ": expected an answer of at most " +
+      throw Error(ErrorCode::kFailure, shown_url(url) + ": expected an answer of at most " +
                                            std::to_string(limit) + " bytes, got more");
     }
     body.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -313,6 +315,17 @@ void HttpClient::wait(std::chrono::milliseconds time) const {
   }
 }
 
+std::string host_of(const std::string& url) {
+  const size_t begin = url.find("://") + 3;
+  return printable(url.substr(begin, url.find_first_of("/?", begin) - begin));
+}
+
+std::string shown_url(const std::string& url) {
+  const size_t at = url.rfind('@');
+  const std::string rest = at == std::string::npos ? url : "..." + url.substr(at);
+  return printable(rest.substr(0, rest.find_first_of("?#")));
+}
+
 std::optional<int64_t> asked_to_wait(const HttpReply& reply) {
   const auto number = [](std::string_view text) -> std::optional<int64_t> {
     int64_t value = 0;
@@ -334,7 +347,7 @@ std::optional<int64_t> asked_to_wait(const HttpReply& reply) {
 
 bool RetryPolicy::again(const HttpReply& reply, bool progress) {
   constexpr int kMostAttempts = 5;
-  constexpr int64_t kLongestWait = 60;
+  constexpr int64_t kLongestWait = 60, kToldWait = 5;
   const long s = reply.status;
   const bool busy = s == 408 || s == 429 || s == 500 || s == 502 || s == 503 || s == 504;
   const bool lost = reply.trouble == Trouble::kCut ||
@@ -343,9 +356,13 @@ bool RetryPolicy::again(const HttpReply& reply, bool progress) {
   if (progress) attempts_ = 0;
   if (++attempts_ >= kMostAttempts) return false;
   std::chrono::milliseconds pause(250 << attempts_);
-  if (const auto seconds = asked_to_wait(reply)) {
+  if (const auto seconds = busy ? asked_to_wait(reply) : std::nullopt) {
     if (*seconds > kLongestWait) return false;
     pause = std::chrono::seconds(*seconds);
+    if (*seconds >= kToldWait && !client_.quiet()) {
+      log_info(host_of(reply.url) + " answers " + std::to_string(s) + ": waiting " +
+               std::to_string(*seconds) + " s");
+    }
   }
   client_.wait(pause);
   return true;

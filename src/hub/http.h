@@ -54,7 +54,8 @@ struct HttpRequest {
 
 class HttpClient {
  public:
-  explicit HttpClient(HubEnvironment environment);
+  // Unless `quiet`, waits that a server asks for are told on stderr.
+  HttpClient(HubEnvironment environment, bool quiet);
   ~HttpClient();
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
@@ -73,6 +74,7 @@ class HttpClient {
 
   const HubEnvironment& environment() const { return environment_; }
   bool was_reached() const { return reached_; }
+  bool quiet() const { return quiet_; }
 
  private:
   struct Exchange;
@@ -81,6 +83,7 @@ class HttpClient {
   void give_handle(void* handle);
 
   HubEnvironment environment_;
+  bool quiet_;
   std::string origin_;  // of the endpoint
   std::atomic<bool> cancelled_{false}, reached_{false};
   std::mutex mutex_;
@@ -101,6 +104,12 @@ class RetryPolicy {
   const HttpClient& client_;
   int attempts_ = 0;
 };
+
+// The host, and the port if there is one, of a URL; for messages.
+std::string host_of(const std::string& url);
+// A URL for messages without what may be secret: the query, where signatures are, and what is
+// before an '@', which may be a password.
+std::string shown_url(const std::string& url);
 
 // Seconds that an answer asks to wait; nothing if it does not.
 std::optional<int64_t> asked_to_wait(const HttpReply& reply);

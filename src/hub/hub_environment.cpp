@@ -10,6 +10,7 @@
 #include "billm/base/error.h"
 #include "billm/base/file.h"
 #include "billm/checkpoint/json.h"
+#include "http.h"
 
 namespace billm {
 namespace {
@@ -21,10 +22,36 @@ std::string variable(const char* name) {
   return value != nullptr ? value : "";
 }
 
+// $NAME and ${NAME} in `text`, as Python's os.path.expandvars: unknown ones stay, values are not
+// expanded again.
+std::string with_variables(const std::string& text) {
+  const auto is_word = [](char c) {
+    return c == '_' || (static_cast<unsigned char>(c) < 0x80 && std::isalnum(c) != 0);
+  };
+  std::string result;
+  size_t at = 0;
+  for (size_t dollar = 0; (dollar = text.find('$', at)) != std::string::npos;) {
+    const bool braces = dollar + 1 < text.size() && text[dollar + 1] == '{';
+    const auto begin = text.begin() + static_cast<ptrdiff_t>(dollar + (braces ? 2 : 1));
+    const auto end =
+        braces ? std::find(begin, text.end(), '}') : std::find_if_not(begin, text.end(), is_word);
+    const std::string name(begin, end);
+    const char* value = braces && end == text.end() ? nullptr : std::getenv(name.c_str());
+    if (value != nullptr) {
+      result += text.substr(at, dollar - at) + value;
+      at = static_cast<size_t>(end - text.begin()) + (braces ? 1 : 0);
+    } else {
+      result += text.substr(at, dollar + 1 - at);
+      at = dollar + 1;
+    }
+  }
+  return result + text.substr(at);
+}
+
 fs::path expanded(const std::string& path) {
   const std::string home = variable("HOME");
-  if (home.empty() || (path != "~" && !path.starts_with("~/"))) return path;
-  return fs::path(home) / path.substr(std::min<size_t>(2, path.size()));
+  if (home.empty() || (path != "~" && !path.starts_with("~/"))) return with_variables(path);
+  return with_variables(fs::path(home) / path.substr(std::min<size_t>(2, path.size())));
 }
 
 // Of HuggingFace's tools; empty if nothing says where.
@@ -65,8 +92,8 @@ std::string stripped(const std::string& text) {
 }
 
 void read_token(HubEnvironment& environment) {
-  environment.token_source = "HF_TOKEN";
-  environment.token = stripped(variable("HF_TOKEN"));
+  environment.token_source = variable("HF_TOKEN").empty() ? "HUGGING_FACE_HUB_TOKEN" : "HF_TOKEN";
+  environment.token = stripped(variable(environment.token_source.c_str()));
   if (environment.token.empty()) {
     const std::string named = variable("HF_TOKEN_PATH");
     const fs::path path = named.empty() ? tools_home() / "token" : expanded(named);
@@ -90,7 +117,7 @@ std::string read_endpoint() {
   const bool web = endpoint.starts_with("https://") || endpoint.starts_with("http://");
   if (!web || !is_visible(endpoint)) {
     throw bad_input("HF_ENDPOINT: expected http://HOST or https://HOST, got " +
-                    printable(endpoint));
+                    shown_url(endpoint));
   }
   return endpoint;
 }

@@ -7,11 +7,6 @@
 namespace billm {
 namespace {
 
-std::string host_of(const std::string& url) {
-  const size_t begin = url.find("://") + 3;
-  return printable(url.substr(begin, url.find_first_of("/?", begin) - begin));
-}
-
 Error no_network(const std::string& what, const HttpReply& reply,
                  const HubEnvironment& environment) {
   const std::string host = host_of(reply.url);

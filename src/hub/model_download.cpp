@@ -8,6 +8,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/log.h"
 #include "billm/base/parallel.h"
 #include "billm/checkpoint/json.h"
 #include "download.h"
@@ -21,13 +22,22 @@ class ModelDownload {
  public:
   ModelDownload(const HubEnvironment& environment, const CachedRepository& cached,
                 const HubQuestion& question, ModelPart part, bool quiet)
-      : http_(environment), cached_(cached), question_(question), part_(part), quiet_(quiet) {}
+      : http_(environment, quiet),
+        cached_(cached),
+        question_(question),
+        part_(part),
+        quiet_(quiet) {}
 
-  // `commit`: what the revision stood for before; the rest of that snapshot is loaded.
-  fs::path run(const std::optional<std::string>& commit) {
+  // Asks what the repository has. `commit`: what the revision stood for before; the rest of that
+  // snapshot is loaded.
+  void list(const std::optional<std::string>& commit) {
     HubQuestion asked = question_;
     if (commit) asked.revision = *commit;
     listing_ = list_repository(http_, asked);
+  }
+
+  // After list().
+  fs::path run() {
     std::vector<std::string> names;
     for (const ListedFile& file : listing_.files) names.push_back(file.path);
     const ModelFiles files(std::move(names));
@@ -37,9 +47,8 @@ class ModelDownload {
           "billm reads models in HuggingFace's form: config.json, a tokenizer, "
           "*.safetensors or pytorch_model*.bin");
     }
-    cached_.make_directories();
     cached_.write_ref(question_.revision, listing_.commit);
-    if (!files.has_tokenizer()) cached_.mark_absent(listing_.commit, "tokenizer.json");
+    mark_absent(files.tokenizer_gaps());
     const fs::path snapshot = cached_.snapshot(listing_.commit);
     std::vector<std::string> needed = files.needed(part_);
     const auto weights = files.weights();
@@ -55,6 +64,15 @@ class ModelDownload {
   }
 
  private:
+  // Spares the next run the question.
+  void mark_absent(const std::vector<std::string>& names) {
+    try {
+      for (const std::string& name : names) cached_.mark_absent(listing_.commit, name);
+    } catch (const Error& error) {  // a cache that only others may write serves all the same
+      log_warning(error.message() + "; the hub will be asked again next time");
+    }
+  }
+
   // Those of `names` that the snapshot lacks.
   void load(const std::vector<std::string>& names, bool quiet) {
     std::vector<const ListedFile*> lacking;
@@ -67,6 +85,7 @@ class ModelDownload {
       }
       lacking.push_back(file);
     }
+    if (lacking.empty()) return;
     std::vector<RemoteFile> files(lacking.size());
     constexpr int kQuestions = 8;  // at a time
     parallel_for(static_cast<int64_t>(lacking.size()), kQuestions, [&](int64_t i) {
@@ -93,6 +112,17 @@ class ModelDownload {
   RepositoryListing listing_;
 };
 
+// Tokenizer files that the snapshot lacks, without it being known that the repository has none of
+// that name: another program may have loaded some of the files only, or have been killed. "a, b".
+std::string unknown_files(const CachedRepository& cached, const std::string& commit) {
+  std::string text;
+  for (const std::string& name :
+       ModelFiles::of_directory(cached.snapshot(commit)).tokenizer_gaps()) {
+    if (!cached.is_absent(commit, name)) text += (text.empty() ? "" : ", ") + name;
+  }
+  return text;
+}
+
 }  // namespace
 
 fs::path model_snapshot(const HubEnvironment& environment, const CachedRepository& cached,
@@ -100,18 +130,32 @@ fs::path model_snapshot(const HubEnvironment& environment, const CachedRepositor
   const HubQuestion question{cached.repository(), revision, ""};
   const auto commit = cached.find_commit(revision);
   if (!commit && environment.offline) throw not_cached(question, "this model", cached.root());
-  if (commit) {
-    const fs::path snapshot = cached.snapshot(*commit);
-    const auto lack = lacks(snapshot, part);
-    // A model without a tokenizer may lack it since another program loaded the weights alone.
-    if (!lack &&
-        (part == ModelPart::kConfig || environment.offline ||
-         !lacks(snapshot, ModelPart::kTokenizer) || cached.is_absent(*commit, "tokenizer.json"))) {
+  const fs::path snapshot = commit ? cached.snapshot(*commit) : fs::path();
+  const auto lack = commit ? lacks(snapshot, part) : "this model";
+  std::string unknown;  // tokenizer files
+  if (!lack) {
+    if (part != ModelPart::kConfig) unknown = unknown_files(cached, *commit);
+    if (unknown.empty()) return snapshot;
+    if (environment.offline) {
+      // Without any tokenizer the commands that need one say so.
+      if (ModelFiles::of_directory(snapshot).has_tokenizer()) {
+        log_warning(question_text(question) + ": the cache may lack tokenizer files (" + unknown +
+                    "), and HF_HUB_OFFLINE forbids to ask; with those the ids may be others");
+      }
       return snapshot;
     }
-    if (environment.offline) throw not_cached(question, *lack, snapshot);
   }
-  return ModelDownload(environment, cached, question, part, quiet).run(commit);
+  if (environment.offline) throw not_cached(question, *lack, snapshot);
+  ModelDownload download(environment, cached, question, part, quiet);
+  try {
+    download.list(commit);
+  } catch (const Error& error) {
+    if (lack || error.code() != ErrorCode::kFailure) throw;
+    log_warning(error.message() + "; the cached model is used, which may lack tokenizer files (" +
+                unknown + ")");
+    return snapshot;
+  }
+  return download.run();
 }
 
 }  // namespace billm

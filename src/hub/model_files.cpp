@@ -15,13 +15,11 @@ namespace fs = std::filesystem;
 
 constexpr const char* kConfig = "config.json";
 
-constexpr const char* kTokenizerFiles[] = {"tokenizer.json",
-                                           "tokenizer.model",
-                                           "tokenizer_config.json",
-                                           "special_tokens_map.json",
-                                           "added_tokens.json",
-                                           "vocab.json",
-                                           "merges.txt"};
+// Where the vocabulary is, unless it is in tokenizer.json, which holds everything.
+constexpr const char* kVocabularies[] = {"tokenizer.model", "vocab.json", "merges.txt"};
+// What else the ids depend on then.
+constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.json",
+                                           "special_tokens_map.json", "added_tokens.json"};
 
 // Packed models carry a manifest; licences and templates travel with a result.
 constexpr const char* kSideFiles[] = {"generation_config.json",
@@ -63,6 +61,7 @@ std::vector<std::string> ModelFiles::needed(ModelPart part) const {
   add(kConfig);
   if (part == ModelPart::kConfig) return needed;
   for (const char* name : kTokenizerFiles) add(name);
+  for (const char* name : kVocabularies) add(name);
   if (part == ModelPart::kTokenizer) return needed;
   for (const char* name : kSideFiles) add(name);
   if (const auto name = weights()) needed.push_back(*name);
@@ -74,6 +73,18 @@ bool ModelFiles::has_tokenizer() const {
          (has("vocab.json") && has("merges.txt"));
 }
 
+std::vector<std::string> ModelFiles::tokenizer_gaps() const {
+  std::vector<std::string> gaps;
+  const auto check = [&](const char* name) {
+    if (!has(name)) gaps.emplace_back(name);
+  };
+  if (has("tokenizer.json")) return gaps;
+  for (const char* name : kTokenizerFiles) check(name);
+  if (has_tokenizer()) return gaps;
+  for (const char* name : kVocabularies) check(name);
+  return gaps;
+}
+
 std::optional<std::string> ModelFiles::lacks(ModelPart part) const {
   if (!has(kConfig)) return kConfig;
   if (part == ModelPart::kConfig) return std::nullopt;
@@ -83,7 +94,7 @@ std::optional<std::string> ModelFiles::lacks(ModelPart part) const {
   return weights() ? std::nullopt : std::optional("weights (model.safetensors)");
 }
 
-std::optional<std::string> lacks(const fs::path& directory, ModelPart part) {
+ModelFiles ModelFiles::of_directory(const fs::path& directory) {
   std::vector<std::string> names;
   std::error_code failure;
   fs::directory_iterator entry(directory, failure);
@@ -91,7 +102,11 @@ std::optional<std::string> lacks(const fs::path& directory, ModelPart part) {
     // A link whose blob is gone is no file.
     if (is_file(entry->path())) names.push_back(entry->path().filename());
   }
-  const ModelFiles files(std::move(names));
+  return ModelFiles(std::move(names));
+}
+
+std::optional<std::string> lacks(const fs::path& directory, ModelPart part) {
+  const auto files = ModelFiles::of_directory(directory);
   if (const auto lack = files.lacks(part)) return lack;
   const auto weights = files.weights();
   if (part != ModelPart::kAll || !ModelFiles::is_index(*weights)) return std::nullopt;

@@ -136,6 +136,105 @@ class Download(hub_testing.HubTestCase):
             self.variables[name] = ""
 
 
+class HalfFilled(hub_testing.HubTestCase):
+    """Snapshots of which other programs, or runs that were killed, left a part: the tokenizer that
+    is there must not pass for the whole one."""
+
+    TEXT = "this is<|end|>"
+    MARKS = ["added_tokens.json", "special_tokens_map.json", "tokenizer.json"]
+
+    def setUp(self):
+        super().setUp()
+        model = json.loads(self.files["tokenizer.json"])["model"]
+        merges = "".join(" ".join(pair) + "\n" for pair in model["merges"])
+        self.vocabulary = {"vocab.json": json.dumps(model["vocab"]).encode(),
+                           "merges.txt": b"#version: 0.2\n" + merges.encode()}
+        ends = dict.fromkeys(["bos_token", "eos_token", "unk_token"], "<|end|>")
+        config = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True} | ends
+        self.files |= self.vocabulary | {"tokenizer_config.json": json.dumps(config).encode()}
+
+    def half(self, name, files, kept):
+        """A repository with `files`, of which the cache has `kept`; (the repository, the ids)."""
+        repo = self.hub.add(name, files, lfs=[WEIGHTS])
+        whole = self.dir / "whole" / repo.commit
+        whole.mkdir(parents=True)
+        for file, data in files.items():
+            (whole / file).write_bytes(data)
+        self.load(name)
+        for file in set(files) - set(kept):
+            (self.snapshot(repo) / file).unlink()
+        shutil.rmtree(self.folder(name) / ".no_exist", ignore_errors=True)
+        self.hub.requests.clear()
+        return repo, self.billm("tokenize", "--model", whole, self.TEXT).stdout
+
+    def tokenize(self, repo):
+        return self.billm("tokenize", "--model", repo.id, self.TEXT)
+
+    def test_the_rest_is_loaded(self):
+        slow = {name: data for name, data in self.files.items() if name != "tokenizer.json"}
+        for name, files, lacking in (("org/fast", self.files, ["tokenizer.json"]),
+                                     ("org/slow", slow, ["tokenizer_config.json"])):
+            with self.subTest(name=name):
+                repo, ids = self.half(name, files, ["config.json", *self.vocabulary])
+                self.assertEqual(self.tokenize(repo).stdout, ids)
+                for file in lacking:
+                    self.assertTrue((self.snapshot(repo) / file).is_file(), file)
+                self.assertFalse((self.snapshot(repo) / WEIGHTS).exists())
+                self.hub.requests.clear()  # that was the last question
+                self.assertEqual(self.tokenize(repo).stdout, ids)
+                self.assertEqual(self.hub.requests, [])
+                self.load(name)
+                self.assert_complete(repo)
+        marks = self.folder("org/slow") / ".no_exist" / repo.commit
+        self.assertEqual(sorted(p.name for p in marks.iterdir()), self.MARKS)
+
+    def test_weights_without_a_tokenizer(self):
+        repo, ids = self.half("org/fast", self.files, ["config.json", WEIGHTS])
+        self.load(repo.id)
+        self.assert_complete(repo)
+        self.assertEqual(self.tokenize(repo).stdout, ids)
+
+    def test_without_the_hub(self):
+        repo, ids = self.half("org/fast", self.files, set(self.files) - {"tokenizer.json"})
+        lack = "tokenizer.json, special_tokens_map.json, added_tokens.json"
+        self.variables = {"HF_HUB_OFFLINE": "1"}
+        result = self.tokenize(repo)
+        self.assertNotEqual(result.stdout, ids)  # hence a warning
+        self.assertIn(f"may lack tokenizer files ({lack})", result.stderr)
+        self.assertEqual(result.stderr.count("billm: warning"), 1)
+        quantize = self.billm("quantize", "--model", repo.id, "--method", "rtn", "--calib",
+                              self.tokens)
+        self.assertEqual(quantize.stderr.count("may lack tokenizer files"), 1)
+        self.assertEqual(self.hub.requests, [])
+
+    def test_a_whole_model_needs_no_network(self):
+        repo, _ = self.half("org/fast", self.files, ["config.json", WEIGHTS])
+        self.variables = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+        result = self.load(repo.id)
+        self.assertIn(f"warning: org/fast@{repo.commit}: cannot reach 127.0.0.1:9", result.stderr)
+        self.assertIn("the cached model is used", result.stderr)
+        self.fails(bt.FAILURE, "tokenize", "--model", repo.id, "x", needles=["cannot reach"])
+        self.variables = {}
+        self.hub.fault("/api/models", status=503, headers={"Retry-After": "0"})
+        self.assertIn("HTTP 503", self.load(repo.id).stderr)
+        self.hub.faults.clear()
+        self.hub.fault("tokenizer.json", status=503, headers={"Retry-After": "0"})
+        self.refused(bt.FAILURE, "HTTP 503", model=repo.id)  # it is known to be there
+
+    def test_cache_that_takes_no_marks(self):
+        files = {name: data for name, data in self.files.items() if name != "tokenizer.json"}
+        repo, ids = self.half("org/slow", files, list(files))
+        (self.folder(repo.id) / ".no_exist").write_text("")
+        result = self.tokenize(repo)
+        self.assertEqual(result.stdout, ids)
+        self.assertIn("the hub will be asked again", result.stderr)
+
+    def test_config_is_linked_last(self):
+        self.load()
+        links = [(path.lstat().st_ctime_ns, path.name) for path in self.snapshot().iterdir()]
+        self.assertEqual(max(links)[1], "config.json")
+
+
 class Library(hub_testing.HubTestCase):
     """huggingface_hub reads what billm wrote, and the other way round."""
 
@@ -223,6 +322,21 @@ class Resume(hub_testing.HubTestCase):
         self.hub.fault(WEIGHTS, server="cdn", ignore_range=True)
         self.load()
         self.assert_complete()
+
+    def test_range_that_is_refused(self):
+        self.partial().parent.mkdir(parents=True)
+        self.partial().write_bytes(self.files[WEIGHTS][:1000])
+        self.hub.fault(WEIGHTS, server="cdn", status=416, times=1)
+        self.load()
+        self.assert_complete()
+        ranges = [r.headers.get("Range") for r in self.hub.requests if r.server == "cdn"]
+        self.assertEqual(ranges, ["bytes=1000-", None])
+        # Not for ever.
+        for path in (self.snapshot() / WEIGHTS, self.blob()):
+            path.unlink()
+        self.partial().write_bytes(self.files[WEIGHTS][:1000])
+        self.hub.fault(WEIGHTS, server="cdn", status=416)
+        self.refused(bt.FAILURE, "HTTP 416")
 
     def test_server_that_never_gets_farther(self):
         self.hub.fault(WEIGHTS, server="cdn", cut=1000, ignore_range=True)

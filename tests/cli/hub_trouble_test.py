@@ -2,6 +2,7 @@
 nothing wrong stays in the cache. Downloads that go well: hub_test.py.
 """
 
+import os
 import shutil
 import socket
 import subprocess
@@ -96,6 +97,22 @@ class Lies(hub_testing.HubTestCase):
                 self.refused(bt.FAILURE, "config.json", needle)
 
 
+    def test_no_secrets_in_messages(self):
+        for target in ("https://example.com/a?X-Amz-Signature=SECRET",
+                       "https://user:SECRET@example.com/a"):
+            with self.subTest(target=target):
+                self.hub.faults.clear()
+                self.hub.fault("/api/models", status=302, headers={"Location": target})
+                result = self.refused(bt.FAILURE, "a redirect to ", "example.com/a)")
+                self.assertNotIn("SECRET", result.stderr)
+        for endpoint in ("http://user:SECRET@x", "ftp://user:SECRET@x", "user:SECRET@x",
+                         "http://user:SECR?ET/SECRET@x", "http://user: SECRET@x"):
+            with self.subTest(endpoint=endpoint):
+                self.variables["HF_ENDPOINT"] = endpoint
+                result = self.refused(bt.BAD_INPUT, "HF_ENDPOINT: expected", "...@x")
+                self.assertNotIn("SECR", result.stderr)
+
+
 class Refusals(hub_testing.HubTestCase):
     def refuse(self, status, code, message=""):
         self.hub.add("org/no", {}, error={"status": status, "code": code, "message": message})
@@ -147,6 +164,16 @@ class Refusals(hub_testing.HubTestCase):
                        server="cdn")
         self.load()
         self.assert_complete()
+
+    def test_long_waits_are_told(self):
+        for options, told in (((), 1), (("--quiet",), 0)):
+            shutil.rmtree(self.cache, ignore_errors=True)
+            self.hub.fault("/api/models", status=429, headers={"Retry-After": "5"}, times=1)
+            self.hub.fault("/api/models", status=503, headers={"Retry-After": "1"}, times=1)
+            result = self.billm("tokenize", "--model", TINY, "x", *options)
+            line = f"billm: info: {self.hub.url[7:]} answers 429: waiting 5 s\n"
+            self.assertEqual(result.stderr.count(line), told, result.stderr)
+            self.assertEqual(result.stderr.count("waiting"), told, result.stderr)
 
     def test_busy_server_that_does_not(self):
         self.hub.fault("/api/models", status=500, headers={"Retry-After": "0"})
@@ -211,6 +238,8 @@ class Tokens(hub_testing.HubTestCase):
         cases = (({}, "hf_file"), ({"HF_TOKEN_PATH": str(self.dir / "other")}, "hf_other"),
                  ({"HF_TOKEN_PATH": str(self.dir / "none")}, None),
                  ({"HF_TOKEN": "hf_variable "}, "hf_variable"),
+                 ({"HUGGING_FACE_HUB_TOKEN": "hf_old"}, "hf_old"),
+                 ({"HF_TOKEN": "hf_new", "HUGGING_FACE_HUB_TOKEN": "hf_old"}, "hf_new"),
                  ({"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}, None))
         for number, (variables, token) in enumerate(cases):
             with self.subTest(variables=variables):
@@ -267,10 +296,25 @@ class Disk(hub_testing.HubTestCase):
             test -s {blob} || echo no blob
             exit $code"""
         result = self.on_disk("1m", script)
-        self.assert_error(result, "eval", bt.FAILURE, "No space left on device", "is kept")
+        self.assert_error(result, "eval", bt.FAILURE, "No space left on device", "free some space",
+                          "is kept")
         ranges = [r.headers.get("Range") for r in self.hub.requests if r.server == "cdn"]
         self.assertIsNone(ranges[0])
         self.assertRegex(ranges[1], "bytes=[1-9]")
+
+    def test_remains_that_are_no_file(self):
+        self.partial().parent.mkdir(parents=True)
+        other = self.dir / "other"
+        other.write_text("of another")
+        for make in (Path.mkdir, lambda path: os.mkfifo(path), lambda path: path.symlink_to(other)):
+            make(self.partial())
+            result = self.fails(bt.FAILURE, *self.evaluate(),
+                                needles=[f"{self.partial()}: cannot write", "remove it"])
+            self.assertNotIn("free some space", result.stderr)
+            (self.partial().rmdir if self.partial().is_dir() else self.partial().unlink)()
+        self.assertEqual(other.read_text(), "of another")
+        self.load()
+        self.assert_complete()
 
     def test_cache_that_cannot_be_written(self):
         (self.dir / "file").write_text("")

@@ -18,6 +18,7 @@ enum class ModelPart {
 class ModelFiles {
  public:
   explicit ModelFiles(std::vector<std::string> names);
+  static ModelFiles of_directory(const std::filesystem::path& directory);  // empty if there is none
 
   // The weights: model.safetensors, or else model.safetensors.index.json, or else
   // pytorch_model.bin, or else its index. Nothing if there is none of them.
@@ -32,6 +33,9 @@ class ModelFiles {
   std::optional<std::string> lacks(ModelPart part) const;
   // Whether there is a tokenizer in one of the forms that models come with.
   bool has_tokenizer() const;
+  // What is not there and would change the tokenizer's ids if the repository has it: nothing beside
+  // a tokenizer.json.
+  std::vector<std::string> tokenizer_gaps() const;
 
  private:
   bool has(const std::string& name) const;

@@ -6,6 +6,7 @@
 
 #include "billm/base/home.h"
 #include "billm/hub/hub_cache.h"
+#include "billm/hub/hub_environment.h"
 #include "unit/checkpoint/testing.h"
 
 namespace billm {
@@ -18,9 +19,9 @@ constexpr char kCommit[] = "0123456789abcdef0123456789abcdef01234567";
 class ModelNameTest : public testing::Test {
  protected:
   void SetUp() override {
-    for (const char* name :
-         {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME",
-          "BILLM_HOME", "HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH"}) {
+    for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME",
+                             "XDG_DATA_HOME", "BILLM_HOME", "HOME", "HF_HUB_OFFLINE", "HF_TOKEN",
+                             "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"}) {
       const char* value = std::getenv(name);
       saved_[name] = value == nullptr ? std::nullopt : std::optional<std::string>(value);
       ::unsetenv(name);
@@ -87,6 +88,32 @@ TEST_F(ModelNameTest, CacheLocations) {
   EXPECT_EQ(resolve_model("org/name"), hub_cache);
   set("HF_HUB_CACHE", "");  // empty counts as unset
   EXPECT_EQ(resolve_model("org/name"), hf_home);
+}
+
+// What os.path.expandvars of Python 3.11 makes of them.
+TEST_F(ModelNameTest, VariablesInPaths) {
+  const std::string here = scratch_.path().string();
+  set("HERE", here);
+  set("AGAIN", "$HERE");
+  const std::map<std::string, std::string> cases = {
+      {"$HERE/a", here + "/a"},
+      {"${HERE}b", here + "b"},
+      {"~/$HERE.c", here + "/" + here + ".c"},
+      {"/x/$NONE_SUCH/${NONE_SUCH}/$/${}/${HERE", "/x/$NONE_SUCH/${NONE_SUCH}/$/${}/${HERE"},
+      {"$AGAIN/d$", "$HERE/d$"},
+      {"/$HERE_/$HERE$HERE-", "/$HERE_/" + here + here + "-"}};
+  for (const auto& [text, path] : cases) {
+    set("HF_HUB_CACHE", text);
+    EXPECT_EQ(hub_environment().cache, path);
+    set("HF_HUB_CACHE", "");
+    set("HF_HOME", text);
+    EXPECT_EQ(hub_environment().cache, path + "/hub");
+  }
+  scratch_.write("secret", "hf_secret\n");
+  set("HF_TOKEN_PATH", "${HERE}/secret");
+  EXPECT_EQ(hub_environment().token, "hf_secret");
+  ::unsetenv("HERE");
+  ::unsetenv("AGAIN");
 }
 
 TEST_F(ModelNameTest, Revisions) {
