@@ -391,7 +391,8 @@ class Resume(hub_testing.HubTestCase):
         outputs = [run.communicate(timeout=120) for run in runs]
         self.assertEqual([run.returncode for run in runs], [0, 0], outputs)
         self.assertEqual(self.hub.count("", "GET", "cdn"), 1)
-        self.assertEqual(sum("waiting: another process loads" in err for _, err in outputs), 1)
+        line = f"waiting: another process loads {TINY}@{self.repo.commit}: {WEIGHTS}\n"
+        self.assertEqual(sum(line in err for _, err in outputs), 1, outputs)
         self.assert_complete()
 
 

@@ -83,8 +83,8 @@ class TestCase(unittest.TestCase):
 
     def environment(self):
         """Nothing of the user's: no data directory, no cache of models, no network, no torchrun."""
-        users = ("BILLM_", "HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_", "WORLD_SIZE", "RANK", "LOCAL_",
-                 "MASTER_", "TORCHELASTIC_")
+        users = ("BILLM_", "HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_", "WORLD_SIZE",
+                 "RANK", "LOCAL_", "MASTER_", "TORCHELASTIC_")
         environment = {k: v for k, v in os.environ.items()
                        if not k.startswith(users) and not k.lower().endswith("_proxy")}
         return environment | {"BILLM_HOME": str(self.home), "HF_HOME": str(self.dir / "no-cache"),
