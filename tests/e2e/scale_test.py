@@ -58,6 +58,11 @@ class DryRun(bt.TestCase):
                 seconds = estimate["seconds"]
                 parts = seconds["forward"] + seconds["hessian"] + seconds["quantize"]
                 self.assertAlmostEqual(seconds["total"], parts, delta=1e-6 * parts)
+                print(f"{name}: {estimate['stored_bits']:.3f} bits, output "
+                      f"{estimate['output_bytes'] / GB:.2f} GB, disk "
+                      f"{estimate['disk_bytes'] / GB:.1f} GB, memory "
+                      f"{estimate['cpu_bytes'] / GB:.1f} GB, GPU {estimate['gpu_bytes'] / GB:.1f} "
+                      f"GB, {seconds['total'] / 3600:.0f} h with {THREADS} threads")
                 if last:
                     for key in ("output_bytes", "disk_bytes", "cpu_bytes", "gpu_bytes"):
                         self.assertGreater(estimate[key], last[key], key)
