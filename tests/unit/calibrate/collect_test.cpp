@@ -106,6 +106,44 @@ TEST_F(Collect, EqualsSumsInDouble) {
   EXPECT_EQ(stats.at("mlp_middle").width, 300);
 }
 
+TEST(SumPart, PartsFollowEachOtherAndHoldAll) {
+  for (int64_t sequences = 0; sequences < 40; ++sequences) {
+    int64_t next = 0;
+    for (int64_t part = 0; part < kSumParts; ++part) {
+      const SumPart range = sum_part(sequences, part);
+      EXPECT_EQ(range.first, next);
+      EXPECT_GE(range.count, sequences / kSumParts);
+      EXPECT_LE(range.count, sequences / kSumParts + 1);
+      next += range.count;
+    }
+    EXPECT_EQ(next, sequences);
+  }
+}
+
+// What the processes of a group do: the parts of a rank in turn, added in the order of the parts.
+TEST_F(Collect, SameBitsForPartsSummedApart) {
+  const auto expected = collect(1, int64_t{1} << 30);
+  const TensorSequences all(hidden_);
+  StatsByGroup total;
+  for (int64_t part = 0; part < kSumParts; ++part) {
+    const SumPart range = sum_part(all.count(), part);
+    if (range.count == 0) continue;
+    const std::vector<at::Tensor> own(hidden_.begin() + range.first,
+                                      hidden_.begin() + range.first + range.count);
+    add_stats(collect_stats(spec(), block_, rope_, TensorSequences(own), {.parts = {range.count}}),
+              2, &total);
+  }
+  for (const auto& [group, sum] : expected) {
+    const CalibrationStats& other = total.at(group);
+    EXPECT_EQ(other.tokens, sum.tokens);
+    for (int64_t i = 0; i < sum.width; ++i) {
+      for (int64_t j = i; j < sum.width; ++j) {
+        ASSERT_EQ(other.xtx[i * sum.width + j], sum.xtx[i * sum.width + j]) << group;
+      }
+    }
+  }
+}
+
 TEST_F(Collect, SameBitsForAnyThreadsAndChunks) {
   const auto expected = collect(1, int64_t{1} << 30);
   for (const int threads : {1, 2, 5}) {
