@@ -1,4 +1,4 @@
-// SHA-256 through OpenSSL's libcrypto.
+// SHA-256 and SHA-1 through OpenSSL's libcrypto.
 #include "billm/base/sha256.h"
 
 #include <openssl/evp.h>
@@ -10,28 +10,30 @@
 
 namespace billm {
 
-struct Sha256::State {
+struct Hash::State {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
   ~State() { EVP_MD_CTX_free(context); }
 };
 
-Sha256::Sha256() : state_(std::make_unique<State>()) {
-  if (EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) != 1) {
-    throw Error(ErrorCode::kFailure, "libcrypto offers no SHA-256");
+Hash::Hash(HashKind kind) : state_(std::make_unique<State>()) {
+  const EVP_MD* type = kind == HashKind::kSha1 ? EVP_sha1() : EVP_sha256();
+  if (EVP_DigestInit_ex(state_->context, type, nullptr) != 1) {
+    throw Error(ErrorCode::kFailure, "libcrypto offers no SHA-256 or SHA-1");
   }
 }
 
-Sha256::~Sha256() = default;
+Hash::~Hash() = default;
+Hash::Hash(Hash&&) noexcept = default;
 
-void Sha256::update(std::span<const std::byte> bytes) {
+void Hash::update(std::span<const std::byte> bytes) {
   EVP_DigestUpdate(state_->context, bytes.data(), bytes.size());
 }
 
-void Sha256::update(std::string_view text) {
+void Hash::update(std::string_view text) {
   EVP_DigestUpdate(state_->context, text.data(), text.size());
 }
 
-std::string Sha256::hex() {
+std::string Hash::hex() {
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned int size = 0;
   EVP_DigestFinal_ex(state_->context, digest.data(), &size);

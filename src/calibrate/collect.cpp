@@ -5,11 +5,11 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
+#include "billm/base/stopwatch.h"
 
 namespace billm {
 namespace {
@@ -20,16 +20,6 @@ namespace {
 // 1536: 43.2 / 43.0 / 41.4 ms. Part of the result's definition: MKL's sums may depend on the
 // product's shape.
 constexpr int64_t kTileRows = 128;
-
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 // Row narrow of the fp32 matrix behind a CalibrationStats: [rows, width - first], from the diagonal
 // on to the right.

@@ -69,7 +69,7 @@ class BlobDownload {
   int64_t size_ = 0;        // bytes in the partial file
   int64_t counted_ = 0;     // that progress knows of
   bool inherited_ = false;  // some of them are of an earlier run
-  std::optional<BlobHash> hash_;
+  std::optional<Hash> hash_;
 };
 
 // The server is at fault: nothing of what it sent is kept.
@@ -107,7 +107,7 @@ void BlobDownload::start_anew() {
   }
   size_ = 0;
   inherited_ = false;
-  hash_.emplace(file_.etag, file_.size);
+  hash_.emplace(blob_hash(file_.etag, file_.size));
   count();
 }
 
@@ -124,7 +124,7 @@ void BlobDownload::open_partial() {
     return;
   }
   inherited_ = size_ > 0;
-  hash_.emplace(file_.etag, file_.size);
+  hash_.emplace(blob_hash(file_.etag, file_.size));
   if (size_ > 0) hash_->update(MappedFile(path_).bytes());
   if (::lseek(fd_, size_, SEEK_SET) != size_) throw cannot_write(errno);
   count();

@@ -2,25 +2,15 @@
 // (git LFS), else git's own: SHA-1 of "blob <size>\0" and the content.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <span>
 #include <string>
+
+#include "billm/base/sha256.h"
 
 namespace billm {
 
-class BlobHash {
- public:
-  // The kind that `etag` is: 64 hexadecimal digits or 40. `size`: bytes of the whole content.
-  BlobHash(const std::string& etag, int64_t size);
-  ~BlobHash();
-  void update(std::span<const std::byte> bytes);
-  std::string hex();  // finishes; call once
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
+// The hash of the kind that `etag` is, 64 hexadecimal digits or 40, ready for the content. `size`:
+// bytes of the whole content.
+Hash blob_hash(const std::string& etag, int64_t size);
 
 }  // namespace billm

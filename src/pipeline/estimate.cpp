@@ -7,7 +7,6 @@
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -18,6 +17,7 @@
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
+#include "billm/base/stopwatch.h"
 #include "billm/calibrate/collect.h"
 #include "billm/model/family.h"
 #include "billm/model/runtime.h"
@@ -28,16 +28,6 @@
 
 namespace billm {
 namespace {
-
-class Clock {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 // A random layer with inputs of unequal size, as real ones have.
 struct ProbeLayer {
@@ -71,7 +61,7 @@ class Probe {
   // salient columns in each of its blocks.
   Probe(const EstimateRequest& request, const std::set<int64_t>& widths, c10::Device device)
       : request_(request), method_(find_method(request.method.method)) {
-    const Clock clock;
+    const Stopwatch clock;
     const at::NoGradGuard no_grad;
     constexpr int64_t kNarrow = 512;
     const int64_t rows = 128 * request.threads;
@@ -114,13 +104,13 @@ class Probe {
   LayerSeconds quantize(int64_t rows, int64_t cols) {
     ProbeLayer layer(rows, cols);
     LayerSeconds result;
-    const Clock factor;
+    const Stopwatch factor;
     const Hessian hessian = make_hessian(std::move(layer.stats), method_.needs_factor,
                                          request_.method.damping, request_.threads);
     result.factor = factor.seconds();
     MethodConfig config = request_.method;
     config.threads = request_.threads;
-    const Clock coding;
+    const Stopwatch coding;
     last_ =
         pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config));
     const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
@@ -138,7 +128,7 @@ class Probe {
     int64_t products = 0;
     double seconds = 0;
     for (int round = 0; round < 64 && seconds < 0.4; ++round) {
-      const Clock clock;
+      const Stopwatch clock;
       parallel_for(threads, threads, [&](int64_t) {
         const at::NoGradGuard no_grad;
         at::mm(a, b).narrow(1, 0, 1).cpu();  // the copy waits for a device

@@ -6,7 +6,6 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 #include <optional>
 
@@ -16,6 +15,7 @@
 #include "billm/base/log.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
+#include "billm/base/stopwatch.h"
 #include "billm/calibrate/collect.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
@@ -37,16 +37,14 @@ namespace billm {
 namespace {
 
 // Adds the seconds of a scope to a sum.
-class Stopwatch {
+class ScopeSeconds {
  public:
-  explicit Stopwatch(double* sum) : sum_(sum), start_(std::chrono::steady_clock::now()) {}
-  ~Stopwatch() {
-    *sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
+  explicit ScopeSeconds(double* sum) : sum_(sum) {}
+  ~ScopeSeconds() { *sum_ += watch_.seconds(); }
 
  private:
   double* sum_;
-  std::chrono::steady_clock::time_point start_;
+  Stopwatch watch_;
 };
 
 class Run {
@@ -79,7 +77,7 @@ class Run {
 
   QuantizeReport run() {
     {
-      const Stopwatch total(&report_.seconds.total);
+      const ScopeSeconds total(&report_.seconds.total);
       const Rope rope = make_rope(model_.spec(), request_.calibration.cols, device_);
       start_hidden(rope);
       Progress progress("quantize", model_.spec().blocks(), request_.quiet);
@@ -153,7 +151,7 @@ class Run {
       HiddenShape shape = hidden_shape();  // the others' sequences too
       shape.ids.resize(static_cast<size_t>(request_.calibration.rows));
       std::iota(shape.ids.begin(), shape.ids.end(), 0);
-      const Stopwatch forward(&report_.seconds.forward);
+      const ScopeSeconds forward(&report_.seconds.forward);
       const auto outliers = measure_outliers(model_, rope, partial_, journal_.hidden, shape,
                                              device_, forward_threads_, request_.quiet);
       for (const auto& [module, nm] : allocate_nm(outliers, request_.method.nm)) {
@@ -221,7 +219,7 @@ class Run {
     if (!request_.sequential) stats = collect(block, rope, hidden, "");
     for (const std::string& group : spec.groups()) {
       if (request_.sequential) stats = collect(block, rope, hidden, group);
-      std::optional<Stopwatch> quantize(&report_.seconds.quantize);
+      std::optional<ScopeSeconds> quantize(&report_.seconds.quantize);
       Hessian hessian = make_hessian(std::move(stats.at(group)), method_.needs_factor,
                                      request_.method.damping, request_.threads);
       if (hessian.retries > 0 && processes_.first()) {
@@ -256,7 +254,7 @@ class Run {
       }
     }
     {
-      const Stopwatch pack(&report_.seconds.pack);
+      const ScopeSeconds pack(&report_.seconds.pack);
       if (tuned()) shard.add_norms(block, spec, b, model_.checkpoint());
       if (processes_.first()) {
         done.shard = shard.write(partial_, shard_name(b, spec.blocks() + 1));
@@ -357,13 +355,13 @@ class Run {
     layer.integer_bits = quantized.codes.shape.integer_bits;
     at::Tensor decoded;
     {
-      const Stopwatch pack_time(&report_.seconds.pack);
+      const ScopeSeconds pack_time(&report_.seconds.pack);
       const PackedLinear& packed = shard->add(module, pack(quantized.codes));
       decoded = decode_weight(packed, module, request_.threads);
       layer.stored_bits = packed.stored_bits();
     }
     {
-      const Stopwatch quantize(&report_.seconds.quantize);
+      const ScopeSeconds quantize(&report_.seconds.quantize);
       layer.error = layer_error(quantized.original, decoded, hessian, request_.threads);
     }
     *weight = decoded.to(device_);
@@ -376,7 +374,7 @@ class Run {
     const std::vector<WrittenFile> old = journal_.hidden;
     if (b + 1 < model_.spec().blocks()) {
       store_hidden(b + 1, [&](int64_t first, int64_t count, const auto& take) {
-        const Stopwatch forward(&report_.seconds.forward);
+        const ScopeSeconds forward(&report_.seconds.forward);
         forward_each(model_.spec(), block, rope, hidden, first, count, forward_threads_, take);
       });
     } else {
@@ -384,7 +382,7 @@ class Run {
       processes_.barrier();
     }
     if (!processes_.first()) return;
-    const Stopwatch pack(&report_.seconds.pack);
+    const ScopeSeconds pack(&report_.seconds.pack);
     write_journal(partial_, journal_);
     directory_->keep();
     for (const WrittenFile& file : old) std::filesystem::remove(partial_ / file.name);
@@ -395,7 +393,7 @@ class Run {
     report_.method = method_.name;
     report_.blocks = model_.spec().blocks();
     if (processes_.first()) {
-      const Stopwatch pack(&report_.seconds.pack);
+      const ScopeSeconds pack(&report_.seconds.pack);
       const std::vector<WrittenFile> files =
           write_result(model_, request_, journal_, report_, partial_);
       // A run killed from here on is finished by --resume without any block done again: the journal

@@ -4,38 +4,19 @@ Runs in a mount namespace of its own on a tmpfs of the wanted size, so that no r
 the system allows user namespaces; skips elsewhere (bad_usage_test.py has a limit on file sizes).
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import billm_testing as bt
 
-# $1: size of the disk, $2: where to mount it, the rest: a shell script run there.
-IN_NAMESPACE = 'mount -t tmpfs -o "size=$1" none "$2" && cd "$2" && eval "$3"'
 
-
-class FullDisk(bt.TestCase):
+class FullDisk(bt.SmallDisk, bt.TestCase):
     def setUp(self):
         super().setUp()
         self.model = bt.make_tiny_llama(self.dir / "model")
         self.tokens = self.calibration()
         self.disk = self.dir / "disk"
-        self.disk.mkdir()
-
-    def on_disk(self, size, script):
-        return subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
-                               IN_NAMESPACE, "sh", size, self.disk, script],
-                              env=self.environment() | {"BILLM": bt.binary()}, timeout=300,
-                              capture_output=True, text=True)
-
-    def require_namespaces(self):
-        try:
-            result = self.on_disk("64k", "true")
-        except FileNotFoundError:
-            self.skipTest("no unshare program")
-        if result.returncode != 0:
-            self.skipTest("this system allows no mount: " + result.stderr.strip())
 
     def quantize(self, *more):
         words = ["$BILLM quantize --quiet --model", self.model, "--calib", self.tokens, *more]

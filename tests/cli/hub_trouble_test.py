@@ -5,7 +5,6 @@ nothing wrong stays in the cache. Downloads that go well: hub_test.py.
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -249,26 +248,15 @@ class Tokens(hub_testing.HubTestCase):
                 self.assertEqual(self.sent()["hub"], {token and f"Bearer {token}"})
 
 
-class Disk(hub_testing.HubTestCase):
-    IN_NAMESPACE = 'mount -t tmpfs -o "size=$1" none "$2" && cd "$2" && eval "$3"'
+class Disk(bt.SmallDisk, hub_testing.HubTestCase):
+    def setUp(self):
+        super().setUp()
+        self.disk = self.dir / "disk"
 
     def on_disk(self, size, script):
-        """Runs a shell script on a small disk of its own, where the cache is, too."""
-        disk = self.dir / "disk"
-        disk.mkdir(exist_ok=True)
-        self.variables["HF_HUB_CACHE"] = str(disk / "hub")
-        words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", self.IN_NAMESPACE,
-                 "sh", str(size), disk, script]
-        return subprocess.run(words, env=self.environment() | {"BILLM": bt.binary()}, timeout=120,
-                              capture_output=True, text=True)
-
-    def require_namespaces(self):
-        try:
-            result = self.on_disk("64k", "true")
-        except FileNotFoundError:
-            self.skipTest("no unshare program")
-        if result.returncode != 0:
-            self.skipTest("this system allows no mount: " + result.stderr.strip())
+        """On a small disk, where the cache is, too."""
+        self.variables["HF_HUB_CACHE"] = str(self.disk / "hub")
+        return super().on_disk(size, script)
 
     def command(self):
         return "$BILLM " + " ".join(map(str, self.evaluate())) + " --quiet"

@@ -139,6 +139,30 @@ class TestCase(unittest.TestCase):
         return path
 
 
+class SmallDisk:
+    """For a TestCase: the directory self.disk as a small file system of its own, where this system
+    allows to mount one."""
+
+    # $1: size of the disk, $2: where to mount it, $3: a shell script run there.
+    IN_NAMESPACE = 'mount -t tmpfs -o "size=$1" none "$2" && cd "$2" && eval "$3"'
+
+    def on_disk(self, size, script):
+        """Runs a shell script in it; $BILLM is the program."""
+        self.disk.mkdir(exist_ok=True)
+        return subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+                               self.IN_NAMESPACE, "sh", str(size), self.disk, script],
+                              env=self.environment() | {"BILLM": binary()}, timeout=300,
+                              capture_output=True, text=True)
+
+    def require_namespaces(self):
+        try:
+            result = self.on_disk("64k", "true")
+        except FileNotFoundError:
+            self.skipTest("no unshare program")
+        if result.returncode != 0:
+            self.skipTest("this system allows no mount: " + result.stderr.strip())
+
+
 def digests(directory):
     """{file name: SHA-256} of a directory without folders."""
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in Path(directory).iterdir()}

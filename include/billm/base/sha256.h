@@ -1,4 +1,4 @@
-// SHA-256 of bytes and files, as 64 lower-case hex digits (what sha256sum prints).
+// SHA-256 of bytes and files, as 64 lower-case hex digits (what sha256sum prints); SHA-1 for git.
 #pragma once
 
 #include <cstddef>
@@ -10,10 +10,13 @@
 
 namespace billm {
 
-class Sha256 {
+enum class HashKind { kSha256, kSha1 };
+
+class Hash {
  public:
-  Sha256();
-  ~Sha256();
+  explicit Hash(HashKind kind);
+  ~Hash();
+  Hash(Hash&&) noexcept;
   void update(std::span<const std::byte> bytes);
   void update(std::string_view text);
   std::string hex();  // finishes; call once
@@ -21,6 +24,11 @@ class Sha256 {
  private:
   struct State;
   std::unique_ptr<State> state_;
+};
+
+class Sha256 : public Hash {
+ public:
+  Sha256() : Hash(HashKind::kSha256) {}
 };
 
 std::string sha256_hex(std::span<const std::byte> bytes);
