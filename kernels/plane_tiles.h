@@ -72,18 +72,18 @@ enum class LevelKind : uint8_t {
   kInteger,  // fp32 steps
 };
 
-// Integers scattered among binary weights (PB-LLM), by row and segment-sized chunk of the original
-// columns: entries of chunk c of row r are [start[r * (chunks + 1) + c], start[... + c + 1]).
-// y += sum_entries (code * step[row] + shift[row * chunks + c]) * x[chunk_first[c] + column], where
-// the shift takes off what the sign plane says there.
+// Integers scattered among binary weights (PB-LLM). Such a layer has no salient columns, so
+// segments stand in the order of the columns. The entries of a row stand together, those of its
+// segment 0 first, and
+//   y += sum_entries (code * step[row] + shift[row][segment]) * x[8 * first_octet + column]
+// with x in run order, where the shift takes off what the planes say there.
 struct ScatteredView {
-  int32_t chunks = 0;
-  const int32_t* chunk_first = nullptr;  // [chunks + 1]: original columns
-  const uint32_t* start = nullptr;       // [rows][chunks + 1]
-  const uint8_t* column = nullptr;       // [entries]: column - chunk_first
-  const uint8_t* code = nullptr;         // [entries]
-  const float* step = nullptr;           // [rows]
-  const float* shift = nullptr;          // [rows][chunks]
+  const uint32_t* start = nullptr;  // [rows + 1]: first entry of a row; null: no integers
+  const uint16_t* count = nullptr;  // [rows][segments]
+  const uint8_t* column = nullptr;  // [entries]: within the segment
+  const uint8_t* code = nullptr;    // [entries]
+  const float* step = nullptr;      // [rows]
+  const float* shift = nullptr;     // [rows][segments]
 };
 
 // A layer [rows, cols]. Pointers are to the memory of the device that runs it, but for `segments`
@@ -107,7 +107,7 @@ struct PlaneTilesView {
                                      // segment; null if there are none (always if pruned)
   const int32_t* source = nullptr;   // [8 * octets]: original column, -1: none
   const float* column_scale = nullptr;  // [cols], x is multiplied by it; null if there are none
-  ScatteredView scattered;              // chunks = 0: none
+  ScatteredView scattered;
 
   BILLM_HOST_DEVICE int64_t tiles() const { return (rows + order.tile_rows - 1) / order.tile_rows; }
   // Planes of a segment with `levels` levels.

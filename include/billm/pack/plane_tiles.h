@@ -1,8 +1,9 @@
 // Makes kernels/plane_tiles.h's form of a packed layer.
 #pragma once
 
+#include <hwy/aligned_allocator.h>
+
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,7 @@ namespace billm {
 class PlaneTiles {
  public:
   // Why a layer of this shape cannot be run as planes; empty if it can. What cannot: offsets per
-  // region, and offsets of pruned layers.
+  // region or of pruned layers, and integers scattered among salient columns.
   static std::string unsupported(const LinearShape& shape);
 
   // `packed` must have passed check_packed and be supported. The result does not depend on
@@ -25,20 +26,24 @@ class PlaneTiles {
   PlaneTiles& operator=(PlaneTiles&&) = default;
 
   const kernels::PlaneTilesView& view() const { return view_; }
-  int64_t bytes() const;  // read for one product W x
+  int64_t bytes() const { return bytes_; }  // read for one product W x
 
  private:
+  template <typename T>
+  using Aligned = hwy::AlignedFreeUniquePtr<T[]>;
+
   kernels::PlaneTilesView view_;
   std::vector<kernels::PlaneSegment> segments_;
   std::vector<kernels::PlaneGroup> groups_;
   std::vector<int32_t> source_;
-  std::vector<uint8_t> planes_;  // aligned: see plane_tiles.cpp
-  std::vector<uint8_t> codes_;
-  std::vector<float> levels_, constants_, column_scale_;
-  std::vector<int32_t> chunk_first_;
-  std::vector<uint32_t> scattered_start_;
-  std::vector<uint8_t> scattered_column_, scattered_code_;
-  std::vector<float> scattered_step_, scattered_shift_;
+  Aligned<uint8_t> planes_, codes_;
+  Aligned<float> levels_, constants_;
+  std::vector<float> column_scale_;
+  std::vector<uint32_t> start_;
+  std::vector<uint16_t> count_;
+  std::vector<uint8_t> column_, code_;
+  std::vector<float> step_, shift_;
+  int64_t bytes_ = 0;
 };
 
 }  // namespace billm
