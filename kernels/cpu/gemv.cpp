@@ -26,6 +26,9 @@ using V = hn::Vec<D>;
 
 constexpr int kBias = 127;     // of table entries
 constexpr int kMostRows = 64;  // of a tile
+// How far ahead planes are fetched: hardware does not look past the end of a page. In memory 1.4
+// times as fast as without on a Xeon of 2023 (1 thread, 4096 x 4096 layers of 2 and 4 planes).
+constexpr int kPrefetch = 4096;
 
 // ---- Levels
 // ---------------------------------------------------------------------------------------
@@ -212,7 +215,9 @@ void GroupProduct(const Task& task) {
       const int64_t table = 128 * (int64_t{group.first_octet / 4} + q);
       __m512i low[kPlanes], high[kPlanes];
       for (int p = 0; p < kPlanes; ++p) {
-        const __m512i bytes = _mm512_load_si512(lines + 64 * (int64_t{q} * kPlanes + p));
+        const uint8_t* line = lines + 64 * (int64_t{q} * kPlanes + p);
+        hwy::Prefetch(line + kPrefetch);
+        const __m512i bytes = _mm512_load_si512(line);
         // (a & nibble) | place
         low[p] = _mm512_ternarylogic_epi32(bytes, nibble, place, 0xEA);
         high[p] = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bytes, 4), nibble, place, 0xEA);
@@ -263,7 +268,9 @@ void GroupProduct(const Task& task) {
       }
       for (int o = begin; o < begin + segment.octets; ++o) {
         for (int p = 0; p < kPlanes; ++p) {
-          const auto bytes = hn::Load(d8, lines + 64 * (int64_t{o} * kPlanes + p) + part);
+          const uint8_t* line = lines + 64 * (int64_t{o} * kPlanes + p) + part;
+          hwy::Prefetch(line + kPrefetch);
+          const auto bytes = hn::Load(d8, line);
           const auto low = hn::And(bytes, nibble);
           const auto high =
               hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, bytes))), nibble);
@@ -311,11 +318,6 @@ void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64
   for (int t = 0; t < tokens; ++t) {
     gemv_reference(view, inputs[t].x(), first, count, y + t * stride);
   }
-}
-
-void DecodeTiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
-                 int64_t stride) {
-  decode_reference(view, first, count, out, stride);
 }
 
 #else
@@ -404,84 +406,6 @@ void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64
   }
 }
 
-// The weights of one segment of a tile for `n` rows, column by column.
-template <int kPlanes>
-void DecodeSegment(const PlaneTilesView& view, const PlaneGroup& group, int s, int64_t tile,
-                   float* out, int64_t stride) {
-  const D d;
-  const DI di;
-  const hn::Rebind<uint8_t, DI> d8;
-  const int n = static_cast<int>(hn::Lanes(d));
-  const PlaneSegment& segment = view.segments[s];
-  const uint8_t* bytes = view.planes + tile * view.tile_bytes;
-  alignas(64) uint8_t column[kMostRows];
-  for (int row = 0; row < view.order.tile_rows; row += n) {
-    V c[kPlanes];
-    Coefficients<kPlanes>(d, view, segment, tile, row, c);
-    const V half = hn::Set(d, 0.5f * view.base);
-    for (V& of_plane : c) of_plane = hn::Mul(of_plane, half);
-    V constant = hn::Zero(d);
-    if (view.constants != nullptr) {
-      constant = hn::LoadU(
-          d, view.constants + (tile * view.segment_count + s) * view.order.tile_rows + row);
-    }
-    for (int o = segment.first_octet; o < segment.first_octet + segment.octets; ++o) {
-      hn::Vec<DI> bits[kPlanes];  // bit 0..7 of each row at the sign's place, complemented
-      for (int p = 0; p < kPlanes; ++p) {
-        for (int i = 0; i < n; ++i) {
-          column[i] = bytes[plane_byte(view.order, group, p, o, row + i)];
-        }
-        bits[p] = hn::Not(hn::PromoteTo(di, hn::Load(d8, column)));
-      }
-      const auto sign = hn::Set(di, INT32_MIN);
-      for (int bit = 0; bit < 8; ++bit) {
-        V value = constant;
-        for (int p = 0; p < kPlanes; ++p) {
-          const auto flip = hn::And(hn::ShiftLeftSame(bits[p], 31 - bit), sign);
-          value = hn::Add(value, hn::Xor(c[p], hn::BitCast(d, flip)));
-        }
-        hn::StoreU(value, d, out + (8 * int64_t{o} + bit) * stride + row);
-      }
-    }
-  }
-}
-
-void DecodeTiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
-                 int64_t stride) {
-  using Kernel = void (*)(const PlaneTilesView&, const PlaneGroup&, int, int64_t, float*, int64_t);
-  static constexpr Kernel kKernels[kMaxPlanes + 1] = {
-      nullptr,          DecodeSegment<1>, DecodeSegment<2>, DecodeSegment<3>, DecodeSegment<4>,
-      DecodeSegment<5>, DecodeSegment<6>, DecodeSegment<7>, DecodeSegment<8>};
-  const int tile_rows = view.order.tile_rows;
-  for (int64_t place = 0; place < 8 * view.octets; ++place) {
-    if (view.source[place] < 0) std::fill_n(out + place * stride, count * tile_rows, 0.0f);
-  }
-  for (int64_t tile = first; tile < first + count; ++tile) {
-    float* to = out + (tile - first) * tile_rows;
-    for (int g = 0; g < view.group_count; ++g) {
-      const PlaneGroup& group = view.groups[g];
-      for (int s = group.first_segment; s < group.first_segment + group.segments; ++s) {
-        kKernels[group.planes](view, group, s, tile, to, stride);
-      }
-    }
-    if (view.scattered.start == nullptr) continue;
-    for (int i = 0; i < tile_rows && tile * tile_rows + i < view.rows; ++i) {
-      const int64_t row = tile * tile_rows + i;
-      uint32_t entry = view.scattered.start[row];
-      for (int s = 0; s < view.segment_count; ++s) {
-        const int64_t at = row * view.segment_count + s;
-        for (const uint32_t end = entry + view.scattered.count[at]; entry < end; ++entry) {
-          const int64_t place =
-              8 * int64_t{view.segments[s].first_octet} + view.scattered.column[entry];
-          to[place * stride + i] +=
-              static_cast<float>(view.scattered.code[entry]) * view.scattered.step[row] +
-              view.scattered.shift[at];
-        }
-      }
-    }
-  }
-}
-
 #endif
 
 TileOrder Order() { return kOrder; }
@@ -496,7 +420,6 @@ namespace billm::kernels {
 HWY_EXPORT(Order);
 HWY_EXPORT(MakeTables);
 HWY_EXPORT(Gemv);
-HWY_EXPORT(DecodeTiles);
 
 TileOrder cpu_tile_order() { return HWY_DYNAMIC_DISPATCH(Order)(); }
 
@@ -526,11 +449,6 @@ void GemvInput::prepare(const PlaneTilesView& view, const float* x) {
 void gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64_t first,
           int64_t count, float* y, int64_t stride) {
   HWY_DYNAMIC_DISPATCH(Gemv)(view, inputs, tokens, first, count, y, stride);
-}
-
-void decode_tiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
-                  int64_t stride) {
-  HWY_DYNAMIC_DISPATCH(DecodeTiles)(view, first, count, out, stride);
 }
 
 }  // namespace billm::kernels

@@ -189,22 +189,6 @@ TEST_P(EveryTarget, GemvOfSomeTilesIsThatOfAll) {
   EXPECT_TRUE(test::close(parts, all));
 }
 
-TEST_P(EveryTarget, DecodesTilesAsTheReference) {
-  for (const LinearShape& shape : all_shapes(3)) {
-    SCOPED_TRACE(test::text_of(shape));
-    const QuantizedLinear linear = test::random_codes(shape, 5);
-    const PlaneTiles tiles(pack(linear), kernels::cpu_tile_order(), 1);
-    const PlaneTilesView& view = tiles.view();
-    const int64_t rows = view.tiles() * view.order.tile_rows, stride = rows + 3;
-    std::vector<float> actual(static_cast<size_t>(8 * view.octets * stride), 0.0f);
-    std::vector<float> expected = actual;
-    kernels::decode_tiles(view, 0, view.tiles(), actual.data(), stride);
-    kernels::decode_reference(view, 0, view.tiles(), expected.data(), stride);
-    const std::vector<float> w = from_run_order(view, expected, stride);
-    ASSERT_TRUE(test::close(from_run_order(view, actual, stride), w, decoded(linear)));
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(Highway, EveryTarget, testing::ValuesIn(targets()),
                          [](const auto& info) { return "Target" + std::to_string(info.param); });
 
