@@ -6,6 +6,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemv.cpp"
 #include "hwy/foreach_target.h"  // must come before highway.h
 // clang-format off
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 // clang-format on
 
