@@ -16,6 +16,7 @@
 #include <string>
 
 #include "billm/model/family.h"
+#include "billm/model/kv_cache.h"
 #include "billm/model/weights.h"
 
 namespace billm {
@@ -58,9 +59,16 @@ Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device);
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                          const Rope& rope, const Tap& tap = {}, int64_t first = 0);
 
-// What enters the first block for one sequence: [tokens, hidden] fp32 on the CPU.
+// The same of the tokens at the positions start, start + 1, ... of a sequence, all before being in
+// `cache`: hidden [tokens, hidden] -> [tokens, hidden]. Their keys and values are added to the
+// cache, which must have room for them.
+at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                          const Rope& rope, const BlockCache& cache, int64_t start);
+
+// What enters the first block for the tokens at the positions start, start + 1, ...: [tokens,
+// hidden] fp32 on the CPU.
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
-                 std::span<const int32_t> tokens);
+                 std::span<const int32_t> tokens, int64_t start = 0);
 
 // What stands between the last block and the output head; undefined is what the model has not.
 struct FinalLayers {
