@@ -120,30 +120,79 @@ void MakeTable(const float* x, float inverse, uint8_t* table) {
   }
 }
 
-// x in run order -> tables, scales and sums.
-void MakeTables(const PlaneTilesView& view, const float* x, uint8_t* tables, float* scale,
-                float* sum) {
-  const int interleave = view.order.interleave;
-  for (int s = 0; s < view.segment_count; ++s) {
-    const PlaneSegment& segment = view.segments[s];
-    const float* from = x + 8 * int64_t{segment.first_octet};
-    float largest = 0, total = 0;
-    for (int i = 0; i < 8 * segment.octets; i += 4) {
-      const float* f = from + i;
-      largest = std::max(largest,
-                         (std::fabs(f[0]) + std::fabs(f[1])) + (std::fabs(f[2]) + std::fabs(f[3])));
-      total += (f[0] + f[1]) + (f[2] + f[3]);
+// x of a segment in run order.
+void GatherSegment(const PlaneTilesView& view, const PlaneSegment& segment, const float* x,
+                   float* out) {
+  const D d;
+  const DI di;
+  const int n = static_cast<int>(hn::Lanes(d));
+  const int32_t* source = view.source + 8 * int64_t{segment.first_octet};
+  const int size = 8 * segment.octets;
+  for (int i = 0; i < size; i += n) {
+    if (size - i < n) {  // vectors of 16, segments of 8
+      for (; i < size; ++i) {
+        const int32_t column = source[i];
+        const float scale = column < 0                     ? 0.0f
+                            : view.column_scale == nullptr ? 1.0f
+                                                           : view.column_scale[column];
+        out[i] = column < 0 ? 0.0f : x[column] * scale;
+      }
+      return;
     }
-    const float inverse = largest > 0 ? static_cast<float>(kBias) / largest : 0.0f;
-    scale[s] = largest * (1.0f / static_cast<float>(kBias));
-    sum[s] = total;
-    for (int i = 0; i < segment.octets; ++i) {
-      const int octet = segment.first_octet + i;
-      uint8_t* low =
-          tables + 32 * int64_t{octet / interleave * interleave} + 16 * (octet % interleave);
-      MakeTable(from + 8 * i, inverse, low);
-      MakeTable(from + 8 * i + 4, inverse, low + 16 * interleave);
+    const auto index = hn::LoadU(di, source + i);
+    const auto inside = hn::Max(index, hn::Zero(di));
+    V value = hn::GatherIndex(d, x, inside);
+    if (view.column_scale != nullptr) {
+      value = hn::Mul(value, hn::GatherIndex(d, view.column_scale, inside));
     }
+    hn::StoreU(hn::IfThenElseZero(hn::RebindMask(d, hn::Eq(index, inside)), value), d, out + i);
+  }
+}
+
+// Input of a segment: x [cols] -> x in run order, tables, scale and sum.
+void FillSegment(const PlaneTilesView& view, const float* x, int s, float* run, uint8_t* tables,
+                 float* scale, float* sum) {
+  const D d;
+  const int n = static_cast<int>(hn::Lanes(d)), interleave = view.order.interleave;
+  const PlaneSegment& segment = view.segments[s];
+  float* from = run + 8 * int64_t{segment.first_octet};
+  GatherSegment(view, segment, x, from);
+  const int size = 8 * segment.octets;
+  V total = hn::Zero(d);
+  float largest = 0;
+  alignas(64) float magnitude[16] = {};
+  for (int i = 0; i < size; i += n) {
+    V value;
+    if (size - i < n) {  // vectors of 16, segments of 8
+      alignas(64) float rest[16] = {};
+      std::copy_n(from + i, size - i, rest);
+      value = hn::Load(d, rest);
+    } else {
+      value = hn::LoadU(d, from + i);
+    }
+    total = hn::Add(total, value);
+#if HWY_TARGET == HWY_SCALAR
+    const float* four = from + i / 4 * 4;
+    const V sums = hn::Set(d, (std::fabs(four[0]) + std::fabs(four[1])) +
+                                  (std::fabs(four[2]) + std::fabs(four[3])));
+#else
+    // |x_0| + ... + |x_3| in every lane of a group of four.
+    V sums = hn::Abs(value);
+    sums = hn::Add(sums, hn::Shuffle2301(sums));
+    sums = hn::Add(sums, hn::Shuffle1032(sums));
+#endif
+    hn::Store(hn::Max(sums, hn::Load(d, magnitude)), d, magnitude);
+  }
+  for (const float value : magnitude) largest = std::max(largest, value);
+  const float inverse = largest > 0 ? static_cast<float>(kBias) / largest : 0.0f;
+  scale[s] = largest * (1.0f / static_cast<float>(kBias));
+  sum[s] = hn::GetLane(hn::SumOfLanes(d, total));
+  for (int i = 0; i < segment.octets; ++i) {
+    const int octet = segment.first_octet + i;
+    uint8_t* low =
+        tables + 32 * int64_t{octet / interleave * interleave} + 16 * (octet % interleave);
+    MakeTable(from + 8 * i, inverse, low);
+    MakeTable(from + 8 * i + 4, inverse, low + 16 * interleave);
   }
 }
 
@@ -419,17 +468,20 @@ HWY_AFTER_NAMESPACE();
 namespace billm::kernels {
 
 HWY_EXPORT(Order);
-HWY_EXPORT(MakeTables);
+HWY_EXPORT(FillSegment);
 HWY_EXPORT(Gemv);
 
 TileOrder cpu_tile_order() { return HWY_DYNAMIC_DISPATCH(Order)(); }
 
-void GemvInput::prepare(const PlaneTilesView& view, const float* x) {
+void GemvInput::reserve(const PlaneTilesView& view) {
   if (octets_ < view.octets) {
-    tables_ = hwy::AllocateAligned<uint8_t>(static_cast<size_t>(view.octets) * 32);
-    x_ = hwy::AllocateAligned<float>(static_cast<size_t>(view.octets) * 8 + kSegmentColumns);
+    const auto octets = static_cast<size_t>(view.octets);
+    tables_ = hwy::AllocateAligned<uint8_t>(32 * octets);
+    x_ = hwy::AllocateAligned<float>(8 * octets + kSegmentColumns);
     if (tables_ == nullptr || x_ == nullptr) throw std::bad_alloc();
-    std::fill_n(x_.get() + 8 * int64_t{view.octets}, kSegmentColumns, 0.0f);  // read, not used
+    // What stands between groups, and behind the end, is read and not used.
+    std::fill_n(tables_.get(), 32 * octets, uint8_t{0});
+    std::fill_n(x_.get(), 8 * octets + kSegmentColumns, 0.0f);
     octets_ = view.octets;
   }
   if (segments_ < view.segment_count) {
@@ -438,13 +490,13 @@ void GemvInput::prepare(const PlaneTilesView& view, const float* x) {
     if (scale_ == nullptr || sum_ == nullptr) throw std::bad_alloc();
     segments_ = view.segment_count;
   }
-  for (int64_t place = 0; place < 8 * int64_t{view.octets}; ++place) {
-    const int32_t column = view.source[place];
-    const float value = column < 0 ? 0.0f : x[column];
-    x_[static_cast<size_t>(place)] =
-        view.column_scale == nullptr || column < 0 ? value : value * view.column_scale[column];
+}
+
+void GemvInput::fill(const PlaneTilesView& view, const float* x, int first, int count) {
+  for (int s = first; s < first + count; ++s) {
+    HWY_DYNAMIC_DISPATCH(FillSegment)
+    (view, x, s, x_.get(), tables_.get(), scale_.get(), sum_.get());
   }
-  HWY_DYNAMIC_DISPATCH(MakeTables)(view, x_.get(), tables_.get(), scale_.get(), sum_.get());
 }
 
 void gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64_t first,

@@ -26,8 +26,14 @@ TileOrder cpu_tile_order();
 // The input of one token, made ready for one layer.
 class GemvInput {
  public:
-  // x [cols].
-  void prepare(const PlaneTilesView& view, const float* x);
+  // Memory for the layer, before fill().
+  void reserve(const PlaneTilesView& view);
+  // x [cols]. The part of the segments [first, first + count), so that threads can share it.
+  void fill(const PlaneTilesView& view, const float* x, int first, int count);
+  void prepare(const PlaneTilesView& view, const float* x) {
+    reserve(view);
+    fill(view, x, 0, view.segment_count);
+  }
 
   const uint8_t* tables() const { return tables_.get(); }  // [octets][2][16], see gemv.cpp
   const float* x() const { return x_.get(); }              // [8 * octets] in run order, scaled

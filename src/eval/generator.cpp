@@ -44,9 +44,11 @@ struct Generator::Impl {
         cache((check_context(spec, request.context), spec), request.context, device),
         last(load_final_layers(model.weights(), spec, device)),
         head(model.weights(), spec, threads, device) {
+    if (device.is_cpu() && model.packed() != nullptr) runner.emplace(threads);
     Progress progress("load", spec.blocks(), request.quiet);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
-      blocks.push_back(load_block(model.weights(), spec, b, threads, device));
+      blocks.push_back(runner ? load_running_block(model.weights(), spec, b, *runner)
+                              : load_block(model.weights(), spec, b, threads, device));
       progress.step();
     }
     // A dynamic scaling is none up to this length.
@@ -68,6 +70,7 @@ struct Generator::Impl {
   KvCache cache;
   const FinalLayers last;
   const OutputHead head;
+  std::optional<CpuRunner> runner;
   std::vector<Block> blocks;
   Rope table;
   int64_t length = 0;
