@@ -31,7 +31,6 @@ void check_context(const ModelSpec& spec, int64_t context) {
                     " positions, got " + std::to_string(context),
                 "use --ctx-size " + std::to_string(positions));
   }
-  check_length(spec, context);
 }
 
 }  // namespace
@@ -44,6 +43,7 @@ struct Generator::Impl {
         cache((check_context(spec, request.context), spec), request.context, device),
         last(load_final_layers(model.weights(), spec, device)),
         head(model.weights(), spec, threads, device) {
+    check_length(spec, request.context);
     Progress progress("load", spec.blocks(), request.quiet);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
       blocks.push_back(load_block(model.weights(), spec, b, threads, device));
