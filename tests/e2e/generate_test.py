@@ -4,17 +4,16 @@ demo model; and a packed model speaks as the dense one that is exported from it.
 import json
 import subprocess
 import sys
-import unittest
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import billm_testing as bt
 
-# With "dynamic" the angles change while the text grows; with "sliding" keys leave the window.
+# With "dynamic" the angles change while the text grows; with "sliding" keys leave the window. (A window
+# of one token is not among them: transformers' cache cuts it to [-0:], which is everything.
+# generator_test.cpp has it, against transformers without cache.)
 CASES = ("gqa3", "headdim", "biases", "base", "head_alone", "llama3", "linear", "dynamic",
-         "dynamic_older", "mistral", "sliding", "sliding_one", "qwen2", "qwen2_types", "qwen3",
+         "dynamic_older", "mistral", "sliding", "qwen2", "qwen2_types", "qwen3",
          "qwen3_bias", "opt", "opt_350m", "opt_projected", "opt_post")
 TOKENS = 60
 PENALTY = 1.3
@@ -54,16 +53,18 @@ class AgainstTransformers(bt.TestCase):
         spoken = set()
         for case in CASES:
             with self.subTest(case=case):
-                found = self.generate(models / case, prompt, "-n", TOKENS, "--ignore-eos")
+                # More than some of them have positions: rotary ones go on.
+                arguments = ("-n", TOKENS, "-c", 100, "--ignore-eos")
+                found = self.generate(models / case, prompt, *arguments)
                 self.assertEqual(found["prompt_ids"], expected[case]["prompt"])
                 self.assertEqual(found["ids"], expected[case]["greedy"])
-                found = self.generate(models / case, prompt, "-n", TOKENS, "--ignore-eos",
-                                      "--repetition-penalty", PENALTY)
+                found = self.generate(models / case, prompt, *arguments, "--repetition-penalty",
+                                      PENALTY)
                 self.assertEqual(found["ids"], expected[case]["penalized"])
                 spoken |= set(found["ids"])
         self.assertGreater(len(spoken), 50)
         # Beyond the positions that a model has learned there is no context.
-        self.fails(bt.USAGE, "generate", "--model", models / "opt", "-p", "x", "-c", 257,
+        self.fails(bt.USAGE, "generate", "--model", models / "opt", "-p", "The", "-c", 257,
                    needles=["at most the model's 256 positions", "--ctx-size 256"])
 
     def test_demo_model(self):
@@ -89,8 +90,8 @@ class AgainstTransformers(bt.TestCase):
             self.billm("quantize", "--model", model, "--method", method, "--calib",
                        self.calibration(), "--out", packed, "--quiet")
             self.billm("export", "--dense", "--model", packed, "--out", dense, "--quiet")
-            one, other = (self.generate(m, "the rain in spain", "-n", TOKENS, "--seed", 3, "--temp",
-                                        0.8) for m in (packed, dense))
+            # Not more: the export is rounded to fp16, and a near tie turns the text some day.
+            one, other = (self.generate(m, "the rain in spain", "-n", 24) for m in (packed, dense))
             self.assertEqual(one["ids"], other["ids"])
             self.assertGreater(len(set(one["ids"])), 5)
 
