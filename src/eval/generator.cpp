@@ -41,12 +41,18 @@ struct Generator::Impl {
         model(request.model, threads),
         spec(model.spec()),
         cache((check_context(spec, request.context), spec), request.context, device),
-        last(load_final_layers(model.weights(), spec, device)),
-        head(model.weights(), spec, threads, device) {
+        last(load_final_layers(model.weights(), spec, device)) {
     check_length(spec, request.context);
+    if (device.is_cpu() && model.packed() != nullptr) runner.emplace(threads);
+    if (runner && request.head_bits == 8) {
+      head.emplace(model.weights(), spec, *runner);
+    } else {
+      head.emplace(model.weights(), spec, threads, device);
+    }
     Progress progress("load", spec.blocks(), request.quiet);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
-      blocks.push_back(load_block(model.weights(), spec, b, threads, device));
+      blocks.push_back(runner ? load_running_block(model.weights(), spec, b, *runner)
+                              : load_block(model.weights(), spec, b, threads, device));
       progress.step();
     }
     // A dynamic scaling is none up to this length.
@@ -67,7 +73,8 @@ struct Generator::Impl {
   const ModelSpec& spec;
   KvCache cache;
   const FinalLayers last;
-  const OutputHead head;
+  std::optional<CpuRunner> runner;
+  std::optional<OutputHead> head;
   std::vector<Block> blocks;
   Rope table;
   int64_t length = 0;
@@ -109,7 +116,7 @@ std::span<const float> Generator::append(std::span<const int32_t> tokens) {
   }
   my.length += count;
   const at::Tensor state = hidden.narrow(0, hidden.size(0) - 1, 1);
-  my.logits = my.head.logits(final_states(my.spec, my.last, state)).cpu();
+  my.logits = my.head->logits(final_states(my.spec, my.last, state)).cpu();
   return {my.logits.const_data_ptr<float>(), static_cast<size_t>(my.logits.numel())};
 }
 

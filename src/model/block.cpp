@@ -98,8 +98,13 @@ class Pass {
 
   at::Tensor apply(LinearRole role, const at::Tensor& x) const {
     const LinearSpec& linear = spec_.linear(role);
-    const at::Tensor weight = block_.linears.at(linear.suffix).t();
     const at::Tensor bias = get(block_.biases, linear.suffix);
+    const auto packed = block_.operators.find(linear.suffix);
+    if (packed != block_.operators.end()) {
+      at::Tensor y = packed->second->apply(x);
+      return bias.defined() ? y.add_(bias) : y;
+    }
+    const at::Tensor weight = block_.linears.at(linear.suffix).t();
     return bias.defined() ? at::addmm(bias, x, weight) : at::mm(x, weight);
   }
 
@@ -241,6 +246,20 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
   Block block = load_block_vectors(weights, spec, index, device);
   for (const LinearSpec& linear : spec.family->linears) {
     block.linears[linear.suffix] = weights.linear(spec.module(index, linear), threads).to(device);
+  }
+  return block;
+}
+
+Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
+                         CpuRunner& runner) {
+  Block block = load_block_vectors(weights, spec, index, c10::kCPU);
+  for (const LinearSpec& linear : spec.family->linears) {
+    const std::string module = spec.module(index, linear);
+    if (auto packed = weights.packed_operator(module, runner)) {
+      block.operators[linear.suffix] = std::move(packed);
+    } else {
+      block.linears[linear.suffix] = weights.linear(module, runner.threads());
+    }
   }
   return block;
 }

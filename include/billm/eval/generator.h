@@ -1,7 +1,8 @@
 // Logits token by token: a whole model in memory and the keys and values of one sequence.
 //
-// Memory besides the mapped files: 4 bytes per weight of the blocks' linears and of the output
-// head; the KvCache; the pass of one chunk of kPrefillChunk tokens (block.h).
+// Memory besides the mapped files: on the CPU the bytes of packed linears and about one byte per
+// weight of the output head, else 4 bytes per weight of both; the KvCache; the pass of one chunk of
+// kPrefillChunk tokens (block.h).
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,10 @@ struct GeneratorRequest {
   int64_t context = 0;          // most tokens of the sequence, at least 1
   int threads = 1;
   std::string device = "auto";  // as resolve_device
-  bool quiet = true;            // no progress on stderr
+  // 8: the output head of a packed model is rounded to 8 bits (OutputHead) where packed layers are
+  // run as such; 32: it is held in fp32.
+  int head_bits = 8;
+  bool quiet = true;  // no progress on stderr
 };
 
 class Generator {

@@ -12,11 +12,13 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "billm/model/family.h"
 #include "billm/model/kv_cache.h"
+#include "billm/model/linear_operator.h"
 #include "billm/model/weights.h"
 
 namespace billm {
@@ -27,6 +29,8 @@ struct Block {
   std::map<std::string, at::Tensor> norms;    // weight [width]
   std::map<std::string, at::Tensor> linears;  // weight [out, in]
   std::map<std::string, at::Tensor> biases;   // of norms [width] and linears [out]
+  // Linears that are run packed; they are not among `linears`.
+  std::map<std::string, std::shared_ptr<const LinearOperator>> operators;
 
   int64_t bytes() const;
 };
@@ -44,6 +48,10 @@ using Tap = std::function<bool(const std::string& group, const at::Tensor& input
 // The weights of block `index`, converted or decoded to fp32 and moved to `device`.
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
                  c10::Device device);
+
+// load_block() on the CPU with packed linears as operators, where `runner` can run them.
+Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
+                         CpuRunner& runner);
 
 // load_block() but for the linears' weights, which are left out.
 Block load_block_vectors(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
