@@ -36,6 +36,7 @@ struct Options {
   std::optional<int64_t> tokens, context, top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   uint64_t seed = 0;
+  int head_bits = 8;
 };
 
 // The text to continue or the one message; nothing if messages are to be read from the terminal.
@@ -170,6 +171,7 @@ class Generation {
     request.context = context_size(options_, config, ids.size(), limits_.tokens);
     request.threads = options_.common.resolved_threads();
     request.device = options_.device;
+    request.head_bits = options_.head_bits;
     // A log has no use for a line a block.
     request.quiet = options_.common.quiet || isatty(STDERR_FILENO) == 0;
     check_room(ids, request.context);
@@ -231,6 +233,7 @@ class Generation {
            {"seed", settings_.seed},
            {"max_new_tokens", tokens},
            {"context", generator_->context()},
+           {"head_bits", options_.head_bits},
            {"end_ids", ends},
            {"stop", stops}}},
          {"prefill",
@@ -318,6 +321,10 @@ std::function<void()> setup_generate(CLI::App& app) {
       ->type_name("TEXT");
   app.add_flag("--ignore-eos", options->ignore_eos, "Go on after a token that ends a text");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
+  app.add_option("--head-bits", options->head_bits,
+                 "Output head of a packed model on the CPU: 8 (faster) or 32 (as it is stored)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({8, 32}));
   add_sampling(app, *options);
   options->common.add_to(app);
   app.get_option("--quiet")->description("Nothing but the text, and errors");

@@ -1,5 +1,5 @@
-"""billm generate: where the prompt comes from, what ends a text, what the flags and the model's files
-say, conversations on a terminal, and everything that is refused."""
+"""billm generate: where the prompt comes from, what ends a text, what flags and the model's files say,
+conversations on a terminal, and everything that is refused."""
 
 import json
 import os
@@ -244,7 +244,7 @@ class Generate(bt.TestCase):
                             ("--top-p", "1.5"), ("--top-p", "nan"), ("--min-p", "-0.1"),
                             ("--repeat-penalty", "0"), ("--repeat-penalty", "inf"), ("-n", "-2"),
                             ("-n", "0"), ("-n", "x"), ("-c", "0"), ("-c", "9" * 30),
-                            ("--seed", "-1"), ("--device", "tpu")):
+                            ("--seed", "-1"), ("--device", "tpu"), ("--head-bits", "4")):
             with self.subTest(flag=flag, value=value):
                 self.refused(bt.USAGE, "-p", "x", flag, value)
 

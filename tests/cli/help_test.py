@@ -28,7 +28,7 @@ FLAGS = {
     "generate": ("--model", "newest result", "-p", "--prompt", "-f", "--file", "--chat", "--system",
                  "-n", "--n-predict", "--max-new-tokens", "-c", "--ctx-size", "--stop",
                  "--ignore-eos", "--device", "--greedy", "--temp", "--temperature", "--top-k",
-                 "--top-p", "--min-p", "--repeat-penalty", "--repetition-penalty", "-s", "--seed"),
+                 "--head-bits", "--top-p", "--min-p", "--repeat-penalty", "--repetition-penalty", "-s", "--seed"),
     "inspect": ("DIR", "newest result"),
     "export": ("--dense", "--model", "--out", "--overwrite", "newest result"),
     "tokenize": ("--model", "--file", "--decode", "TEXT"),

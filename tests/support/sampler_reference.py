@@ -4,8 +4,9 @@
 Usage: sampler_reference.py OUTPUT_DIRECTORY
 
 Writes into it: logits.f32 (raw little-endian fp32 [cases, vocab]) and cases.json, a list of
-{"settings": {...}, "seen": [ids], "tokens": [ids], "probabilities": [...]}: the tokens that are kept
-after the processors that generate() builds, and what they are drawn with; greedy ones have one.
+{"settings": {...}, "seen": [ids], "tokens": [ids], "probabilities": [...]}: the tokens that are
+kept after the processors that generate() builds, and what they are drawn with; greedy ones have
+one.
 """
 
 import json
