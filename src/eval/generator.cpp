@@ -32,7 +32,6 @@ void check_context(const ModelSpec& spec, int64_t context) {
                     " positions, got " + std::to_string(context),
                 "use --ctx-size " + std::to_string(positions));
   }
-  check_length(spec, context);
 }
 
 }  // namespace
@@ -44,6 +43,7 @@ struct Generator::Impl {
         spec(model.spec()),
         cache((check_context(spec, request.context), spec), request.context, device),
         last(load_final_layers(model.weights(), spec, device)) {
+    check_length(spec, request.context);
     if (request.run_packed && device.is_cpu() && model.packed() != nullptr) {
       runner.emplace(threads);
     }

@@ -85,6 +85,9 @@ class RunOrderMaker {
     end_group();
     PlaneGroup group;
     group.planes = planes;
+    group.stored = order_.folded && shape_.nm.active() && planes == kernels::kFoldedPlanes
+                       ? kernels::kFoldedStored
+                       : planes;
     group.first_segment = static_cast<int32_t>(out_.segments.size());
     group.first_octet = octets();
     group.offset = out_.tile_bytes;
@@ -105,7 +108,7 @@ class RunOrderMaker {
     }
     group.octets = octets() - group.first_octet;
     out_.tile_bytes =
-        group.offset + group.octets / order_.interleave * group.planes * order_.line_bytes();
+        group.offset + group.octets / order_.interleave * group.stored * order_.line_bytes();
   }
 
   void add_block(int64_t block, int set) {
@@ -182,6 +185,14 @@ class RowPlanes {
         });
   }
   uint8_t byte(int plane, int64_t octet) const { return bits_[plane][octet]; }
+  // The inverse of kernels::unfold().
+  uint8_t folded_byte(int plane, int64_t octet) const {
+    const auto level_at_least = [&](int j) { return ~(bits_[0][octet] ^ bits_[j][octet]); };
+    const int high = level_at_least(2);
+    if (plane == 0) return bits_[0][octet];
+    if (plane == 2) return static_cast<uint8_t>(high);
+    return static_cast<uint8_t>((level_at_least(1) & ~high) | level_at_least(3));
+  }
 
  private:
   void set(int64_t col, uint32_t word) {
@@ -278,8 +289,10 @@ PlaneTiles::PlaneTiles(const PackedLinear& packed, const kernels::TileOrder& ord
       uint8_t* bytes = planes_.get() + tile * view_.tile_bytes;
       for (const PlaneGroup& group : run.groups) {
         for (int32_t octet = group.first_octet; octet < group.first_octet + group.octets; ++octet) {
-          for (int p = 0; p < group.planes; ++p) {
-            bytes[kernels::plane_byte(order, group, p, octet, lane)] = row_planes.byte(p, octet);
+          for (int p = 0; p < group.stored; ++p) {
+            bytes[kernels::plane_byte(order, group, p, octet, lane)] =
+                group.stored == group.planes ? row_planes.byte(p, octet)
+                                             : row_planes.folded_byte(p, octet);
           }
         }
       }
