@@ -23,7 +23,7 @@ struct Options {
   std::vector<std::string> layers, shapes = {"4096x4096"};
   std::vector<int64_t> batches = {1};
   bool skip_layers = false, skip_model = false, skip_dense = false;
-  int64_t prompt = 512, generate = 128;
+  int64_t prompt = 512, generate = 128, rotation = 512;
   int repetitions = 5, head_bits = 8;
 };
 
@@ -101,6 +101,7 @@ class Bench {
     request.tokens = batch;
     request.threads = threads_;
     request.repetitions = options_.repetitions;
+    request.rotation_bytes = options_.rotation << 20;
     const LayerBench result = bench_layer(request);
     const double share = result.bytes_per_second() / bandwidth_;
     const double speedup = result.dense_seconds / result.seconds;
@@ -241,6 +242,11 @@ std::function<void()> setup_bench(CLI::App& app) {
       ->check(CLI::Range(1, 65536))
       ->capture_default_str()
       ->type_name("N");
+  app.add_option("--rotate", options->rotation,
+                 "Copies of a layer are used in turn, so many MB in all: more than caches hold")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->type_name("MB");
   app.add_flag("--skip-layers", options->skip_layers, "Only the model");
   app.add_flag("--skip-model", options->skip_model, "Only single layers");
   app.add_flag("--skip-dense", options->skip_dense,
@@ -253,8 +259,8 @@ std::function<void()> setup_bench(CLI::App& app) {
       ->capture_default_str();
   options->common.add_to(app);
   app.footer(
-      "Layers have random codes; copies of them are used in turn, 512 MB in all, so that they come "
-      "from memory.\n"
+      "Layers have random codes. The model's tokens are random; every repetition begins with an "
+      "empty context.\n"
       "Examples:\n"
       "  billm bench --skip-model --layer billm stbllm --shape 4096x4096 11008x4096 --batch 1 8\n"
       "  billm bench --model ./result --skip-layers -p 512 -n 128 --json bench.json");

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import billm_testing as bt
 
-COMMANDS = ("quantize", "distill", "eval", "generate", "inspect", "export", "tokenize")
+COMMANDS = ("quantize", "distill", "eval", "generate", "bench", "inspect", "export", "tokenize")
 COMMON = ("--threads", "--quiet", "--json", "--help")
 FLAGS = {
     "quantize": ("--model", "--method", "billm", "stbllm", "pbllm", "rtn", "gptq", "--nm", "4:8",
