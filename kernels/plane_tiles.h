@@ -45,7 +45,7 @@ struct TileOrder {
   bool split = true;
   // Four planes of pruned weights with three classes are stored as three: the sign, and the two
   // bits of the number of the level, 0 (pruned) to 3; unfold() makes the four.
-  bool folded = true;
+  bool folded = false;
   BILLM_HOST_DEVICE int place(int row) const {  // row 0..tile_rows-1
     if (!split) return row;
     return row < tile_rows / 2 ? 2 * row : 2 * (row - tile_rows / 2) + 1;

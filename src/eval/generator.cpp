@@ -44,9 +44,7 @@ struct Generator::Impl {
         cache((check_context(spec, request.context), spec), request.context, device),
         last(load_final_layers(model.weights(), spec, device)) {
     check_length(spec, request.context);
-    if (request.run_packed && device.is_cpu() && model.packed() != nullptr) {
-      runner.emplace(threads);
-    }
+    if (request.run_packed && model.packed() != nullptr) runner = make_runner(device, threads);
     if (runner && request.head_bits == 8) {
       head.emplace(model.weights(), spec, *runner);
     } else {
@@ -54,7 +52,7 @@ struct Generator::Impl {
     }
     Progress progress("load", spec.blocks(), request.quiet);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
-      blocks.push_back(runner ? load_running_block(model.weights(), spec, b, *runner)
+      blocks.push_back(runner ? load_running_block(model.weights(), spec, b, *runner, device)
                               : load_block(model.weights(), spec, b, threads, device));
       progress.step();
     }
@@ -76,7 +74,7 @@ struct Generator::Impl {
   const ModelSpec& spec;
   KvCache cache;
   const FinalLayers last;
-  std::optional<CpuRunner> runner;
+  std::unique_ptr<LinearRunner> runner;  // null: nothing is run packed
   std::optional<OutputHead> head;
   std::vector<Block> blocks;
   Rope table;

@@ -251,14 +251,14 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
 }
 
 Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
-                         CpuRunner& runner) {
-  Block block = load_block_vectors(weights, spec, index, c10::kCPU);
+                         LinearRunner& runner, c10::Device device) {
+  Block block = load_block_vectors(weights, spec, index, device);
   for (const LinearSpec& linear : spec.family->linears) {
     const std::string module = spec.module(index, linear);
     if (auto packed = weights.packed_operator(module, runner)) {
       block.operators[linear.suffix] = std::move(packed);
     } else {
-      block.linears[linear.suffix] = weights.linear(module, runner.threads());
+      block.linears[linear.suffix] = weights.linear(module, runner.threads()).to(device);
     }
   }
   return block;

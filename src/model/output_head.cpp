@@ -24,7 +24,7 @@ OutputHead::OutputHead(const ModelWeights& weights, const ModelSpec& spec, int t
                        c10::Device device)
     : weight_(weights.dense(spec.head, threads).to(device)), threads_(threads) {}
 
-OutputHead::OutputHead(const ModelWeights& weights, const ModelSpec& spec, CpuRunner& runner) {
+OutputHead::OutputHead(const ModelWeights& weights, const ModelSpec& spec, LinearRunner& runner) {
   const int64_t vocab = spec.config.vocab_size;
   for (int64_t first = 0; first < vocab; first += kHeadRows) {
     const at::Tensor rows = weights.rows(spec.head, first, std::min(kHeadRows, vocab - first));

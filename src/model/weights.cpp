@@ -106,7 +106,7 @@ at::Tensor decode_weight(const PackedLinear& packed, const std::string& module, 
 }
 
 std::unique_ptr<LinearOperator> ModelWeights::packed_operator(const std::string& module,
-                                                              CpuRunner& runner) const {
+                                                              LinearRunner& runner) const {
   if (packed_ == nullptr || !packed_->has(module)) return nullptr;
   const PackedLinear planes = packed_->open(module);
   std::unique_ptr<LinearOperator> result = runner.make(planes);

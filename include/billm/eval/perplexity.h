@@ -35,7 +35,7 @@ struct EvalRequest {
   int threads = 1;
   std::string device = "auto";  // as resolve_device
   // Packed linears are run from their planes as `generate` does, not decoded to fp32: what their
-  // rounded inputs cost. On the CPU only; kl_model is decoded.
+  // rounded inputs cost. kl_model is decoded.
   bool run_packed = false;
   bool quiet = true;                          // no progress on stderr
   int64_t hidden_bytes = int64_t{256} << 20;  // the result does not depend on it

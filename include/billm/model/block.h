@@ -49,9 +49,9 @@ using Tap = std::function<bool(const std::string& group, const at::Tensor& input
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
                  c10::Device device);
 
-// load_block() on the CPU with packed linears as operators, where `runner` can run them.
+// load_block() with packed linears as operators, where `runner` (of that device) can run them.
 Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
-                         CpuRunner& runner);
+                         LinearRunner& runner, c10::Device device);
 
 // load_block() but for the linears' weights, which are left out.
 Block load_block_vectors(const ModelWeights& weights, const ModelSpec& spec, int64_t index,

@@ -21,16 +21,23 @@ class LinearOperator {
   virtual std::unique_ptr<LinearOperator> copy() const = 0;
 };
 
-// What the operators of a model share: threads, and room for inputs. One pass at a time.
-class CpuRunner {
+// Makes the operators of a model on one device; they share what it has and it must outlive them.
+// One pass at a time.
+class LinearRunner {
+ public:
+  virtual ~LinearRunner() = default;
+  // Null if such a layer cannot be run packed (PlaneTiles::unsupported).
+  virtual std::unique_ptr<LinearOperator> make(const PackedLinear& packed) = 0;
+  virtual int threads() const = 0;  // for work on the CPU
+};
+
+// Threads, and room for inputs. The error that its products make is bounded in kernels/cpu/gemv.h.
+class CpuRunner : public LinearRunner {
  public:
   explicit CpuRunner(int threads);
-  ~CpuRunner();
-  int threads() const;
-
-  // An operator that uses this runner, which must outlive it; null if such a layer cannot be run
-  // packed (PlaneTiles::unsupported). The error that it makes is bounded in kernels/cpu/gemv.h.
-  std::unique_ptr<LinearOperator> make(const PackedLinear& packed);
+  ~CpuRunner() override;
+  std::unique_ptr<LinearOperator> make(const PackedLinear& packed) override;
+  int threads() const override;
 
  private:
   friend class CpuLinear;

@@ -20,7 +20,7 @@ class OutputHead {
   OutputHead(const ModelWeights& weights, const ModelSpec& spec, int threads, c10::Device device);
   // Rounded to 8 bits, on the CPU: about 1.07 bytes a weight. Integers of -127..127 times a step in
   // fp16 per row and kHeadBlock columns.
-  OutputHead(const ModelWeights& weights, const ModelSpec& spec, CpuRunner& runner);
+  OutputHead(const ModelWeights& weights, const ModelSpec& spec, LinearRunner& runner);
 
   // Of final_states() [tokens, embed_width]: [tokens, vocab], the same for any number of threads.
   at::Tensor logits(const at::Tensor& states) const;

@@ -34,7 +34,7 @@ class ModelWeights {
 
   // The same as an operator over its planes; null if it is not packed or cannot be run so.
   std::unique_ptr<LinearOperator> packed_operator(const std::string& module,
-                                                  CpuRunner& runner) const;
+                                                  LinearRunner& runner) const;
 
   // Rows [first, first + count) of a matrix, [count, columns]: the output head in pieces.
   at::Tensor rows(const std::string& name, int64_t first, int64_t count) const;
