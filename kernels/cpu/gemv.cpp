@@ -6,6 +6,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemv.cpp"
 #include "hwy/foreach_target.h"  // must come before highway.h
 // clang-format off
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 // clang-format on
 
@@ -26,6 +27,9 @@ using V = hn::Vec<D>;
 
 constexpr int kBias = 127;     // of table entries
 constexpr int kMostRows = 64;  // of a tile
+// How far ahead planes are fetched: hardware does not look past the end of a page. In memory 1.4
+// times as fast as without on a Xeon of 2023 (1 thread, 4096 x 4096 layers of 2 and 4 planes).
+constexpr int kPrefetch = 4096;
 
 // ---- Levels
 // ---------------------------------------------------------------------------------------
@@ -116,30 +120,79 @@ void MakeTable(const float* x, float inverse, uint8_t* table) {
   }
 }
 
-// x in run order -> tables, scales and sums.
-void MakeTables(const PlaneTilesView& view, const float* x, uint8_t* tables, float* scale,
-                float* sum) {
-  const int interleave = view.order.interleave;
-  for (int s = 0; s < view.segment_count; ++s) {
-    const PlaneSegment& segment = view.segments[s];
-    const float* from = x + 8 * int64_t{segment.first_octet};
-    float largest = 0, total = 0;
-    for (int i = 0; i < 8 * segment.octets; i += 4) {
-      const float* f = from + i;
-      largest = std::max(largest,
-                         (std::fabs(f[0]) + std::fabs(f[1])) + (std::fabs(f[2]) + std::fabs(f[3])));
-      total += (f[0] + f[1]) + (f[2] + f[3]);
+// x of a segment in run order.
+void GatherSegment(const PlaneTilesView& view, const PlaneSegment& segment, const float* x,
+                   float* out) {
+  const D d;
+  const DI di;
+  const int n = static_cast<int>(hn::Lanes(d));
+  const int32_t* source = view.source + 8 * int64_t{segment.first_octet};
+  const int size = 8 * segment.octets;
+  for (int i = 0; i < size; i += n) {
+    if (size - i < n) {  // vectors of 16, segments of 8
+      for (; i < size; ++i) {
+        const int32_t column = source[i];
+        const float scale = column < 0                     ? 0.0f
+                            : view.column_scale == nullptr ? 1.0f
+                                                           : view.column_scale[column];
+        out[i] = column < 0 ? 0.0f : x[column] * scale;
+      }
+      return;
     }
-    const float inverse = largest > 0 ? static_cast<float>(kBias) / largest : 0.0f;
-    scale[s] = largest * (1.0f / static_cast<float>(kBias));
-    sum[s] = total;
-    for (int i = 0; i < segment.octets; ++i) {
-      const int octet = segment.first_octet + i;
-      uint8_t* low =
-          tables + 32 * int64_t{octet / interleave * interleave} + 16 * (octet % interleave);
-      MakeTable(from + 8 * i, inverse, low);
-      MakeTable(from + 8 * i + 4, inverse, low + 16 * interleave);
+    const auto index = hn::LoadU(di, source + i);
+    const auto inside = hn::Max(index, hn::Zero(di));
+    V value = hn::GatherIndex(d, x, inside);
+    if (view.column_scale != nullptr) {
+      value = hn::Mul(value, hn::GatherIndex(d, view.column_scale, inside));
     }
+    hn::StoreU(hn::IfThenElseZero(hn::RebindMask(d, hn::Eq(index, inside)), value), d, out + i);
+  }
+}
+
+// Input of a segment: x [cols] -> x in run order, tables, scale and sum.
+void FillSegment(const PlaneTilesView& view, const float* x, int s, float* run, uint8_t* tables,
+                 float* scale, float* sum) {
+  const D d;
+  const int n = static_cast<int>(hn::Lanes(d)), interleave = view.order.interleave;
+  const PlaneSegment& segment = view.segments[s];
+  float* from = run + 8 * int64_t{segment.first_octet};
+  GatherSegment(view, segment, x, from);
+  const int size = 8 * segment.octets;
+  V total = hn::Zero(d);
+  float largest = 0;
+  alignas(64) float magnitude[16] = {};
+  for (int i = 0; i < size; i += n) {
+    V value;
+    if (size - i < n) {  // vectors of 16, segments of 8
+      alignas(64) float rest[16] = {};
+      std::copy_n(from + i, size - i, rest);
+      value = hn::Load(d, rest);
+    } else {
+      value = hn::LoadU(d, from + i);
+    }
+    total = hn::Add(total, value);
+#if HWY_TARGET == HWY_SCALAR
+    const float* four = from + i / 4 * 4;
+    const V sums = hn::Set(
+        d, (std::fabs(four[0]) + std::fabs(four[1])) + (std::fabs(four[2]) + std::fabs(four[3])));
+#else
+    // |x_0| + ... + |x_3| in every lane of a group of four.
+    V sums = hn::Abs(value);
+    sums = hn::Add(sums, hn::Shuffle2301(sums));
+    sums = hn::Add(sums, hn::Shuffle1032(sums));
+#endif
+    hn::Store(hn::Max(sums, hn::Load(d, magnitude)), d, magnitude);
+  }
+  for (const float value : magnitude) largest = std::max(largest, value);
+  const float inverse = largest > 0 ? static_cast<float>(kBias) / largest : 0.0f;
+  scale[s] = largest * (1.0f / static_cast<float>(kBias));
+  sum[s] = hn::GetLane(hn::SumOfLanes(d, total));
+  for (int i = 0; i < segment.octets; ++i) {
+    const int octet = segment.first_octet + i;
+    uint8_t* low =
+        tables + 32 * int64_t{octet / interleave * interleave} + 16 * (octet % interleave);
+    MakeTable(from + 8 * i, inverse, low);
+    MakeTable(from + 8 * i + 4, inverse, low + 16 * interleave);
   }
 }
 
@@ -178,7 +231,7 @@ HWY_INLINE void AddSegment(D d, const Task& task, int s, int row, const V (*sums
 
 #if HWY_TARGET <= HWY_AVX3_DL
 
-constexpr TileOrder kOrder = {.tile_rows = 16, .interleave = 4, .split = false};
+constexpr TileOrder kOrder = {.tile_rows = 16, .interleave = 4, .split = false, .folded = true};
 
 // _mm512_dpbusd_epi32: Highway 1.0 enables avxvnni for this target where avx512vnni is meant, so
 // that compilers refuse the intrinsic. The target is only taken on CPUs that have the instruction.
@@ -189,7 +242,7 @@ HWY_INLINE __m512i AddProducts(__m512i sum, __m512i a, __m512i b) {
 
 // Line by line: a vector has 16 rows of 4 octets. vpermb looks a nibble of each up in the tables of
 // the four octets, vpdpbusd adds the four results of a row.
-template <int kPlanes, int kTokens>
+template <int kPlanes, int kTokens, int kStored = kPlanes>
 void GroupProduct(const Task& task) {
   const D d;
   const PlaneGroup& group = task.group;
@@ -210,12 +263,22 @@ void GroupProduct(const Task& task) {
       if (q == last) ones &= ~uint32_t{0} >> (8 * (3 - (end - 1) % 4));
       const __m512i one = _mm512_set1_epi32(static_cast<int>(ones));
       const int64_t table = 128 * (int64_t{group.first_octet / 4} + q);
-      __m512i low[kPlanes], high[kPlanes];
+      __m512i bytes[kPlanes], low[kPlanes], high[kPlanes];
+      for (int p = 0; p < kStored; ++p) {
+        const uint8_t* line = lines + 64 * (int64_t{q} * kStored + p);
+        hwy::Prefetch(line + kPrefetch);
+        bytes[p] = _mm512_load_si512(line);
+      }
+      if constexpr (kStored < kPlanes) {  // unfold()
+        const __m512i sign = bytes[0], one_of = bytes[1], two_of = bytes[2];
+        bytes[1] = _mm512_ternarylogic_epi32(sign, one_of, two_of, 0xE1);  // ~(a ^ (b | c))
+        bytes[2] = _mm512_ternarylogic_epi32(sign, two_of, two_of, 0xC3);  // ~(a ^ b)
+        bytes[3] = _mm512_ternarylogic_epi32(sign, one_of, two_of, 0x87);  // ~(a ^ (b & c))
+      }
       for (int p = 0; p < kPlanes; ++p) {
-        const __m512i bytes = _mm512_load_si512(lines + 64 * (int64_t{q} * kPlanes + p));
         // (a & nibble) | place
-        low[p] = _mm512_ternarylogic_epi32(bytes, nibble, place, 0xEA);
-        high[p] = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bytes, 4), nibble, place, 0xEA);
+        low[p] = _mm512_ternarylogic_epi32(bytes[p], nibble, place, 0xEA);
+        high[p] = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bytes[p], 4), nibble, place, 0xEA);
       }
       for (int t = 0; t < kTokens; ++t) {
         const uint8_t* tables = task.inputs[t].tables() + table;
@@ -237,11 +300,11 @@ void GroupProduct(const Task& task) {
 
 #elif HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 
-constexpr TileOrder kOrder = {.tile_rows = 64, .interleave = 1, .split = true};
+constexpr TileOrder kOrder = {.tile_rows = 64, .interleave = 1, .split = true, .folded = true};
 
 // Octet by octet: a vector has an octet of as many rows as it has bytes. The sums of a segment fit
 // 16 bits; those of the even bytes are found by taking the odd ones from the sum of pairs.
-template <int kPlanes, int kTokens>
+template <int kPlanes, int kTokens, int kStored = kPlanes>
 void GroupProduct(const Task& task) {
   const D d;
   const DI di;
@@ -262,8 +325,20 @@ void GroupProduct(const Task& task) {
         for (int t = 0; t < kTokens; ++t) all[p][t] = odd[p][t] = hn::Zero(d16);
       }
       for (int o = begin; o < begin + segment.octets; ++o) {
+        hn::Vec<decltype(d8)> octets[kPlanes];
+        for (int p = 0; p < kStored; ++p) {
+          const uint8_t* line = lines + 64 * (int64_t{o} * kStored + p) + part;
+          hwy::Prefetch(line + kPrefetch);
+          octets[p] = hn::Load(d8, line);
+        }
+        if constexpr (kStored < kPlanes) {  // unfold()
+          const auto sign = octets[0], low = octets[1], high = octets[2];
+          octets[1] = hn::Not(hn::Xor(sign, hn::Or(low, high)));
+          octets[2] = hn::Not(hn::Xor(sign, high));
+          octets[3] = hn::Not(hn::Xor(sign, hn::And(low, high)));
+        }
         for (int p = 0; p < kPlanes; ++p) {
-          const auto bytes = hn::Load(d8, lines + 64 * (int64_t{o} * kPlanes + p) + part);
+          const auto bytes = octets[p];
           const auto low = hn::And(bytes, nibble);
           const auto high =
               hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, bytes))), nibble);
@@ -304,18 +379,13 @@ void GroupProduct(const Task& task) {
 
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
 
-constexpr TileOrder kOrder = {.tile_rows = 64, .interleave = 1, .split = false};
+constexpr TileOrder kOrder = {.tile_rows = 64, .interleave = 1, .split = false, .folded = true};
 
 void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64_t first,
           int64_t count, float* y, int64_t stride) {
   for (int t = 0; t < tokens; ++t) {
     gemv_reference(view, inputs[t].x(), first, count, y + t * stride);
   }
-}
-
-void DecodeTiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
-                 int64_t stride) {
-  decode_reference(view, first, count, out, stride);
 }
 
 #else
@@ -358,18 +428,18 @@ void AddScattered(const PlaneTilesView& view, const GemvInput* inputs, int token
   }
 }
 
-template <int kPlanes>
+template <int kPlanes, int kStored = kPlanes>
 void GroupTokens(const Task& task, int tokens) {
   // More sums than this do not fit the registers.
   if constexpr (kPlanes <= 2) {
-    if (tokens == 4) return GroupProduct<kPlanes, 4>(task);
+    if (tokens == 4) return GroupProduct<kPlanes, 4, kStored>(task);
   }
   if constexpr (kPlanes <= 4) {
-    if (tokens == 2) return GroupProduct<kPlanes, 2>(task);
+    if (tokens == 2) return GroupProduct<kPlanes, 2, kStored>(task);
   }
   for (int t = 0; t < tokens; ++t) {
     Task one = {task.view, task.group, task.inputs + t, task.tile, task.y + t * kMostRows};
-    GroupProduct<kPlanes, 1>(one);
+    GroupProduct<kPlanes, 1, kStored>(one);
   }
 }
 
@@ -390,8 +460,10 @@ void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64
       for (int t = 0; t < tokens;) {
         const int left = tokens - t;
         const int now = left >= at_once ? at_once : left >= 2 ? 2 : 1;
-        kKernels[group.planes]({view, group, inputs + t, tile, sums + t * kMostRows},
-                               std::min(now, at_once));
+        const Kernel kernel = group.stored < group.planes
+                                  ? GroupTokens<kFoldedPlanes, kFoldedStored>
+                                  : kKernels[group.planes];
+        kernel({view, group, inputs + t, tile, sums + t * kMostRows}, std::min(now, at_once));
         t += std::min(now, at_once);
       }
     }
@@ -400,84 +472,6 @@ void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64
     if (view.scattered.start != nullptr) AddScattered(view, inputs, tokens, row, rows, sums);
     for (int t = 0; t < tokens; ++t) {
       std::copy_n(sums + t * kMostRows, rows, y + t * stride + row);
-    }
-  }
-}
-
-// The weights of one segment of a tile for `n` rows, column by column.
-template <int kPlanes>
-void DecodeSegment(const PlaneTilesView& view, const PlaneGroup& group, int s, int64_t tile,
-                   float* out, int64_t stride) {
-  const D d;
-  const DI di;
-  const hn::Rebind<uint8_t, DI> d8;
-  const int n = static_cast<int>(hn::Lanes(d));
-  const PlaneSegment& segment = view.segments[s];
-  const uint8_t* bytes = view.planes + tile * view.tile_bytes;
-  alignas(64) uint8_t column[kMostRows];
-  for (int row = 0; row < view.order.tile_rows; row += n) {
-    V c[kPlanes];
-    Coefficients<kPlanes>(d, view, segment, tile, row, c);
-    const V half = hn::Set(d, 0.5f * view.base);
-    for (V& of_plane : c) of_plane = hn::Mul(of_plane, half);
-    V constant = hn::Zero(d);
-    if (view.constants != nullptr) {
-      constant = hn::LoadU(
-          d, view.constants + (tile * view.segment_count + s) * view.order.tile_rows + row);
-    }
-    for (int o = segment.first_octet; o < segment.first_octet + segment.octets; ++o) {
-      hn::Vec<DI> bits[kPlanes];  // bit 0..7 of each row at the sign's place, complemented
-      for (int p = 0; p < kPlanes; ++p) {
-        for (int i = 0; i < n; ++i) {
-          column[i] = bytes[plane_byte(view.order, group, p, o, row + i)];
-        }
-        bits[p] = hn::Not(hn::PromoteTo(di, hn::Load(d8, column)));
-      }
-      const auto sign = hn::Set(di, INT32_MIN);
-      for (int bit = 0; bit < 8; ++bit) {
-        V value = constant;
-        for (int p = 0; p < kPlanes; ++p) {
-          const auto flip = hn::And(hn::ShiftLeftSame(bits[p], 31 - bit), sign);
-          value = hn::Add(value, hn::Xor(c[p], hn::BitCast(d, flip)));
-        }
-        hn::StoreU(value, d, out + (8 * int64_t{o} + bit) * stride + row);
-      }
-    }
-  }
-}
-
-void DecodeTiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
-                 int64_t stride) {
-  using Kernel = void (*)(const PlaneTilesView&, const PlaneGroup&, int, int64_t, float*, int64_t);
-  static constexpr Kernel kKernels[kMaxPlanes + 1] = {
-      nullptr,          DecodeSegment<1>, DecodeSegment<2>, DecodeSegment<3>, DecodeSegment<4>,
-      DecodeSegment<5>, DecodeSegment<6>, DecodeSegment<7>, DecodeSegment<8>};
-  const int tile_rows = view.order.tile_rows;
-  for (int64_t place = 0; place < 8 * view.octets; ++place) {
-    if (view.source[place] < 0) std::fill_n(out + place * stride, count * tile_rows, 0.0f);
-  }
-  for (int64_t tile = first; tile < first + count; ++tile) {
-    float* to = out + (tile - first) * tile_rows;
-    for (int g = 0; g < view.group_count; ++g) {
-      const PlaneGroup& group = view.groups[g];
-      for (int s = group.first_segment; s < group.first_segment + group.segments; ++s) {
-        kKernels[group.planes](view, group, s, tile, to, stride);
-      }
-    }
-    if (view.scattered.start == nullptr) continue;
-    for (int i = 0; i < tile_rows && tile * tile_rows + i < view.rows; ++i) {
-      const int64_t row = tile * tile_rows + i;
-      uint32_t entry = view.scattered.start[row];
-      for (int s = 0; s < view.segment_count; ++s) {
-        const int64_t at = row * view.segment_count + s;
-        for (const uint32_t end = entry + view.scattered.count[at]; entry < end; ++entry) {
-          const int64_t place =
-              8 * int64_t{view.segments[s].first_octet} + view.scattered.column[entry];
-          to[place * stride + i] +=
-              static_cast<float>(view.scattered.code[entry]) * view.scattered.step[row] +
-              view.scattered.shift[at];
-        }
-      }
     }
   }
 }
@@ -494,18 +488,20 @@ HWY_AFTER_NAMESPACE();
 namespace billm::kernels {
 
 HWY_EXPORT(Order);
-HWY_EXPORT(MakeTables);
+HWY_EXPORT(FillSegment);
 HWY_EXPORT(Gemv);
-HWY_EXPORT(DecodeTiles);
 
 TileOrder cpu_tile_order() { return HWY_DYNAMIC_DISPATCH(Order)(); }
 
-void GemvInput::prepare(const PlaneTilesView& view, const float* x) {
+void GemvInput::reserve(const PlaneTilesView& view) {
   if (octets_ < view.octets) {
-    tables_ = hwy::AllocateAligned<uint8_t>(static_cast<size_t>(view.octets) * 32);
-    x_ = hwy::AllocateAligned<float>(static_cast<size_t>(view.octets) * 8 + kSegmentColumns);
+    const auto octets = static_cast<size_t>(view.octets);
+    tables_ = hwy::AllocateAligned<uint8_t>(32 * octets);
+    x_ = hwy::AllocateAligned<float>(8 * octets + kSegmentColumns);
     if (tables_ == nullptr || x_ == nullptr) throw std::bad_alloc();
-    std::fill_n(x_.get() + 8 * int64_t{view.octets}, kSegmentColumns, 0.0f);  // read, not used
+    // What stands between groups, and behind the end, is read and not used.
+    std::fill_n(tables_.get(), 32 * octets, uint8_t{0});
+    std::fill_n(x_.get(), 8 * octets + kSegmentColumns, 0.0f);
     octets_ = view.octets;
   }
   if (segments_ < view.segment_count) {
@@ -514,23 +510,18 @@ void GemvInput::prepare(const PlaneTilesView& view, const float* x) {
     if (scale_ == nullptr || sum_ == nullptr) throw std::bad_alloc();
     segments_ = view.segment_count;
   }
-  for (int64_t place = 0; place < 8 * int64_t{view.octets}; ++place) {
-    const int32_t column = view.source[place];
-    const float value = column < 0 ? 0.0f : x[column];
-    x_[static_cast<size_t>(place)] =
-        view.column_scale == nullptr || column < 0 ? value : value * view.column_scale[column];
+}
+
+void GemvInput::fill(const PlaneTilesView& view, const float* x, int first, int count) {
+  for (int s = first; s < first + count; ++s) {
+    HWY_DYNAMIC_DISPATCH(FillSegment)
+    (view, x, s, x_.get(), tables_.get(), scale_.get(), sum_.get());
   }
-  HWY_DYNAMIC_DISPATCH(MakeTables)(view, x_.get(), tables_.get(), scale_.get(), sum_.get());
 }
 
 void gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64_t first,
           int64_t count, float* y, int64_t stride) {
   HWY_DYNAMIC_DISPATCH(Gemv)(view, inputs, tokens, first, count, y, stride);
-}
-
-void decode_tiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
-                  int64_t stride) {
-  HWY_DYNAMIC_DISPATCH(DecodeTiles)(view, first, count, out, stride);
 }
 
 }  // namespace billm::kernels

@@ -26,8 +26,14 @@ TileOrder cpu_tile_order();
 // The input of one token, made ready for one layer.
 class GemvInput {
  public:
-  // x [cols].
-  void prepare(const PlaneTilesView& view, const float* x);
+  // Memory for the layer, before fill().
+  void reserve(const PlaneTilesView& view);
+  // x [cols]. The part of the segments [first, first + count), so that threads can share it.
+  void fill(const PlaneTilesView& view, const float* x, int first, int count);
+  void prepare(const PlaneTilesView& view, const float* x) {
+    reserve(view);
+    fill(view, x, 0, view.segment_count);
+  }
 
   const uint8_t* tables() const { return tables_.get(); }  // [octets][2][16], see gemv.cpp
   const float* x() const { return x_.get(); }              // [8 * octets] in run order, scaled
@@ -47,13 +53,10 @@ class GemvInput {
 void gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64_t first,
           int64_t count, float* y, int64_t stride);
 
-// The weights of the tiles [first, first + count), column by column in run order: out
+// The definition of the product, in plain loops, for any order of tiles; x in run order
+// (GemvInput::x()). And the weights themselves, column by column in run order: out
 // [8 * octets][stride], of which row r of the tiles is element r; stride >= count * tile_rows.
-// Columns that stand for none get finite values. For W x with many tokens.
-void decode_tiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
-                  int64_t stride);
-
-// The definition of both, in plain loops, for any order of tiles; x in run order (GemvInput::x()).
+// Columns that stand for none get finite values.
 void gemv_reference(const PlaneTilesView& view, const float* x, int64_t first, int64_t count,
                     float* y);
 void decode_reference(const PlaneTilesView& view, int64_t first, int64_t count, float* out,

@@ -20,8 +20,10 @@ std::span<const Command> commands();
 std::function<void()> setup_quantize(CLI::App& app);
 std::function<void()> setup_distill(CLI::App& app);
 std::function<void()> setup_eval(CLI::App& app);
+std::function<void()> setup_generate(CLI::App& app);
 std::function<void()> setup_inspect(CLI::App& app);
 std::function<void()> setup_export(CLI::App& app);
 std::function<void()> setup_tokenize(CLI::App& app);
+std::function<void()> setup_bench(CLI::App& app);
 
 }  // namespace billm

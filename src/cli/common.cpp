@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <iostream>
 
@@ -69,6 +71,23 @@ TokenizedSource load_tokens(const TokenRequest& request) {
   result.sha256 = text.sha256;
   result.tokens = Tokenizer::from_directory(request.model).encode(text.text, true);
   return result;
+}
+
+std::string read_input(const std::string& file_name) {
+  const bool standard = file_name == "-";
+  std::FILE* file = standard ? stdin : std::fopen(file_name.c_str(), "rb");
+  if (file == nullptr) throw bad_input(file_name + ": cannot open: " + std::strerror(errno));
+  std::string text;
+  char buffer[1 << 16];
+  while (const size_t got = std::fread(buffer, 1, sizeof(buffer), file)) text.append(buffer, got);
+  const int failure = std::ferror(file) ? errno : 0;
+  if (!standard) std::fclose(file);
+  if (failure != 0) {
+    throw Error(standard ? ErrorCode::kFailure : ErrorCode::kBadInput,
+                (standard ? "standard input" : file_name) +
+                    ": cannot be read: " + std::strerror(failure));
+  }
+  return text;
 }
 
 fs::path new_result_path(const std::string& stem, bool resume) {

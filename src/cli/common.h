@@ -48,6 +48,10 @@ struct TokenizedSource {
 };
 TokenizedSource load_tokens(const TokenRequest& request);
 
+// All of a file, which may be a pipe or a device, or with "-" of standard input. Throws
+// Error{kBadInput} if the file cannot be read.
+std::string read_input(const std::string& file);
+
 // --data-dir of the commands that read texts.
 void add_data_dir(CLI::App& app, std::string& data_dir, const std::string& group);
 

@@ -15,6 +15,7 @@ namespace {
 struct Options {
   CommonOptions common;
   std::string model, ppl, kl, data_dir, device = "auto";
+  bool run_packed = false;
   int64_t windows = 0, seqlen = 0;
 };
 
@@ -48,6 +49,7 @@ void run(const Options& options) {
   request.windows = eval_windows(options, source, request.model);
   request.threads = options.common.resolved_threads();
   request.device = options.device;
+  request.run_packed = options.run_packed;
   request.quiet = options.common.quiet;
   const EvalResult result = evaluate(request);
   const int64_t windows = request.windows.rows, length = request.windows.cols;
@@ -70,6 +72,7 @@ void run(const Options& options) {
                                  {"tokens", windows * length},
                                  {"predictions", result.predictions},
                                  {"seqlen", length},
+                                 {"run_packed", options.run_packed},
                                  {"window_nll", result.window_nll},
                                  {"seconds", result.seconds},
                                  {"peak_rss_bytes", result.peak_rss_bytes}};
@@ -102,6 +105,10 @@ std::function<void()> setup_eval(CLI::App& app) {
   app.add_option("--kl", options->kl, "Also the mean KL divergence to this original model")
       ->type_name("DIR|ALIAS");
   add_data_dir(app, options->data_dir, "Options");
+  app.add_flag(
+      "--run-packed", options->run_packed,
+      "Run packed layers by the kernels of generate, which round inputs to 8 bits, instead "
+      "of decoding them to fp32");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
   options->common.add_to(app);
   app.footer(

@@ -1,8 +1,5 @@
 // billm tokenize.
-#include <cerrno>
 #include <charconv>
-#include <cstdio>
-#include <cstring>
 #include <iostream>
 #include <memory>
 #include <sstream>
@@ -39,31 +36,12 @@ std::vector<int32_t> parse_ids(const std::string& text) {
   return ids;
 }
 
-std::string read_input(const Options& options) {
-  if (options.has_text) return options.text;
-  const bool standard = options.file == "-";
-  // Pipes and devices, too: --file <(command).
-  std::FILE* file = standard ? stdin : std::fopen(options.file.c_str(), "rb");
-  if (file == nullptr) throw bad_input(options.file + ": cannot open: " + std::strerror(errno));
-  std::string text;
-  char buffer[1 << 16];
-  while (const size_t got = std::fread(buffer, 1, sizeof(buffer), file)) text.append(buffer, got);
-  const int failure = std::ferror(file) ? errno : 0;
-  if (!standard) std::fclose(file);
-  if (failure != 0) {
-    throw Error(standard ? ErrorCode::kFailure : ErrorCode::kBadInput,
-                (standard ? "standard input" : options.file) +
-                    ": cannot be read: " + std::strerror(failure));
-  }
-  return text;
-}
-
 void run(const Options& options) {
   options.common.check_json();
   if (options.has_text != options.file.empty()) {
     throw Error(ErrorCode::kUsage, "expected either TEXT or --file FILE ('-': standard input)");
   }
-  const std::string input = read_input(options);
+  const std::string input = options.has_text ? options.text : read_input(options.file);
   const Tokenizer tokenizer = Tokenizer::from_directory(
       resolve_model(options.model, ModelPart::kTokenizer, options.common.quiet));
   if (options.decode) {

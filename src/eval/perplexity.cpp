@@ -32,8 +32,9 @@ class Evaluation {
       : request_(request), threads_(threads), device_(device) {}
 
   // final_states() [length, embed_width] of the windows [first, first + count).
+  // `runner` runs the packed linears; null: they are decoded.
   std::vector<at::Tensor> hidden_states(const Model& model, int64_t first, int64_t count,
-                                        Progress& progress) const {
+                                        Progress& progress, CpuRunner* runner = nullptr) const {
     const ModelSpec& spec = model.spec();
     std::vector<at::Tensor> hidden(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) {
@@ -43,8 +44,12 @@ class Evaluation {
     model.weights().release(spec.embed);
     const Rope rope = make_rope(spec, request_.windows.cols, device_);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
-      const Block block = load_block(model.weights(), spec, b, threads_, device_);
-      advance(spec, block, rope, hidden, threads_);
+      if (runner != nullptr) {  // it has the threads
+        advance(spec, load_running_block(model.weights(), spec, b, *runner), rope, hidden, 1);
+      } else {
+        advance(spec, load_block(model.weights(), spec, b, threads_, device_), rope, hidden,
+                threads_);
+      }
       progress.step();
     }
     const FinalLayers last = load_final_layers(model.weights(), spec, device_);
@@ -140,10 +145,19 @@ EvalResult evaluate(const EvalRequest& request) {
   const int64_t blocks = model.spec().blocks() + (original ? original->spec().blocks() : 0);
   Progress progress("eval", (windows + batch - 1) / batch * (blocks + 1), request.quiet);
   const Evaluation evaluation(request, threads, device);
+  std::optional<CpuRunner> runner;
+  if (request.run_packed) {
+    if (!device.is_cpu() || model.packed() == nullptr) {
+      throw Error(ErrorCode::kUsage, "running packed layers: expected a packed model on the CPU",
+                  "give a result of billm quantize, and --device cpu");
+    }
+    runner.emplace(threads);
+  }
   std::vector<WindowLoss> losses(static_cast<size_t>(windows));
   for (int64_t first = 0; first < windows; first += batch) {
     const int64_t count = std::min(batch, windows - first);
-    const std::vector<at::Tensor> hidden = evaluation.hidden_states(model, first, count, progress);
+    const std::vector<at::Tensor> hidden =
+        evaluation.hidden_states(model, first, count, progress, runner ? &*runner : nullptr);
     std::vector<at::Tensor> original_hidden(hidden.size());
     if (original != nullptr) {
       original_hidden = evaluation.hidden_states(*original, first, count, progress);

@@ -87,8 +87,10 @@ at::Tensor causal_mask(int64_t queries, int64_t tokens, int64_t window, c10::Dev
 
 class Pass {
  public:
-  Pass(const ModelSpec& spec, const Block& block, const Tap& tap)
-      : spec_(spec), block_(block), tap_(tap) {}
+  // `start`: the position of the first token; `cache` (may be null) holds those before.
+  Pass(const ModelSpec& spec, const Block& block, const Tap& tap, const BlockCache* cache = nullptr,
+       int64_t start = 0)
+      : spec_(spec), block_(block), tap_(tap), cache_(cache), start_(start) {}
 
   bool tap(LinearRole role, const at::Tensor& input) const {
     return !tap_ || tap_(spec_.linear(role).group, input);
@@ -96,8 +98,13 @@ class Pass {
 
   at::Tensor apply(LinearRole role, const at::Tensor& x) const {
     const LinearSpec& linear = spec_.linear(role);
-    const at::Tensor weight = block_.linears.at(linear.suffix).t();
     const at::Tensor bias = get(block_.biases, linear.suffix);
+    const auto packed = block_.operators.find(linear.suffix);
+    if (packed != block_.operators.end()) {
+      at::Tensor y = packed->second->apply(x);
+      return bias.defined() ? y.add_(bias) : y;
+    }
+    const at::Tensor weight = block_.linears.at(linear.suffix).t();
     return bias.defined() ? at::addmm(bias, x, weight) : at::mm(x, weight);
   }
 
@@ -122,23 +129,38 @@ class Pass {
   // [tokens - first, heads * head_dim].
   at::Tensor attention(const at::Tensor& x, const Rope& rope, int64_t first) const {
     const int64_t query_heads = spec_.config.num_attention_heads;
-    const int64_t kv_heads = spec_.config.num_key_value_heads;
-    const int64_t tokens = x.size(0), d = spec_.config.head_dim, queries = tokens - first;
-    // Heads that share keys are a second dimension, along which keys and values are not copied.
+    const int64_t kv_heads = spec_.config.num_key_value_heads, d = spec_.config.head_dim;
+    const int64_t queries = x.size(0) - first, group = query_heads / kv_heads;
     const at::Tensor late = first == 0 ? x : x.narrow(0, first, queries);
-    const at::Tensor q = heads(LinearRole::kQuery, NormRole::kQuery, late, query_heads, rope, first)
-                             .view({kv_heads, query_heads / kv_heads, queries, d});
+    const at::Tensor q =
+        heads(LinearRole::kQuery, NormRole::kQuery, late, query_heads, rope, start_ + first);
+    at::Tensor k = heads(LinearRole::kKey, NormRole::kKey, x, kv_heads, rope, start_);
+    at::Tensor v = split_heads(apply(LinearRole::kValue, x), kv_heads);
+    if (cache_ != nullptr) {
+      k = appended(cache_->keys, k);
+      v = appended(cache_->values, v);
+    }
+    const int64_t window = block_.window;
+    // Keys that lie before every query's window are left out.
+    const int64_t keys = window == 0 ? k.size(1) : std::min(k.size(1), queries + window - 1);
+    k = k.narrow(1, k.size(1) - keys, keys);
+    v = v.narrow(1, v.size(1) - keys, keys);
+    if (queries == 1) {  // sees all of them: the heads that share keys are so many queries
+      return at::scaled_dot_product_attention(q.view({1, kv_heads, group, d}), k.unsqueeze(0),
+                                              v.unsqueeze(0))
+          .reshape({1, query_heads * d});
+    }
+    // Heads that share keys are a second dimension, along which keys and values are not copied.
     const auto shared = [&](const at::Tensor& kv) {
-      return kv.unsqueeze(1).expand({kv_heads, query_heads / kv_heads, tokens, d});
+      return kv.unsqueeze(1).expand({kv_heads, group, keys, d});
     };
-    const at::Tensor k = heads(LinearRole::kKey, NormRole::kKey, x, kv_heads, rope, 0);
-    const at::Tensor v = split_heads(apply(LinearRole::kValue, x), kv_heads);
-    const int64_t window = block_.window < tokens ? block_.window : 0;
     std::optional<at::Tensor> mask;
-    if (first > 0 || window > 0) mask = causal_mask(queries, tokens, window, x.device());
-    const at::Tensor out = at::scaled_dot_product_attention(q, shared(k), shared(v), mask,
-                                                            /*dropout_p=*/0.0,
-                                                            /*is_causal=*/!mask.has_value());
+    if (queries < keys || (window > 0 && window < keys)) {
+      mask = causal_mask(queries, keys, window, x.device());
+    }
+    const at::Tensor out = at::scaled_dot_product_attention(
+        q.view({kv_heads, group, queries, d}), shared(k), shared(v), mask, /*dropout_p=*/0.0,
+        /*is_causal=*/!mask.has_value());
     return out.permute({2, 0, 1, 3}).reshape({queries, query_heads * d});
   }
 
@@ -154,10 +176,42 @@ class Pass {
   }
 
  private:
+  // Writes `fresh` [kv_heads, tokens, d] behind what a cache holds; all that it holds then.
+  at::Tensor appended(const at::Tensor& cached, const at::Tensor& fresh) const {
+    cached.narrow(1, start_, fresh.size(1)).copy_(fresh);
+    return cached.narrow(1, 0, start_ + fresh.size(1));
+  }
+
   const ModelSpec& spec_;
   const Block& block_;
   const Tap& tap_;
+  const BlockCache* cache_;
+  const int64_t start_;
 };
+
+at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden, const Rope& rope,
+               int64_t first) {
+  const bool before = spec.config.norm_before;
+  at::Tensor result;
+  {
+    at::Tensor x = before ? pass.normed(NormRole::kAttention, hidden) : hidden;
+    if (!pass.tap(LinearRole::kQuery, x)) return {};
+    x = pass.attention(x, rope, first);
+    if (!pass.tap(LinearRole::kAttentionOut, x)) return {};
+    result = pass.apply(LinearRole::kAttentionOut, x)
+                 .add_(first == 0 ? hidden : hidden.narrow(0, first, hidden.size(0) - first));
+  }
+  if (!before) result = pass.normed(NormRole::kAttention, result);
+  at::Tensor x = before ? pass.normed(NormRole::kMlp, result) : result;
+  if (!pass.tap(LinearRole::kUp, x)) return {};
+  const at::Tensor middle = pass.middle(x);
+  x.reset();
+  if (!pass.tap(LinearRole::kDown, middle)) return {};
+  const at::Tensor down = pass.apply(LinearRole::kDown, middle);
+  if (!before) return pass.normed(NormRole::kMlp, result.add(down));
+  // In place, but not where a gradient still needs the norm's input.
+  return result.requires_grad() ? result.add(down) : result.add_(down);
+}
 
 }  // namespace
 
@@ -196,41 +250,41 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
   return block;
 }
 
+Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
+                         CpuRunner& runner) {
+  Block block = load_block_vectors(weights, spec, index, c10::kCPU);
+  for (const LinearSpec& linear : spec.family->linears) {
+    const std::string module = spec.module(index, linear);
+    if (auto packed = weights.packed_operator(module, runner)) {
+      block.operators[linear.suffix] = std::move(packed);
+    } else {
+      block.linears[linear.suffix] = weights.linear(module, runner.threads());
+    }
+  }
+  return block;
+}
+
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                          const Rope& rope, const Tap& tap, int64_t first) {
-  const Pass pass(spec, block, tap);
-  const bool before = spec.config.norm_before;
-  at::Tensor result;
-  {
-    at::Tensor x = before ? pass.normed(NormRole::kAttention, hidden) : hidden;
-    if (!pass.tap(LinearRole::kQuery, x)) return {};
-    x = pass.attention(x, rope, first);
-    if (!pass.tap(LinearRole::kAttentionOut, x)) return {};
-    result = pass.apply(LinearRole::kAttentionOut, x)
-                 .add_(first == 0 ? hidden : hidden.narrow(0, first, hidden.size(0) - first));
-  }
-  if (!before) result = pass.normed(NormRole::kAttention, result);
-  at::Tensor x = before ? pass.normed(NormRole::kMlp, result) : result;
-  if (!pass.tap(LinearRole::kUp, x)) return {};
-  const at::Tensor middle = pass.middle(x);
-  x.reset();
-  if (!pass.tap(LinearRole::kDown, middle)) return {};
-  const at::Tensor down = pass.apply(LinearRole::kDown, middle);
-  if (!before) return pass.normed(NormRole::kMlp, result.add(down));
-  // In place, but not where a gradient still needs the norm's input.
-  return result.requires_grad() ? result.add(down) : result.add_(down);
+  return run(spec, Pass(spec, block, tap), hidden, rope, first);
+}
+
+at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                          const Rope& rope, const BlockCache& cache, int64_t start) {
+  const Tap no_tap;
+  return run(spec, Pass(spec, block, no_tap, &cache, start), hidden, rope, 0);
 }
 
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
-                 std::span<const int32_t> tokens) {
+                 std::span<const int32_t> tokens, int64_t start) {
   at::Tensor hidden = weights.gather(spec.embed, tokens);
   if (spec.has_projections()) {
     const std::string project_in = spec.base + spec.family->project_in + ".weight";
     hidden = at::mm(hidden, weights.dense(project_in, 1).t());
   }
   if (spec.family->position == PositionKind::kLearned) {
-    hidden.add_(weights.rows(spec.base + spec.family->positions + ".weight", kPositionOffset,
-                             static_cast<int64_t>(tokens.size())));
+    hidden.add_(weights.rows(spec.base + spec.family->positions + ".weight",
+                             kPositionOffset + start, static_cast<int64_t>(tokens.size())));
   }
   return hidden;
 }

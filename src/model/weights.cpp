@@ -105,6 +105,15 @@ at::Tensor decode_weight(const PackedLinear& packed, const std::string& module, 
   return result;
 }
 
+std::unique_ptr<LinearOperator> ModelWeights::packed_operator(const std::string& module,
+                                                              CpuRunner& runner) const {
+  if (packed_ == nullptr || !packed_->has(module)) return nullptr;
+  const PackedLinear planes = packed_->open(module);
+  std::unique_ptr<LinearOperator> result = runner.make(planes);
+  for (const Plane& plane : planes.planes) checkpoint_.release(module + "." + plane.name);
+  return result;
+}
+
 at::Tensor ModelWeights::linear(const std::string& module, int threads) const {
   if (packed_ == nullptr || !packed_->has(module)) return dense(module + ".weight", threads);
   const PackedLinear planes = packed_->open(module);

@@ -98,6 +98,13 @@ Strings apply(const MetaspaceDecode& step, Strings tokens) {
 
 }  // namespace
 
+bool is_byte(const std::vector<DecodeStep>& steps, const std::string& token) {
+  return fallback_byte(token).has_value() &&
+         std::any_of(steps.begin(), steps.end(), [](const DecodeStep& step) {
+           return std::holds_alternative<ByteFallbackDecode>(step);
+         });
+}
+
 std::string decode(const std::vector<DecodeStep>& steps, std::vector<std::string> tokens) {
   for (const DecodeStep& step : steps) {
     tokens = std::visit([&](const auto& one) { return apply(one, std::move(tokens)); }, step);

@@ -28,4 +28,7 @@ using DecodeStep = std::variant<ByteLevelDecode, ReplaceText, ByteFallbackDecode
 // All steps, then the strings one behind the other.
 std::string decode(const std::vector<DecodeStep>& steps, std::vector<std::string> tokens);
 
+// Whether ByteFallbackDecode is among the steps and makes a byte of this token.
+bool is_byte(const std::vector<DecodeStep>& steps, const std::string& token);
+
 }  // namespace billm::tokenizer

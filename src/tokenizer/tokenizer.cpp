@@ -150,6 +150,13 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   return tokenizer::decode(impl_->decoders, std::move(tokens));
 }
 
+TokenKind Tokenizer::kind(int32_t id) const {
+  const auto found = impl_->tokens.find(id);
+  if (found == impl_->tokens.end() || found->second.special) return TokenKind::kNoText;
+  return tokenizer::is_byte(impl_->decoders, found->second.text) ? TokenKind::kByte
+                                                                 : TokenKind::kText;
+}
+
 int64_t Tokenizer::vocab_size() const { return impl_->size; }
 
 }  // namespace billm

@@ -33,7 +33,10 @@ struct EvalRequest {
   TokenMatrix windows;                                           // [windows, length], length >= 2
   std::optional<std::filesystem::path> kl_model = std::nullopt;  // the original
   int threads = 1;
-  std::string device = "auto";                // as resolve_device
+  std::string device = "auto";  // as resolve_device
+  // Packed linears are run from their planes as `generate` does, not decoded to fp32: what their
+  // rounded inputs cost. On the CPU only; kl_model is decoded.
+  bool run_packed = false;
   bool quiet = true;                          // no progress on stderr
   int64_t hidden_bytes = int64_t{256} << 20;  // the result does not depend on it
 };

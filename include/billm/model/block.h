@@ -12,10 +12,13 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "billm/model/family.h"
+#include "billm/model/kv_cache.h"
+#include "billm/model/linear_operator.h"
 #include "billm/model/weights.h"
 
 namespace billm {
@@ -26,6 +29,8 @@ struct Block {
   std::map<std::string, at::Tensor> norms;    // weight [width]
   std::map<std::string, at::Tensor> linears;  // weight [out, in]
   std::map<std::string, at::Tensor> biases;   // of norms [width] and linears [out]
+  // Linears that are run packed; they are not among `linears`.
+  std::map<std::string, std::shared_ptr<const LinearOperator>> operators;
 
   int64_t bytes() const;
 };
@@ -44,6 +49,10 @@ using Tap = std::function<bool(const std::string& group, const at::Tensor& input
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
                  c10::Device device);
 
+// load_block() on the CPU with packed linears as operators, where `runner` can run them.
+Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
+                         CpuRunner& runner);
+
 // load_block() but for the linears' weights, which are left out.
 Block load_block_vectors(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
                          c10::Device device);
@@ -58,9 +67,16 @@ Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device);
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                          const Rope& rope, const Tap& tap = {}, int64_t first = 0);
 
-// What enters the first block for one sequence: [tokens, hidden] fp32 on the CPU.
+// The same of the tokens at the positions start, start + 1, ... of a sequence, all before being in
+// `cache`: hidden [tokens, hidden] -> [tokens, hidden]. Their keys and values are added to the
+// cache, which must have room for them.
+at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                          const Rope& rope, const BlockCache& cache, int64_t start);
+
+// What enters the first block for the tokens at the positions start, start + 1, ...: [tokens,
+// hidden] fp32 on the CPU.
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
-                 std::span<const int32_t> tokens);
+                 std::span<const int32_t> tokens, int64_t start = 0);
 
 // What stands between the last block and the output head; undefined is what the model has not.
 struct FinalLayers {

@@ -17,8 +17,9 @@ namespace billm {
 void init_torch();
 
 // "cpu", "cuda", or "auto" (cuda where there is one, else cpu without a word). The CUDA side of
-// LibTorch is loaded here and nowhere else. `index`: which of several devices. Throws Error{kFailure} if "cuda" is asked for and
-// LibTorch's CUDA library, the driver or the device is missing, Error{kUsage} for another name.
+// LibTorch is loaded here and nowhere else. `index`: which of several devices. Throws
+// Error{kFailure} if "cuda" is asked for and LibTorch's CUDA library, the driver or the device is
+// missing, Error{kUsage} for another name.
 c10::Device resolve_device(const std::string& name, int index = 0);
 
 }  // namespace billm

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "billm/checkpoint/checkpoint.h"
+#include "billm/model/linear_operator.h"
 #include "billm/pack/packed_checkpoint.h"
 
 namespace billm {
@@ -30,6 +31,10 @@ class ModelWeights {
 
   // The weight [out, in] of a linear: decoded from its planes if packed, else "<module>.weight".
   at::Tensor linear(const std::string& module, int threads) const;
+
+  // The same as an operator over its planes; null if it is not packed or cannot be run so.
+  std::unique_ptr<LinearOperator> packed_operator(const std::string& module,
+                                                  CpuRunner& runner) const;
 
   // Rows [first, first + count) of a matrix, [count, columns]: the output head in pieces.
   at::Tensor rows(const std::string& name, int64_t first, int64_t count) const;

@@ -23,6 +23,13 @@
 
 namespace billm {
 
+// What a token gives to decoded text.
+enum class TokenKind : uint8_t {
+  kText,
+  kByte,    // one byte, decoded together with those beside it ("<0x0A>")
+  kNoText,  // a special token, or an id that names none
+};
+
 class Tokenizer {
  public:
   // Reads the first that is there of tokenizer.json, tokenizer.model, vocab.json with merges.txt;
@@ -49,6 +56,8 @@ class Tokenizer {
   // Text of `ids`; bytes that are not UTF-8 become U+FFFD. Ids that name no token are left out (as
   // the library does), special tokens too with `skip_special_tokens`.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
+
+  TokenKind kind(int32_t id) const;
 
   // Number of different tokens, added tokens included (not the largest id + 1).
   int64_t vocab_size() const;

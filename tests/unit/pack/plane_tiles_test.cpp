@@ -17,9 +17,10 @@ namespace {
 using kernels::PlaneTilesView;
 using kernels::TileOrder;
 
-constexpr TileOrder kOrders[] = {{.tile_rows = 64, .interleave = 1, .split = true},
-                                 {.tile_rows = 16, .interleave = 4, .split = false},
-                                 {.tile_rows = 32, .interleave = 16, .split = false}};
+constexpr TileOrder kOrders[] = {
+    {.tile_rows = 64, .interleave = 1, .split = true, .folded = true},
+    {.tile_rows = 16, .interleave = 4, .split = false, .folded = true},
+    {.tile_rows = 32, .interleave = 16, .split = false, .folded = false}};
 
 std::vector<LinearShape> all_shapes(int every) {
   std::vector<LinearShape> shapes = test::shape_sweep(every);
@@ -187,22 +188,6 @@ TEST_P(EveryTarget, GemvOfSomeTilesIsThatOfAll) {
     kernels::gemv(view, &input, 1, tile, 1, parts.data(), 200);
   }
   EXPECT_TRUE(test::close(parts, all));
-}
-
-TEST_P(EveryTarget, DecodesTilesAsTheReference) {
-  for (const LinearShape& shape : all_shapes(3)) {
-    SCOPED_TRACE(test::text_of(shape));
-    const QuantizedLinear linear = test::random_codes(shape, 5);
-    const PlaneTiles tiles(pack(linear), kernels::cpu_tile_order(), 1);
-    const PlaneTilesView& view = tiles.view();
-    const int64_t rows = view.tiles() * view.order.tile_rows, stride = rows + 3;
-    std::vector<float> actual(static_cast<size_t>(8 * view.octets * stride), 0.0f);
-    std::vector<float> expected = actual;
-    kernels::decode_tiles(view, 0, view.tiles(), actual.data(), stride);
-    kernels::decode_reference(view, 0, view.tiles(), expected.data(), stride);
-    const std::vector<float> w = from_run_order(view, expected, stride);
-    ASSERT_TRUE(test::close(from_run_order(view, actual, stride), w, decoded(linear)));
-  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Highway, EveryTarget, testing::ValuesIn(targets()),

@@ -1,0 +1,43 @@
+// The output head held in memory, for passes of few tokens: logits() of block.h converts the head
+// anew at every call, which would take longer than such a pass.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "billm/model/family.h"
+#include "billm/model/linear_operator.h"
+#include "billm/model/weights.h"
+
+namespace billm {
+
+class OutputHead {
+ public:
+  // In fp32 on `device`: 4 * vocab * embed_width bytes.
+  OutputHead(const ModelWeights& weights, const ModelSpec& spec, int threads, c10::Device device);
+  // Rounded to 8 bits, on the CPU: about 1.07 bytes a weight. Integers of -127..127 times a step in
+  // fp16 per row and kHeadBlock columns.
+  OutputHead(const ModelWeights& weights, const ModelSpec& spec, CpuRunner& runner);
+
+  // Of final_states() [tokens, embed_width]: [tokens, vocab], the same for any number of threads.
+  at::Tensor logits(const at::Tensor& states) const;
+
+  int64_t bytes() const;  // read for one token
+
+ private:
+  at::Tensor weight_;  // [vocab, embed_width]; undefined if there are parts_
+  int threads_ = 1;
+  std::vector<std::unique_ptr<LinearOperator>> parts_;  // of kHeadRows rows each
+};
+
+inline constexpr int kHeadBlock = 128;
+// Rows that are rounded at a time.
+inline constexpr int64_t kHeadRows = 8192;
+
+// The layer that stands for rows [rows, cols] of a head: the nearest 8-bit integers.
+QuantizedLinear round_to_8_bits(const float* weight, int64_t rows, int64_t cols);
+
+}  // namespace billm

@@ -1,0 +1,160 @@
+// See include/billm/eval/generator.h.
+#include "billm/eval/generator.h"
+
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "billm/base/error.h"
+#include "billm/base/parallel.h"
+#include "billm/base/progress.h"
+#include "billm/model/block.h"
+#include "billm/model/kv_cache.h"
+#include "billm/model/model.h"
+#include "billm/model/output_head.h"
+#include "billm/model/runtime.h"
+
+namespace billm {
+namespace {
+
+void check_context(const ModelSpec& spec, int64_t context) {
+  const int64_t positions = spec.config.max_position_embeddings;
+  if (context < 1) {
+    throw Error(ErrorCode::kUsage,
+                "context: expected at least 1 token, got " + std::to_string(context));
+  }
+  if (spec.family->position == PositionKind::kLearned && context > positions) {
+    throw Error(ErrorCode::kUsage,
+                "context: expected at most the model's " + std::to_string(positions) +
+                    " positions, got " + std::to_string(context),
+                "use --ctx-size " + std::to_string(positions));
+  }
+}
+
+}  // namespace
+
+struct Generator::Impl {
+  Impl(const GeneratorRequest& request, int threads, c10::Device device)
+      : device(device),
+        model(request.model, threads),
+        spec(model.spec()),
+        cache((check_context(spec, request.context), spec), request.context, device),
+        last(load_final_layers(model.weights(), spec, device)) {
+    check_length(spec, request.context);
+    if (request.run_packed && device.is_cpu() && model.packed() != nullptr) {
+      runner.emplace(threads);
+    }
+    if (runner && request.head_bits == 8) {
+      head.emplace(model.weights(), spec, *runner);
+    } else {
+      head.emplace(model.weights(), spec, threads, device);
+    }
+    Progress progress("load", spec.blocks(), request.quiet);
+    for (int64_t b = 0; b < spec.blocks(); ++b) {
+      blocks.push_back(runner ? load_running_block(model.weights(), spec, b, *runner)
+                              : load_block(model.weights(), spec, b, threads, device));
+      progress.step();
+    }
+    // A dynamic scaling is none up to this length.
+    table = make_rope(
+        spec, rope_is_dynamic() ? std::min(request.context, positions()) : request.context, device);
+  }
+
+  int64_t positions() const { return spec.config.max_position_embeddings; }
+  bool rope_is_dynamic() const { return spec.config.rope_scaling.type == "dynamic"; }
+
+  // Of tokens up to `end`.
+  Rope rope(int64_t end) const {
+    return rope_is_dynamic() && end > positions() ? make_rope(spec, end, device) : table;
+  }
+
+  const c10::Device device;
+  const Model model;
+  const ModelSpec& spec;
+  KvCache cache;
+  const FinalLayers last;
+  std::optional<CpuRunner> runner;
+  std::optional<OutputHead> head;
+  std::vector<Block> blocks;
+  Rope table;
+  int64_t length = 0;
+  at::Tensor logits;  // of the last call: [1, vocab] on the CPU
+};
+
+Generator::Generator(const GeneratorRequest& request) {
+  init_torch();
+  const c10::InferenceMode inference;
+  const c10::Device device = resolve_device(request.device);
+  impl_ = std::make_unique<Impl>(request, resolve_threads(request.threads), device);
+}
+
+Generator::~Generator() = default;
+
+std::span<const float> Generator::append(std::span<const int32_t> tokens) {
+  const c10::InferenceMode inference;
+  Impl& my = *impl_;
+  const auto count = static_cast<int64_t>(tokens.size());
+  if (count < 1) throw Error(ErrorCode::kFailure, "generator: expected at least one token");
+  if (count > context() - length()) {
+    throw Error(ErrorCode::kFailure,
+                "the context is full: " + std::to_string(context()) + " tokens, " +
+                    std::to_string(length()) + " of them used, " + std::to_string(count) +
+                    " more to add",
+                "use a larger --ctx-size or a shorter text");
+  }
+  const Rope rope = my.rope(length() + count);
+  at::Tensor hidden;
+  for (int64_t done = 0; done < count; done += kPrefillChunk) {
+    const int64_t start = length() + done, chunk = std::min(kPrefillChunk, count - done);
+    hidden = embed(my.model.weights(), my.spec,
+                   tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(chunk)), start)
+                 .to(my.device);
+    for (int64_t b = 0; b < my.spec.blocks(); ++b) {
+      hidden = forward_cached(my.spec, my.blocks[static_cast<size_t>(b)], hidden, rope,
+                              my.cache.block(b), start);
+    }
+  }
+  my.length += count;
+  const at::Tensor state = hidden.narrow(0, hidden.size(0) - 1, 1);
+  my.logits = my.head->logits(final_states(my.spec, my.last, state)).cpu();
+  return {my.logits.const_data_ptr<float>(), static_cast<size_t>(my.logits.numel())};
+}
+
+void Generator::truncate(int64_t length) {
+  if (length < 0 || length > impl_->length) {
+    throw Error(ErrorCode::kFailure, "generator: truncated to more than there is");
+  }
+  impl_->length = length;
+}
+
+int64_t Generator::length() const { return impl_->length; }
+int64_t Generator::context() const { return impl_->cache.capacity(); }
+int64_t Generator::vocab() const { return impl_->spec.config.vocab_size; }
+
+int64_t Generator::linear_bytes() const {
+  int64_t sum = 0;
+  for (const Block& block : impl_->blocks) {
+    for (const auto& [suffix, weight] : block.linears) sum += static_cast<int64_t>(weight.nbytes());
+    for (const auto& [suffix, packed] : block.operators) sum += packed->bytes();
+  }
+  return sum;
+}
+
+int64_t Generator::head_bytes() const { return impl_->head->bytes(); }
+
+double Generator::stored_bits() const {
+  const PackedModules* packed = impl_->model.packed();
+  if (packed == nullptr) return 0;
+  double bytes = 0, weights = 0;
+  for (const std::string& name : packed->names()) {
+    const PackedLinear linear = packed->open(name);
+    bytes += static_cast<double>(linear.bytes());
+    weights += static_cast<double>(linear.shape.rows * linear.shape.cols);
+  }
+  return 8 * bytes / weights;
+}
+
+}  // namespace billm
