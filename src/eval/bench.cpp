@@ -144,13 +144,12 @@ LayerBench bench_layer(const LayerBenchRequest& request) {
   {
     const PackedLinear packed = pack(random_layer(*row, request.rows, request.cols));
     result.stored_bits = packed.stored_bits();
-    copies.push_back(runner.make(packed));
+    copies = runner.make_copies(packed, request.rotation_bytes);
   }
+  result.copies = static_cast<int64_t>(copies.size());
   result.run_bytes = copies[0]->bytes();
   const auto weights = static_cast<double>(request.rows * request.cols);
   result.run_bits = 8 * static_cast<double>(result.run_bytes) / weights;
-  result.copies = (request.rotation_bytes + result.run_bytes - 1) / result.run_bytes;
-  while (static_cast<int64_t>(copies.size()) < result.copies) copies.push_back(copies[0]->copy());
   const at::Tensor x = at::randn({request.tokens, request.cols});
   const std::vector<double> packed_times =
       times(request.repetitions, result.copies,

@@ -9,6 +9,7 @@
 
 #include "billm/base/worker_team.h"
 #include "billm/pack/plane_tiles.h"
+#include "cuda_runner.h"
 #include "kernels/cpu/gemv.h"
 
 namespace billm {
@@ -31,17 +32,10 @@ struct CpuRunner::Impl {
 
 class CpuLinear : public LinearOperator {
  public:
-  CpuLinear(CpuRunner::Impl& runner, const PackedLinear& packed)
-      : runner_(runner), tiles_(packed, kernels::cpu_tile_order(), runner.team.size()) {}
-
   CpuLinear(CpuRunner::Impl& runner, PlaneTiles tiles)
       : runner_(runner), tiles_(std::move(tiles)) {}
 
   int64_t bytes() const override { return tiles_.bytes(); }
-  std::unique_ptr<LinearOperator> copy() const override {
-    return std::make_unique<CpuLinear>(runner_, tiles_.copy());
-  }
-
   at::Tensor apply(const at::Tensor& x) const override {
     const at::Tensor input = x.contiguous();
     const int64_t tokens = input.size(0), rows = tiles_.view().rows;
@@ -98,9 +92,26 @@ CpuRunner::CpuRunner(int threads) : impl_(std::make_unique<Impl>(threads)) {}
 CpuRunner::~CpuRunner() = default;
 int CpuRunner::threads() const { return impl_->team.size(); }
 
-std::unique_ptr<LinearOperator> CpuRunner::make(const PackedLinear& packed) {
+std::unique_ptr<LinearRunner> make_runner(c10::Device device, int threads) {
+  if (device.is_cpu()) return std::make_unique<CpuRunner>(threads);
+  return make_cuda_runner(device, threads);
+}
+
+std::unique_ptr<LinearOperator> LinearRunner::make(const PackedLinear& packed) {
   if (!PlaneTiles::unsupported(packed.shape).empty()) return nullptr;
-  return std::make_unique<CpuLinear>(*impl_, packed);
+  return std::move(make_copies(packed, 0).front());
+}
+
+std::vector<std::unique_ptr<LinearOperator>> CpuRunner::make_copies(const PackedLinear& packed,
+                                                                    int64_t bytes) {
+  PlaneTiles tiles(packed, kernels::cpu_tile_order(), threads());
+  const int64_t more = bytes / tiles.bytes() - 1;
+  std::vector<std::unique_ptr<LinearOperator>> result;
+  for (int64_t i = 0; i < more; ++i) {
+    result.push_back(std::make_unique<CpuLinear>(*impl_, tiles.copy()));
+  }
+  result.push_back(std::make_unique<CpuLinear>(*impl_, std::move(tiles)));
+  return result;
 }
 
 }  // namespace billm

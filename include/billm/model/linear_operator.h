@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "billm/pack/packed_linear.h"
 
@@ -14,11 +15,9 @@ namespace billm {
 class LinearOperator {
  public:
   virtual ~LinearOperator() = default;
-  // x [tokens, in] fp32 -> [tokens, out].
+  // x [tokens, in] fp32 on the runner's device -> [tokens, out].
   virtual at::Tensor apply(const at::Tensor& x) const = 0;
   virtual int64_t bytes() const = 0;  // read for one token
-  // The same in other memory: benchmarks rotate copies, so that caches hold none of them.
-  virtual std::unique_ptr<LinearOperator> copy() const = 0;
 };
 
 // Makes the operators of a model on one device; they share what it has and it must outlive them.
@@ -27,16 +26,25 @@ class LinearRunner {
  public:
   virtual ~LinearRunner() = default;
   // Null if such a layer cannot be run packed (PlaneTiles::unsupported).
-  virtual std::unique_ptr<LinearOperator> make(const PackedLinear& packed) = 0;
+  std::unique_ptr<LinearOperator> make(const PackedLinear& packed);
+  // The same layer as often as its bytes fit into `bytes`, at least once: benchmarks use copies in
+  // turn, so that caches hold none of them.
+  virtual std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedLinear& packed,
+                                                                   int64_t bytes) = 0;
   virtual int threads() const = 0;  // for work on the CPU
 };
+
+// A runner for `device`. Of a CUDA device: libbillm_cuda.so is loaded (kernels/cuda/cuda_api.h);
+// throws Error{kFailure} where it is not there or does not work.
+std::unique_ptr<LinearRunner> make_runner(c10::Device device, int threads);
 
 // Threads, and room for inputs. The error that its products make is bounded in kernels/cpu/gemv.h.
 class CpuRunner : public LinearRunner {
  public:
   explicit CpuRunner(int threads);
   ~CpuRunner() override;
-  std::unique_ptr<LinearOperator> make(const PackedLinear& packed) override;
+  std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedLinear& packed,
+                                                           int64_t bytes) override;
   int threads() const override;
 
  private:
