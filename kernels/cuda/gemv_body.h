@@ -60,8 +60,11 @@ class PlaneRing {
     BILLM_UNROLL
     for (unsigned i = 0; i < kRingSlots; ++i) load(i);
   }
-  // The next plane strip stands in its slot.
-  BILLM_KERNEL_BODY void await_next() { thread_.template wait_copies<kRingSlots - 1>(); }
+  // The next `Count` plane strips stand in their slots.
+  template <int Count>
+  BILLM_KERNEL_BODY void await_next() {
+    thread_.template wait_copies<kRingSlots - Count>();
+  }
   BILLM_KERNEL_BODY void await_all() { thread_.template wait_copies<0>(); }
   // Words of the plane strip that is `ahead` of the current one.
   BILLM_KERNEL_BODY uint4 words(int ahead) const {
@@ -80,7 +83,7 @@ class PlaneRing {
     const StripGroup& group = layer_.groups[g];
     group_ = g;
     group_end_ = group.first_strip + group.strips;
-    planes_ = group.planes;
+    planes_ = group.stored;
     plane_ = 0;
     const int lane = thread_.index() % kWarp;
     lines_left_ = group.lines - (strip_ - group.first_strip) * kStripLines - (lane & 3);
@@ -308,6 +311,19 @@ class WarpSums {
           }
         }
       }
+    } else if constexpr (P == kFoldedPlanes) {
+      if (!keep) ring.template await_next<kFoldedStored>();
+      const uint4 sign = ring.words(0), low = ring.words(1), high = ring.words(2);
+      uint32_t w[4][kFoldedPlanes];
+      unfold(sign.x, low.x, high.x, w[0]);
+      unfold(sign.y, low.y, high.y, w[1]);
+      unfold(sign.z, low.z, high.z, w[2]);
+      unfold(sign.w, low.w, high.w, w[3]);
+      BILLM_UNROLL
+      for (int plane = 0; plane < P; ++plane) {
+        multiply_words(b, {w[0][plane], w[1][plane], w[2][plane], w[3][plane]}, sums_[plane]);
+      }
+      for (int i = 0; i < kFoldedStored && !keep; ++i) ring.pop();
     } else {
       BILLM_UNROLL
       for (int plane = 0; plane < P; ++plane) {
@@ -327,8 +343,13 @@ class WarpSums {
 
   BILLM_KERNEL_BODY void multiply_plane(const uint32_t (&b)[TokenBlocks][8], bool keep, int plane,
                                         PlaneRing<Thread>& ring, int (&sums)[TokenBlocks][2][4]) {
-    if (!keep) ring.await_next();
-    const uint4 four = ring.words(keep ? plane : 0);
+    if (!keep) ring.template await_next<1>();
+    multiply_words(b, ring.words(keep ? plane : 0), sums);
+    if (!keep) ring.pop();
+  }
+
+  BILLM_KERNEL_BODY void multiply_words(const uint32_t (&b)[TokenBlocks][8], uint4 four,
+                                        int (&sums)[TokenBlocks][2][4]) {
     const uint32_t w[4] = {four.x, four.y, four.z, four.w};
     BILLM_UNROLL
     for (int s = 0; s < 4; ++s) {
@@ -344,7 +365,6 @@ class WarpSums {
         }
       }
     }
-    if (!keep) ring.pop();
   }
 
   // A round ends: y += what its place is worth times its sums. Row j of the lane's four.

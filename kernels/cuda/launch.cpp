@@ -89,7 +89,7 @@ const char* plan_gemm(const DeviceLayer& layer, int64_t tokens, int coefficients
   if (layer.rows < 1 || layer.strips < 1) return "gemm: empty layer";
   if (layer.scattered.start != nullptr) return "gemm: scattered integers need the dense path";
   int planes = 0;
-  for (int g = 0; g < layer.group_count; ++g) planes = std::max(planes, layer.groups[g].planes);
+  for (int g = 0; g < layer.group_count; ++g) planes = std::max(planes, layer.groups[g].stored);
   for (const int token_blocks : {16, 8}) {
     GemmPlan result;
     const int block = token_blocks * kTokenBlock;

@@ -158,7 +158,7 @@ TEST(CudaStrips, LanesLoadEveryByteOnce) {
       const cuda::StripGroup& group = layer.layer.groups[g];
       for (int strip = group.first_strip; strip < group.first_strip + group.strips; ++strip) {
         ASSERT_EQ(cuda::group_of_strip(layer.layer, strip), g);
-        for (int plane = 0; plane < group.planes; ++plane) {
+        for (int plane = 0; plane < group.stored; ++plane) {
           for (int lane = 0; lane < 32; ++lane) {
             const int64_t offset = cuda::lane_offset(group, strip, plane, lane);
             if (offset < 0) continue;
@@ -237,7 +237,7 @@ cuda::DeviceLayer layer_of(int64_t rows, std::vector<std::pair<int, int>> groups
   layer.rows = rows;
   for (const auto& [planes, octets] : groups) {
     cuda::StripGroup& group = layer.groups[layer.group_count++];
-    group.planes = planes;
+    group.planes = group.stored = planes;
     group.lines = (octets + 3) / 4;
     group.first_strip = layer.strips;
     group.strips = (octets + 15) / 16;
