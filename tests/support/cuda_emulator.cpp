@@ -4,9 +4,12 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <stdexcept>
+#include <string>
 
 #include "billm/base/half.h"
 
@@ -136,22 +139,7 @@ class EmulatedBlock {
     block_x = x;
     block_y = y;
     std::memset(storage_.get(), 0xff, shared_bytes_);
-    for (size_t i = 0; i < fibers_.size(); ++i) {
-      Fiber& fiber = fibers_[i];
-      fiber.thread = EmulatedThread();
-      fiber.thread.block_ = this;
-      fiber.thread.index_ = static_cast<int>(i);
-      fiber.done = false;
-      fiber.waits_for = nullptr;
-      getcontext(&fiber.context);
-      fiber.context.uc_stack.ss_sp = fiber.stack.get();
-      fiber.context.uc_stack.ss_size = kStackBytes;
-      fiber.context.uc_link = nullptr;
-      const auto self = reinterpret_cast<uintptr_t>(this);
-      makecontext(&fiber.context, reinterpret_cast<void (*)()>(&EmulatedBlock::entry), 3,
-                  static_cast<unsigned>(self >> 32), static_cast<unsigned>(self),
-                  static_cast<unsigned>(i));
-    }
+    for (size_t i = 0; i < fibers_.size(); ++i) start(fibers_[i], i);
     for (Warp& warp : warps_) warp.kind = Together::kNone, warp.arrived = 0;
     arrived_ = 0;
     bool progress = true;
@@ -210,6 +198,24 @@ class EmulatedBlock {
   struct Free {
     void operator()(uint8_t* pointer) const { std::free(pointer); }
   };
+
+  // A function of its own: the caller's variables would not survive getcontext returning twice,
+  // which it does not do here, but the compiler cannot know.
+  void start(Fiber& fiber, size_t index) {
+    fiber.thread = EmulatedThread();
+    fiber.thread.block_ = this;
+    fiber.thread.index_ = static_cast<int>(index);
+    fiber.done = false;
+    fiber.waits_for = nullptr;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = nullptr;
+    const auto self = reinterpret_cast<uintptr_t>(this);
+    makecontext(&fiber.context, reinterpret_cast<void (*)()>(&EmulatedBlock::entry), 3,
+                static_cast<unsigned>(self >> 32), static_cast<unsigned>(self),
+                static_cast<unsigned>(index));
+  }
 
   static void entry(unsigned high, unsigned low, unsigned index) {
     auto* block = reinterpret_cast<EmulatedBlock*>(uintptr_t{high} << 32 | low);

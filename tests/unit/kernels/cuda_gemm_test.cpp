@@ -104,7 +104,7 @@ std::vector<float> run_dense(const CudaLayer& layer, const Numbers& x, int token
 
 TEST(CudaGemm, EveryKindOfLayerFused) {
   uint32_t seed = 0;
-  for (const LinearShape& shape : cuda_shapes(9)) {
+  for (const LinearShape& shape : cuda_shapes(13)) {
     if (shape.scattered) continue;
     SCOPED_TRACE(text_of(shape));
     const CudaLayer layer(shape, ++seed);
