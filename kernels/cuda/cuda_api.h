@@ -76,7 +76,7 @@ struct CudaApi {
   // the layer after wait_stream().
   TileOrder (*tile_order)();
   const char* (*upload)(const PlaneTilesView* view, void* stream, CudaLayer** layer);
-  int64_t (*layer_bytes)(const CudaLayer* layer);  // that a product reads
+  int64_t (*layer_bytes)(const CudaLayer* layer);  // of weights, read for one product
   void (*free_layer)(CudaLayer* layer);            // waits for the device
 
   // 1 to 8 tokens. Needs no workspace and may be captured in a graph.
