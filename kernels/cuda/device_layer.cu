@@ -34,7 +34,6 @@ class Arena {
     *pointer = reinterpret_cast<const T*>(to);
   }
   void* memory() const { return memory_; }
-  int64_t size() const { return size_; }
   cudaError_t error() const { return error_; }
 
  private:
@@ -73,6 +72,20 @@ void for_pointers(DeviceLayer& layer, const PlaneTilesView& view, const LayerPla
   visit(&scattered.step, layer.rows);
   visit(&scattered.shift, layer.rows * layer.segments);
   visit(&scattered.first_octet, layer.segments);
+}
+
+// Planes, levels and integers; not what places and columns need, which is a small share and the
+// same for all tiles.
+int64_t weight_bytes(const PlaneTilesView& view) {
+  const int64_t rows = view.tiles() * kTileRows;
+  int64_t bytes = view.tiles() * view.tile_bytes;
+  bytes += rows * view.level_rows * (view.level_kind == LevelKind::kLog8 ? 1 : 4);
+  if (view.constants != nullptr) bytes += rows * view.segment_count * 4;
+  if (view.scattered.start != nullptr) {
+    bytes += int64_t{2} * view.scattered.start[view.rows] + 6 * view.rows * view.segment_count +
+             8 * view.rows;
+  }
+  return bytes;
 }
 
 const char* limits_of(int device, DeviceLimits* limits) {
@@ -119,7 +132,7 @@ const char* upload_layer(const PlaneTilesView& view, cudaStream_t stream, CudaLa
     return problem;
   }
   result.memory = arena.memory();
-  result.bytes = arena.size();
+  result.bytes = weight_bytes(view);
   *layer = new (std::nothrow) CudaLayer(result);
   if (*layer == nullptr) {
     cudaFree(arena.memory());
