@@ -114,7 +114,7 @@ class Probe {
     last_ =
         pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config));
     const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
-    layer_error(layer.weight, decoded, hessian, request_.threads);
+    layer_error(layer.weight, decoded, hessian_matrix(hessian, c10::kCPU), request_.threads);
     result.coding = coding.seconds();
     return result;
   }
