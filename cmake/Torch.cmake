@@ -19,8 +19,9 @@ if(NOT EXISTS "${BILLM_TORCH_DIR}/lib/libtorch_cpu.so")
   message(FATAL_ERROR "LibTorch not found (BILLM_TORCH_DIR='${BILLM_TORCH_DIR}'). Run tools/setup.sh, "
     "or pass -DBILLM_TORCH_DIR=<directory with include/ and lib/libtorch_cpu.so>.")
 endif()
-if(BILLM_REQUIRE_CUDA AND NOT EXISTS "${BILLM_TORCH_DIR}/lib/libtorch_cuda.so")
-  message(FATAL_ERROR "${BILLM_TORCH_DIR} is a CPU-only LibTorch (no libtorch_cuda.so)")
+if(BILLM_CUDA STREQUAL "ON" AND NOT EXISTS "${BILLM_TORCH_DIR}/lib/libtorch_cuda.so")
+  message(FATAL_ERROR "BILLM_CUDA=ON, but ${BILLM_TORCH_DIR} is a CPU-only LibTorch (no "
+    "libtorch_cuda.so)")
 endif()
 add_library(billm_torch INTERFACE)
 target_include_directories(billm_torch SYSTEM INTERFACE

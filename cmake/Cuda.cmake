@@ -1,0 +1,53 @@
+# The CUDA kernels: libbillm_cuda.so beside the program, which loads it when a CUDA device is used
+# (kernels/cuda/cuda_api.h).
+#
+# BILLM_CUDA: AUTO builds it if there is an nvcc, ON fails without one (preset cuda), OFF leaves it
+# out. A compiler elsewhere: -DCMAKE_CUDA_COMPILER=<nvcc>.
+set(BILLM_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (if there is an nvcc), ON, OFF")
+set_property(CACHE BILLM_CUDA PROPERTY STRINGS AUTO ON OFF)
+# SASS for every GPU from the A100 on, PTX of the newest for those to come.
+set(BILLM_CUDA_ARCHITECTURES 80 86 89 90 100 120)
+set(BILLM_HAS_CUDA OFF)
+if(BILLM_CUDA STREQUAL "OFF" OR BILLM_FUZZ)
+  return()
+endif()
+# The project chooses the architectures, not the machine that builds.
+set(architectures "")
+foreach(architecture ${BILLM_CUDA_ARCHITECTURES})
+  list(APPEND architectures "${architecture}-real")
+endforeach()
+list(GET BILLM_CUDA_ARCHITECTURES -1 newest)
+list(APPEND architectures "${newest}-virtual")
+set(CMAKE_CUDA_ARCHITECTURES ${architectures})
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(NOT BILLM_CUDA STREQUAL "AUTO")
+    message(FATAL_ERROR "BILLM_CUDA=${BILLM_CUDA}, but there is no nvcc: install CUDA 13, or pass "
+      "-DCMAKE_CUDA_COMPILER=<nvcc>, or -DBILLM_CUDA=OFF")
+  endif()
+  message(STATUS "CUDA kernels: left out (no nvcc)")
+  return()
+endif()
+enable_language(CUDA)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13.0)
+  if(NOT BILLM_CUDA STREQUAL "AUTO")
+    message(FATAL_ERROR "${CMAKE_CUDA_COMPILER} is CUDA ${CMAKE_CUDA_COMPILER_VERSION}: 13.0 or "
+      "newer is needed")
+  endif()
+  message(STATUS "CUDA kernels: left out (nvcc ${CMAKE_CUDA_COMPILER_VERSION}, 13.0 is needed)")
+  return()
+endif()
+# CMake 3.25 does not know nvcc's flag for C++20.
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+if(CCACHE)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${CCACHE}")
+endif()
+set(BILLM_HAS_CUDA ON)
+message(STATUS "CUDA kernels: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}")

@@ -1,0 +1,528 @@
+// y = W x for 1 to 8 tokens: the body of the kernel, which also runs on the emulated GPU of the
+// tests. `Thread` is a thread of a GPU (device_thread.h) or of the emulator.
+//
+// How signs are decoded, and why. At 60 % of an H100's 3.35 TB/s a multiprocessor gets 9 bytes a
+// clock, so each of its four schedulers must do with 57 instructions for the 32 words of plane bits
+// that a warp loads at once (34 at 100 %), and with half as many integer and logic instructions,
+// since those pipes are half as wide. Per such word (32 weights a lane):
+//   XOR into the signs of half2 activations: shift, xor, add for two weights and one token: 48, and
+//     sums in fp16;
+//   bytes +-1 by __byte_perm and dp4a: 28 + 8 for each token after the first;
+//   tables of 16 partial sums in shared memory: 8 x (extract, load, add) = 28 and 8 passes of the
+//     load unit, for each token, and the tables must be made;
+//   tensor cores, +-1.0 as halves: shift and logic for two weights: 32 + 4 mma, for 8 tokens;
+//   tensor cores, +-64 as bytes: shift and logic for four weights: 15 + 2 mma.m16n8k32, for 8
+//     columns of bytes.
+// The last is the cheapest, and takes 16-bit activations: x = scale * (256 high + low), one scale
+// for 128 columns, high and low two of the mma's eight columns. Four pairs (high, low) are left for
+// four tokens, or, for one token, for four places (strips.h) beside each other, whose sums are then
+// in the four lanes of a group and are multiplied by their levels at once. The sums are integers,
+// so exact; the error is that of rounding x to 1/65,024 of the largest of its 128 columns, a
+// sixteenth of what fp16 loses there. (5 to 8 tokens: two mma.)
+//
+// A layer is read once; activations are made ready in each block's shared memory while the first
+// planes are on their way. No part of a sum depends on timing.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/decode.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/scattered.h"
+#include "kernels/cuda/strips.h"
+
+namespace billm::kernels::cuda {
+
+struct GemvParams {
+  DeviceLayer layer;
+  GemvPlan plan;
+  const void* x = nullptr;  // [tokens][x_stride]
+  void* y = nullptr;        // [tokens][y_stride]
+  int64_t x_stride = 0, y_stride = 0;
+  bool x_halves = false, y_halves = false;
+};
+
+// Where the next plane strip of a warp is.
+struct UnitCursor {
+  int strip = 0, plane = 0, group = 0;
+
+  BILLM_HOST_DEVICE void advance(const DeviceLayer& layer) {
+    if (++plane < layer.groups[group].planes) return;
+    plane = 0;
+    ++strip;
+    while (group + 1 < layer.group_count && strip >= layer.groups[group + 1].first_strip) ++group;
+  }
+};
+
+// The planes of one warp, loaded kRingSlots ahead. A lane reads only what it loaded itself.
+template <typename Thread>
+class PlaneRing {
+ public:
+  BILLM_KERNEL_BODY PlaneRing(Thread& thread, const DeviceLayer& layer, int64_t tile,
+                              StripRange range, uint8_t* ring)
+      : thread_(thread),
+        layer_(layer),
+        tile_(layer.planes + tile * layer.tile_bytes),
+        last_(range.last),
+        ring_(ring + (thread.index() % kWarp) * 16) {
+    next_.strip = range.first;
+    next_.group = group_of_strip(layer, range.first);
+    BILLM_UNROLL
+    for (int i = 0; i < kRingSlots; ++i) load(i);
+  }
+  // The next plane strip stands in its slot.
+  BILLM_KERNEL_BODY void await_next() { thread_.template wait_copies<kRingSlots - 1>(); }
+  BILLM_KERNEL_BODY void await_all() { thread_.template wait_copies<0>(); }
+  // Words of the plane strip that is `ahead` of the current one.
+  BILLM_KERNEL_BODY uint4 words(int ahead) const {
+    return *reinterpret_cast<const uint4*>(ring_ + (slot_ + ahead) % kRingSlots * kStripBytes);
+  }
+  // Frees the current slot and fills it again.
+  BILLM_KERNEL_BODY void pop() {
+    load(slot_);
+    slot_ = (slot_ + 1) % kRingSlots;
+  }
+
+ private:
+  BILLM_KERNEL_BODY void load(int slot) {
+    if (next_.strip < last_) {
+      const int64_t offset = lane_offset(layer_.groups[next_.group], next_.strip, next_.plane,
+                                         thread_.index() % kWarp);
+      // A line that is not there is multiplied by x = 0, whatever its bits.
+      if (offset >= 0) thread_.copy_16(ring_ + slot * kStripBytes, tile_ + offset);
+      next_.advance(layer_);
+    }
+    thread_.commit_copies();  // an empty one, too: wait_copies counts them
+  }
+
+  Thread& thread_;
+  const DeviceLayer& layer_;
+  const uint8_t* tile_;
+  int last_, slot_ = 0;
+  uint8_t* ring_;
+  UnitCursor next_;
+};
+
+// x of strips [c0, c1) as bytes in shared memory. Of a strip and token 256 bytes:
+//   [bit pair half][high, low][line][4 words], word k = the bytes of bit 7 - k of the line's
+//   octets,
+// so that the 8 lanes which load at once read 128 consecutive bytes.
+template <typename Thread>
+BILLM_KERNEL_BODY void prepare_x(Thread& thread, const GemvParams& p, int c0, int c1) {
+  const DeviceLayer& layer = p.layer;
+  const GemvPlan& plan = p.plan;
+  constexpr int kAtOnce = 4;  // strips, so that their loads are under way together
+  const int lane = thread.index() % kWarp, warps = plan.threads / kWarp;
+  const int padded = plan.block_tokens * plan.token_blocks;
+  auto* scales = reinterpret_cast<float*>(thread.shared() + plan.scale_offset);
+  for (int s0 = c0 + thread.index() / kWarp; s0 < c1; s0 += kAtOnce * warps) {
+    int32_t source[kAtOnce][4];
+    float factor[kAtOnce][4];
+    BILLM_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int strip = s0 + i * warps;
+      BILLM_UNROLL
+      for (int j = 0; j < 4; ++j) source[i][j] = -1, factor[i][j] = 1;
+      if (strip >= c1) continue;
+      const int64_t at = (int64_t{strip} * kWarp + lane) * 4;
+      const int4 four = *reinterpret_cast<const int4*>(layer.source + at);
+      source[i][0] = four.x, source[i][1] = four.y, source[i][2] = four.z, source[i][3] = four.w;
+      if (layer.column_scale == nullptr) continue;
+      const float4 scale = *reinterpret_cast<const float4*>(layer.column_scale + at);
+      factor[i][0] = scale.x, factor[i][1] = scale.y, factor[i][2] = scale.z;
+      factor[i][3] = scale.w;
+    }
+    for (int token = 0; token < padded; ++token) {
+      float x[kAtOnce][4];
+      BILLM_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        BILLM_UNROLL
+        for (int j = 0; j < 4; ++j) {
+          x[i][j] = 0;
+          if (source[i][j] < 0 || token >= plan.tokens) continue;
+          x[i][j] = load_number(p.x, p.x_halves, token * p.x_stride + source[i][j]) * factor[i][j];
+        }
+      }
+      BILLM_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int strip = s0 + i * warps;
+        if (strip >= c1) continue;  // the same for the whole warp
+        uint32_t largest = 0;
+        BILLM_UNROLL
+        for (int j = 0; j < 4; ++j) {
+          const uint32_t size = float_bits(x[i][j]) & 0x7fffffffu;
+          if (size > largest) largest = size;
+        }
+        const FixedScale scale = fixed_scale(thread.max_of_warp(largest));
+        int q[4];
+        BILLM_UNROLL
+        for (int j = 0; j < 4; ++j) q[j] = to_fixed(x[i][j], scale.inverse);
+        const int64_t at = int64_t{strip - c0} * padded + token;
+        auto* words =
+            reinterpret_cast<uint32_t*>(thread.shared() + plan.x_offset + at * 2 * kStripColumns);
+        const int line = lane >> 3, k = lane & 7;
+        const int word = (k >> 2) * 32 + line * 4 + (k & 3);
+        words[word] =
+            pack_bytes(high_byte(q[0]), high_byte(q[1]), high_byte(q[2]), high_byte(q[3]));
+        words[word + 16] =
+            pack_bytes(low_byte(q[0]), low_byte(q[1]), low_byte(q[2]), low_byte(q[3]));
+        if (lane == 0) scales[at] = scale.scale;
+      }
+    }
+  }
+}
+
+// Which column of the mma a lane has. As supplier of B it is column lane / 4: pair lane / 8, high
+// or low; as owner of sums (C) it has the pair lane % 4. A pair is a slot and a token.
+struct Pair {
+  int slot, token;
+};
+BILLM_HOST_DEVICE inline Pair pair_of(int index, int block_tokens) {
+  return {index / block_tokens, index % block_tokens};
+}
+
+// One warp's sums over a range of strips of one plane group, P planes (integers: kIntegers, any
+// number).
+inline constexpr int kIntegers = 0;
+static_assert(kIntegerSet == 1 << kIntegers);
+template <int TokenBlocks, int P, typename Thread>
+class WarpSums {
+  static constexpr int kSets = P == kIntegers ? 1 : P;
+
+ public:
+  BILLM_KERNEL_BODY WarpSums(Thread& thread, const GemvParams& p, int64_t tile, int c0,
+                             StripRange range, int planes)
+      : thread_(thread),
+        p_(p),
+        schedule_(p.layer.schedules[schedule_index(p.plan.slots)]),
+        tile_(tile),
+        c0_(c0),
+        range_(range),
+        planes_(P == kIntegers ? planes : P) {
+    const int lane = thread.index() % kWarp;
+    group_ = lane >> 2;
+    line_ = lane & 3;
+    supplied_ = pair_of(lane >> 3, p.plan.block_tokens);
+    owned_ = pair_of(line_, p.plan.block_tokens);
+  }
+
+  // Strips [first, last), a part of the range.
+  BILLM_KERNEL_BODY void add(int first, int last, PlaneRing<Thread>& ring,
+                             float (&y)[TokenBlocks][4]) {
+    const int slots = p_.plan.slots;
+    int round = -1;
+    for (int strip = first; strip < last; ++strip) {
+      const PlaceRange places = schedule_.of_strip[strip];
+      const uint32_t of_octets = *reinterpret_cast<const uint32_t*>(
+          schedule_.place_of_octet + strip * kStripOctets + line_ * kLineOctets);
+      uint32_t x[TokenBlocks][8];
+      load_x(strip, x);
+      const int last_round = places.last / slots;
+      for (int r = places.first / slots; r <= last_round; ++r) {
+        if (r != round) {
+          if (round >= 0) flush(y);
+          begin(r);
+          round = r;
+        }
+        const uint32_t mask =
+            bytes_equal(of_octets, static_cast<uint32_t>(r * slots + supplied_.slot) & 255u);
+        uint32_t b[TokenBlocks][8];
+        BILLM_UNROLL
+        for (int n = 0; n < TokenBlocks; ++n) {
+          BILLM_UNROLL
+          for (int k = 0; k < 8; ++k) b[n][k] = x[n][k] & mask;
+        }
+        multiply(b, r < last_round, ring);
+      }
+    }
+    if (round >= 0) flush(y);
+  }
+
+ private:
+  // The words of B for this lane: word k is for bit 7 - k.
+  BILLM_KERNEL_BODY void load_x(int strip, uint32_t (&x)[TokenBlocks][8]) const {
+    const int lane = thread_.index() % kWarp, padded = p_.plan.block_tokens * TokenBlocks;
+    BILLM_UNROLL
+    for (int n = 0; n < TokenBlocks; ++n) {
+      const int64_t at = int64_t{strip - c0_} * padded + n * p_.plan.block_tokens + supplied_.token;
+      const uint8_t* bytes = thread_.shared() + p_.plan.x_offset + at * 2 * kStripColumns +
+                             (group_ & 1) * 64 + (lane & 3) * 16;
+      const uint4 one = *reinterpret_cast<const uint4*>(bytes);
+      const uint4 two = *reinterpret_cast<const uint4*>(bytes + kStripColumns);
+      x[n][0] = one.x, x[n][1] = one.y, x[n][2] = one.z, x[n][3] = one.w;
+      x[n][4] = two.x, x[n][5] = two.y, x[n][6] = two.z, x[n][7] = two.w;
+    }
+  }
+
+  // A round begins: its sums are 0, and what its place is worth is fetched while they are summed.
+  BILLM_KERNEL_BODY void begin(int round) {
+    BILLM_UNROLL
+    for (int n = 0; n < TokenBlocks; ++n) {
+      BILLM_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        ones_[n][i] = 0;
+        BILLM_UNROLL
+        for (int set = 0; set < kSets; ++set) sums_[set][n][0][i] = sums_[set][n][1][i] = 0;
+      }
+    }
+    const int4 place =
+        *reinterpret_cast<const int4*>(schedule_.places + round * p_.plan.slots + owned_.slot);
+    place_.strip = place.x;
+    place_.level_row = place.y;
+    place_.segment = place.z;
+    mine_ = place_.strip >= range_.first && place_.strip < range_.last;
+    if (p_.layer.level_kind != LevelKind::kLog8 || !mine_) return;
+    const uint8_t* codes =
+        p_.layer.codes + (tile_ * p_.layer.level_rows + place_.level_row) * kTileRows + group_ * 4;
+    BILLM_UNROLL
+    for (int i = 0; i < kSets; ++i) {
+      const int stored = i - (p_.layer.pruned ? 1 : 0);
+      codes_[i] = stored < 0 ? 0 : *reinterpret_cast<const uint32_t*>(codes + stored * kTileRows);
+    }
+  }
+
+  // Adds a strip's planes. `keep`: they are wanted again.
+  BILLM_KERNEL_BODY void multiply(const uint32_t (&b)[TokenBlocks][8], bool keep,
+                                  PlaneRing<Thread>& ring) {
+    if (keep) ring.await_all();
+    if constexpr (P == kIntegers) {
+      for (int plane = 0; plane < planes_; ++plane) {
+        int one[TokenBlocks][2][4] = {};
+        multiply_plane(b, keep, plane, ring, one);
+        BILLM_UNROLL
+        for (int n = 0; n < TokenBlocks; ++n) {
+          BILLM_UNROLL
+          for (int i = 0; i < 4; ++i) {
+            sums_[0][n][0][i] += one[n][0][i] * (1 << plane);
+            sums_[0][n][1][i] += one[n][1][i] * (1 << plane);
+          }
+        }
+      }
+    } else {
+      BILLM_UNROLL
+      for (int plane = 0; plane < P; ++plane) {
+        multiply_plane(b, keep, plane, ring, sums_[plane]);
+      }
+    }
+    if (p_.layer.constants == nullptr) return;
+    BILLM_UNROLL
+    for (int s = 0; s < 4; ++s) {
+      BILLM_UNROLL
+      for (int n = 0; n < TokenBlocks; ++n) {
+        thread_.mma_bytes(ones_[n], kAllOnes, kAllOnes, kAllOnes, kAllOnes, b[n][2 * s],
+                          b[n][2 * s + 1]);
+      }
+    }
+  }
+
+  BILLM_KERNEL_BODY void multiply_plane(const uint32_t (&b)[TokenBlocks][8], bool keep, int plane,
+                                        PlaneRing<Thread>& ring, int (&sums)[TokenBlocks][2][4]) {
+    if (!keep) ring.await_next();
+    const uint4 four = ring.words(keep ? plane : 0);
+    const uint32_t w[4] = {four.x, four.y, four.z, four.w};
+    BILLM_UNROLL
+    for (int s = 0; s < 4; ++s) {
+      BILLM_UNROLL
+      for (int m = 0; m < 2; ++m) {
+        const uint32_t a0 = signs_to_bytes(w[2 * m], 2 * s);
+        const uint32_t a1 = signs_to_bytes(w[2 * m + 1], 2 * s);
+        const uint32_t a2 = signs_to_bytes(w[2 * m], 2 * s + 1);
+        const uint32_t a3 = signs_to_bytes(w[2 * m + 1], 2 * s + 1);
+        BILLM_UNROLL
+        for (int n = 0; n < TokenBlocks; ++n) {
+          thread_.mma_bytes(sums[n][m], a0, a1, a2, a3, b[n][2 * s], b[n][2 * s + 1]);
+        }
+      }
+    }
+    if (!keep) ring.pop();
+  }
+
+  // A round ends: y += what its place is worth times its sums. Row j of the lane's four.
+  BILLM_KERNEL_BODY void flush(float (&y)[TokenBlocks][4]) {
+    if (!mine_) return;  // the sums are 0
+    const DeviceLayer& layer = p_.layer;
+    const auto* log8 = reinterpret_cast<const float*>(thread_.shared());
+    const auto* scales = reinterpret_cast<const float*>(thread_.shared() + p_.plan.scale_offset);
+    float scale[TokenBlocks];
+    BILLM_UNROLL
+    for (int n = 0; n < TokenBlocks; ++n) {
+      scale[n] = scales[(place_.strip - c0_) * p_.plan.block_tokens * TokenBlocks +
+                        n * p_.plan.block_tokens + owned_.token] *
+                 (1.0f / kSignUnit);
+    }
+    BILLM_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      float level[kSets], coefficient[kSets];
+      BILLM_UNROLL
+      for (int i = 0; i < kSets; ++i) {
+        const int stored = i - (layer.pruned ? 1 : 0);
+        level[i] = 0;
+        if (stored < 0) continue;
+        level[i] = layer.level_kind == LevelKind::kLog8
+                       ? log8[(codes_[i] >> (8 * j)) & 255u]
+                       : level_at(layer, log8, tile_, place_.level_row + stored, group_ * 4 + j);
+      }
+      if constexpr (P == kIntegers) {
+        coefficient[0] = 0.5f * level[0];
+      } else {
+        coefficients_of_levels(level, coefficient);
+      }
+      float constant = 0;
+      if (layer.constants != nullptr) {
+        constant =
+            layer.constants[(tile_ * layer.segments + place_.segment) * kTileRows + group_ * 4 + j];
+      }
+      BILLM_UNROLL
+      for (int n = 0; n < TokenBlocks; ++n) {
+        float sum = 0;
+        BILLM_UNROLL
+        for (int set = 0; set < kSets; ++set) {
+          const int high = sums_[set][n][j >> 1][2 * (j & 1)];
+          const int low = sums_[set][n][j >> 1][2 * (j & 1) + 1];
+          sum +=
+              coefficient[set] * (P == kIntegers ? join_large(high, low) : join_bytes(high, low));
+        }
+        if (layer.constants != nullptr) sum += constant * join_bytes(ones_[n][0], ones_[n][1]);
+        y[n][j] += scale[n] * sum;
+      }
+    }
+  }
+
+  Thread& thread_;
+  const GemvParams& p_;
+  const Schedule& schedule_;
+  int64_t tile_;
+  int c0_;
+  StripRange range_;
+  int planes_;
+  int group_, line_;
+  Pair supplied_, owned_;
+  Place place_;
+  bool mine_ = false;
+  uint32_t codes_[kSets];
+  int sums_[kSets][TokenBlocks][2][4];
+  int ones_[TokenBlocks][4];
+};
+
+// Set: of kPlaneSets.
+template <int TokenBlocks, int Set, typename Thread>
+BILLM_KERNEL_BODY void add_strips(Thread& thread, const GemvParams& p, int64_t tile, int c0,
+                                  StripRange range, PlaneRing<Thread>& ring,
+                                  float (&y)[TokenBlocks][4]) {
+  for (int g = 0; g < p.layer.group_count; ++g) {
+    const StripGroup& group = p.layer.groups[g];
+    const int first = range.first > group.first_strip ? range.first : group.first_strip;
+    const int end = group.first_strip + group.strips;
+    const int last = range.last < end ? range.last : end;
+    if (first >= last) continue;
+    const auto run = [&](auto planes) {
+      constexpr int kPlanes = decltype(planes)::value;
+      if constexpr ((Set >> kPlanes & 1) != 0) {
+        if (kPlanes != kIntegers && group.planes != kPlanes) return;
+        WarpSums<TokenBlocks, kPlanes, Thread> sums(thread, p, tile, c0, range, group.planes);
+        sums.add(first, last, ring, y);
+      }
+    };
+    run(Number<kIntegers>{});
+    run(Number<1>{});
+    run(Number<2>{});
+    run(Number<3>{});
+    run(Number<4>{});
+  }
+}
+
+// Scattered integers of a tile's rows, a warp a row: out [tokens][32].
+template <typename Thread>
+BILLM_KERNEL_BODY void add_scattered(Thread& thread, const GemvParams& p, int64_t tile, int part,
+                                     float* out) {
+  const DeviceLayer& layer = p.layer;
+  for (int i = part; i < kTileRows; i += p.plan.parts) {
+    const int64_t row = tile * kTileRows + i;
+    if (row >= layer.rows) return;
+    float sum[kMaxTokens] = {};
+    for_scattered(thread, layer, row, [&](int octet, int bit, float weight) {
+      const int64_t place = place_in_strips(octet, bit);
+      if (layer.column_scale != nullptr) weight *= layer.column_scale[place];
+      const int64_t source = layer.source[place];
+      BILLM_UNROLL
+      for (int token = 0; token < kMaxTokens; ++token) {
+        if (token >= p.plan.tokens) break;
+        sum[token] += weight * load_number(p.x, p.x_halves, token * p.x_stride + source);
+      }
+    });
+    BILLM_UNROLL
+    for (int token = 0; token < kMaxTokens; ++token) {
+      if (token >= p.plan.tokens) break;
+      BILLM_UNROLL
+      for (int d = kWarp / 2; d > 0; d /= 2) sum[token] += thread.shuffle_xor(sum[token], d);
+      if (thread.index() % kWarp == 0) out[token * kTileRows + i] = sum[token];
+    }
+  }
+}
+
+template <int TokenBlocks, int Set, typename Thread>
+BILLM_KERNEL_BODY void gemv_body(Thread& thread, const GemvParams& p) {
+  const DeviceLayer& layer = p.layer;
+  const GemvPlan& plan = p.plan;
+  const int lane = thread.index() % kWarp, warp = thread.index() / kWarp;
+  const int local = warp / plan.parts, part = warp % plan.parts;
+  const int64_t tile = int64_t{thread.block_x()} * plan.tiles_per_block + local;
+  const bool active = tile < layer.tiles();
+  const int tokens = plan.tokens;
+  uint8_t* shared = thread.shared();
+  uint8_t* rings = shared + plan.ring_offset;
+
+  if (layer.level_kind == LevelKind::kLog8) {
+    for (int i = thread.index(); i < 256; i += plan.threads) {
+      reinterpret_cast<float*>(shared)[i] = layer.log8[i];
+    }
+  }
+  float y[TokenBlocks][4] = {};
+  for (int c0 = 0; c0 < layer.strips; c0 += plan.chunk_strips) {
+    const int c1 = c0 + plan.chunk_strips < layer.strips ? c0 + plan.chunk_strips : layer.strips;
+    StripRange range = strips_of_part(layer, c0, c1, part, plan.parts);
+    if (!active) range.last = range.first;
+    PlaneRing<Thread> ring(thread, layer, active ? tile : 0, range,
+                           rings + warp * kRingSlots * kStripBytes);
+    prepare_x(thread, p, c0, c1);
+    thread.sync();
+    add_strips<TokenBlocks, Set>(thread, p, tile, c0, range, ring, y);
+    ring.await_all();
+    thread.sync();  // x is written again, and the rings become `partial`
+  }
+
+  // The slots of a token are added within the four lanes of a group, the parts of a tile through
+  // shared memory: partial [warp][token][32].
+  auto* partial = reinterpret_cast<float*>(rings) + warp * tokens * kTileRows;
+  auto* scattered = reinterpret_cast<float*>(shared + plan.scattered_offset);
+  BILLM_UNROLL
+  for (int n = 0; n < TokenBlocks; ++n) {
+    BILLM_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      if (plan.block_tokens == 1) y[n][j] += thread.shuffle_xor(y[n][j], 1);
+      if (plan.block_tokens <= 2) y[n][j] += thread.shuffle_xor(y[n][j], 2);
+      const int token = n * 4 + (lane & 3);  // one block of tokens has 4 if there are two
+      if ((lane & 3) < plan.block_tokens && token < tokens) {
+        partial[token * kTileRows + (lane >> 2) * 4 + j] = y[n][j];
+      }
+    }
+  }
+  if (layer.scattered.start != nullptr && active) {
+    add_scattered(thread, p, tile, part, scattered + local * tokens * kTileRows);
+  }
+  thread.sync();
+  const auto* all = reinterpret_cast<const float*>(rings);
+  for (int i = thread.index(); i < plan.tiles_per_block * tokens * kTileRows; i += plan.threads) {
+    const int of_tile = i / (tokens * kTileRows), inside = i % (tokens * kTileRows);
+    const int64_t row = (int64_t{thread.block_x()} * plan.tiles_per_block + of_tile) * kTileRows +
+                        inside % kTileRows;
+    if (row >= layer.rows) continue;
+    float sum = layer.scattered.start == nullptr ? 0.0f : scattered[i];
+    for (int w = 0; w < plan.parts; ++w) {
+      sum += all[(of_tile * plan.parts + w) * tokens * kTileRows + inside];
+    }
+    store_number(p.y, p.y_halves, inside / kTileRows * p.y_stride + row, sum);
+  }
+}
+
+}  // namespace billm::kernels::cuda
