@@ -1,5 +1,6 @@
 // The work of quantizing a layer on a GPU: the factorization through ATen's linear algebra
-// (cuSOLVER). The same code runs on ATen's CPU device, where the tests compare it with the kernels.
+// (cuSOLVER), and the kernels of libbillm_cuda.so. The code runs on ATen's CPU device, where the
+// tests compare it with the kernels.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,13 +16,18 @@ at::Tensor factor_upper(const at::Tensor& h);
 
 class GpuAccelerator : public Accelerator {
  public:
-  explicit GpuAccelerator(c10::Device device) : device_(device) {}
+  // `kernels` may be null: the CPU codes.
+  GpuAccelerator(c10::Device device, const kernels::cuda::CudaApi* kernels)
+      : device_(device), kernels_(kernels) {}
   // Memory of the device: about 32 * width^2 bytes.
   std::vector<float> factor(const std::vector<float>& matrix, const std::vector<double>& added,
                             const std::vector<int64_t>& order) const override;
+  const kernels::cuda::CudaApi* kernels() const override { return kernels_; }
+  int device() const override { return device_.index(); }
 
  private:
   c10::Device device_;
+  const kernels::cuda::CudaApi* kernels_;
 };
 
 }  // namespace billm

@@ -61,7 +61,7 @@ class Run {
         own_(own_sequences(request.calibration.rows, processes)),
         model_(request.model, request.threads),
         loader_(model_.weights(), model_.spec(), request.threads, device_, !device_.is_cpu()) {
-    if (!device_.is_cpu()) accelerator_.emplace(device_);
+    if (!device_.is_cpu()) start_accelerator();
     if (model_.packed() != nullptr) {
       throw bad_input(request.model.string() + ": is quantized already",
                       "give --model the original checkpoint");
@@ -97,6 +97,15 @@ class Run {
   }
 
  private:
+  void start_accelerator() {
+    std::string why;
+    const kernels::cuda::CudaApi* const kernels = load_cuda_kernels(&why);
+    if (kernels == nullptr && processes_.first()) {
+      log_warning("the CPU chooses the codes, which takes longer: " + why);
+    }
+    accelerator_.emplace(device_, kernels);
+  }
+
   // The first process makes the output directory and reads the journal; the others take both over.
   void open_output() {
     using Existing = OutputDirectory::Existing;

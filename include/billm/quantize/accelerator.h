@@ -4,9 +4,18 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace billm {
+
+namespace kernels::cuda {
+struct CudaApi;
+}
+
+// The library of the CUDA kernels, which lies beside the program (kernels/cuda/cuda_api.h); null,
+// and why, if it cannot be loaded.
+const kernels::cuda::CudaApi* load_cuda_kernels(std::string* why);
 
 class Accelerator {
  public:
@@ -19,6 +28,10 @@ class Accelerator {
   virtual std::vector<float> factor(const std::vector<float>& matrix,
                                     const std::vector<double>& added,
                                     const std::vector<int64_t>& order) const = 0;
+
+  // The kernels that code binary layers, and the device they are to run on; null: the CPU codes.
+  virtual const kernels::cuda::CudaApi* kernels() const = 0;
+  virtual int device() const = 0;
 };
 
 }  // namespace billm

@@ -60,7 +60,7 @@ TEST(GpuAccelerator, FlippedCholeskyIsTheUpperFactor) {
 
 TEST(GpuAccelerator, HessianAsTheCpus) {
   init_torch();
-  const GpuAccelerator accelerator(kCpu);
+  const GpuAccelerator accelerator(kCpu, nullptr);
   CalibrationStats stats = test::correlated_stats(100, 200, 3);
   for (int64_t j = 0; j < 100; ++j) stats.xtx[7 * 100 + j] = stats.xtx[j * 100 + 7] = 0;  // dead
   const Hessian expected = make_hessian(stats, true, 0.01, 1);
@@ -82,7 +82,7 @@ TEST(GpuAccelerator, HessianAsTheCpus) {
 // Damping is raised as on the CPU, and the same error ends it.
 TEST(GpuAccelerator, MatricesThatAreNotPositive) {
   init_torch();
-  const GpuAccelerator accelerator(kCpu);
+  const GpuAccelerator accelerator(kCpu, nullptr);
   CalibrationStats stats{2, 2, {1, 2.5f, 2.5f, 1}};
   const Hessian expected = make_hessian(stats, true, 0.01, 1);
   const Hessian h = make_hessian(stats, true, 0.01, 1, &accelerator);
