@@ -18,7 +18,7 @@
 // of the octet is bit i.
 //
 // Rows are put into tiles. The bytes of a tile:
-//   [lines][planes][place_of_row][interleave],   octet = line * interleave + last index
+//   [lines][stored planes][place_of_row][interleave],   octet = line * interleave + last index
 // where a line has `interleave` octets. Segments with different numbers of planes are kept apart
 // (PlaneGroup): each group has its own lines.
 #pragma once
@@ -32,12 +32,16 @@ namespace billm::kernels {
 inline constexpr int kSegmentColumns = 256;  // columns of a segment, at most
 inline constexpr int kMaxPlanes = 8;
 
-// How bytes are ordered. `split`: the first half of a tile's rows have the even places, the second
-// half the odd ones (kernels that work on pairs of bytes want it).
+// How bytes are ordered.
 struct TileOrder {
   int tile_rows = 64;
   int interleave = 1;
+  // The first half of a tile's rows have the even places, the second half the odd ones (kernels
+  // that work on pairs of bytes want it).
   bool split = true;
+  // Four planes of pruned weights with three classes are stored as three: the sign, and the two
+  // bits of the number of the level, 0 (pruned) to 3; unfold() makes the four.
+  bool folded = true;
   BILLM_HOST_DEVICE int place(int row) const {  // row 0..tile_rows-1
     if (!split) return row;
     return row < tile_rows / 2 ? 2 * row : 2 * (row - tile_rows / 2) + 1;
@@ -57,6 +61,7 @@ struct PlaneSegment {
 // `interleave`.
 struct PlaneGroup {
   int32_t planes = 0;
+  int32_t stored = 0;  // planes that are stored: as many, but for folded ones
   int32_t first_segment = 0, segments = 0;
   int32_t first_octet = 0, octets = 0;  // octets: a multiple of interleave
   int64_t offset = 0;                   // of its bytes in a tile
@@ -112,14 +117,35 @@ struct PlaneTilesView {
   }
 };
 
-// Byte of the plane `plane` of octet `octet` (counted through all segments) and row `row` of a
-// tile, from the tile's first byte.
+// Byte of the stored plane `plane` of octet `octet` (counted through all segments) and row `row` of
+// a tile, from the tile's first byte.
 BILLM_HOST_DEVICE inline int64_t plane_byte(const TileOrder& order, const PlaneGroup& group,
                                             int plane, int64_t octet, int row) {
   const int64_t local = octet - group.first_octet;
-  const int64_t line = local / order.interleave * group.planes + plane;
+  const int64_t line = local / order.interleave * group.stored + plane;
   return group.offset + line * order.line_bytes() +
          int64_t{1} * order.place(row) * order.interleave + local % order.interleave;
+}
+
+inline constexpr int kFoldedPlanes = 4, kFoldedStored = 3;
+
+// The planes of words (bytes, or more) of the three stored ones.
+template <typename Word>
+BILLM_HOST_DEVICE inline void unfold(Word sign, Word low, Word high, Word planes[kFoldedPlanes]) {
+  planes[0] = sign;
+  planes[1] = static_cast<Word>(~(sign ^ (low | high)));
+  planes[2] = static_cast<Word>(~(sign ^ high));
+  planes[3] = static_cast<Word>(~(sign ^ (low & high)));
+}
+
+// The bytes of an octet's planes, planes [group.planes].
+BILLM_HOST_DEVICE inline void plane_octets(const uint8_t* tile, const TileOrder& order,
+                                           const PlaneGroup& group, int64_t octet, int row,
+                                           uint8_t* planes) {
+  for (int p = 0; p < group.stored; ++p) {
+    planes[p] = tile[plane_byte(order, group, p, octet, row)];
+  }
+  if (group.stored < group.planes) unfold<uint8_t>(planes[0], planes[1], planes[2], planes);
 }
 
 // The coefficients c_0..c_{planes-1} of a row's planes, halved, from its levels (in growing class)

@@ -173,8 +173,8 @@ void FillSegment(const PlaneTilesView& view, const float* x, int s, float* run, 
     total = hn::Add(total, value);
 #if HWY_TARGET == HWY_SCALAR
     const float* four = from + i / 4 * 4;
-    const V sums = hn::Set(d, (std::fabs(four[0]) + std::fabs(four[1])) +
-                                  (std::fabs(four[2]) + std::fabs(four[3])));
+    const V sums = hn::Set(
+        d, (std::fabs(four[0]) + std::fabs(four[1])) + (std::fabs(four[2]) + std::fabs(four[3])));
 #else
     // |x_0| + ... + |x_3| in every lane of a group of four.
     V sums = hn::Abs(value);
@@ -231,7 +231,7 @@ HWY_INLINE void AddSegment(D d, const Task& task, int s, int row, const V (*sums
 
 #if HWY_TARGET <= HWY_AVX3_DL
 
-constexpr TileOrder kOrder = {.tile_rows = 16, .interleave = 4, .split = false};
+constexpr TileOrder kOrder = {.tile_rows = 16, .interleave = 4, .split = false, .folded = true};
 
 // _mm512_dpbusd_epi32: Highway 1.0 enables avxvnni for this target where avx512vnni is meant, so
 // that compilers refuse the intrinsic. The target is only taken on CPUs that have the instruction.
@@ -242,7 +242,7 @@ HWY_INLINE __m512i AddProducts(__m512i sum, __m512i a, __m512i b) {
 
 // Line by line: a vector has 16 rows of 4 octets. vpermb looks a nibble of each up in the tables of
 // the four octets, vpdpbusd adds the four results of a row.
-template <int kPlanes, int kTokens>
+template <int kPlanes, int kTokens, int kStored = kPlanes>
 void GroupProduct(const Task& task) {
   const D d;
   const PlaneGroup& group = task.group;
@@ -263,14 +263,22 @@ void GroupProduct(const Task& task) {
       if (q == last) ones &= ~uint32_t{0} >> (8 * (3 - (end - 1) % 4));
       const __m512i one = _mm512_set1_epi32(static_cast<int>(ones));
       const int64_t table = 128 * (int64_t{group.first_octet / 4} + q);
-      __m512i low[kPlanes], high[kPlanes];
-      for (int p = 0; p < kPlanes; ++p) {
-        const uint8_t* line = lines + 64 * (int64_t{q} * kPlanes + p);
+      __m512i bytes[kPlanes], low[kPlanes], high[kPlanes];
+      for (int p = 0; p < kStored; ++p) {
+        const uint8_t* line = lines + 64 * (int64_t{q} * kStored + p);
         hwy::Prefetch(line + kPrefetch);
-        const __m512i bytes = _mm512_load_si512(line);
+        bytes[p] = _mm512_load_si512(line);
+      }
+      if constexpr (kStored < kPlanes) {  // unfold()
+        const __m512i sign = bytes[0], one_of = bytes[1], two_of = bytes[2];
+        bytes[1] = _mm512_ternarylogic_epi32(sign, one_of, two_of, 0xE1);  // ~(a ^ (b | c))
+        bytes[2] = _mm512_ternarylogic_epi32(sign, two_of, two_of, 0xC3);  // ~(a ^ b)
+        bytes[3] = _mm512_ternarylogic_epi32(sign, one_of, two_of, 0x87);  // ~(a ^ (b & c))
+      }
+      for (int p = 0; p < kPlanes; ++p) {
         // (a & nibble) | place
-        low[p] = _mm512_ternarylogic_epi32(bytes, nibble, place, 0xEA);
-        high[p] = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bytes, 4), nibble, place, 0xEA);
+        low[p] = _mm512_ternarylogic_epi32(bytes[p], nibble, place, 0xEA);
+        high[p] = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bytes[p], 4), nibble, place, 0xEA);
       }
       for (int t = 0; t < kTokens; ++t) {
         const uint8_t* tables = task.inputs[t].tables() + table;
@@ -292,11 +300,11 @@ void GroupProduct(const Task& task) {
 
 #elif HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 
-constexpr TileOrder kOrder = {.tile_rows = 64, .interleave = 1, .split = true};
+constexpr TileOrder kOrder = {.tile_rows = 64, .interleave = 1, .split = true, .folded = true};
 
 // Octet by octet: a vector has an octet of as many rows as it has bytes. The sums of a segment fit
 // 16 bits; those of the even bytes are found by taking the odd ones from the sum of pairs.
-template <int kPlanes, int kTokens>
+template <int kPlanes, int kTokens, int kStored = kPlanes>
 void GroupProduct(const Task& task) {
   const D d;
   const DI di;
@@ -317,10 +325,20 @@ void GroupProduct(const Task& task) {
         for (int t = 0; t < kTokens; ++t) all[p][t] = odd[p][t] = hn::Zero(d16);
       }
       for (int o = begin; o < begin + segment.octets; ++o) {
-        for (int p = 0; p < kPlanes; ++p) {
-          const uint8_t* line = lines + 64 * (int64_t{o} * kPlanes + p) + part;
+        hn::Vec<decltype(d8)> octets[kPlanes];
+        for (int p = 0; p < kStored; ++p) {
+          const uint8_t* line = lines + 64 * (int64_t{o} * kStored + p) + part;
           hwy::Prefetch(line + kPrefetch);
-          const auto bytes = hn::Load(d8, line);
+          octets[p] = hn::Load(d8, line);
+        }
+        if constexpr (kStored < kPlanes) {  // unfold()
+          const auto sign = octets[0], low = octets[1], high = octets[2];
+          octets[1] = hn::Not(hn::Xor(sign, hn::Or(low, high)));
+          octets[2] = hn::Not(hn::Xor(sign, high));
+          octets[3] = hn::Not(hn::Xor(sign, hn::And(low, high)));
+        }
+        for (int p = 0; p < kPlanes; ++p) {
+          const auto bytes = octets[p];
           const auto low = hn::And(bytes, nibble);
           const auto high =
               hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, bytes))), nibble);
@@ -361,7 +379,7 @@ void GroupProduct(const Task& task) {
 
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
 
-constexpr TileOrder kOrder = {.tile_rows = 64, .interleave = 1, .split = false};
+constexpr TileOrder kOrder = {.tile_rows = 64, .interleave = 1, .split = false, .folded = true};
 
 void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64_t first,
           int64_t count, float* y, int64_t stride) {
@@ -410,18 +428,18 @@ void AddScattered(const PlaneTilesView& view, const GemvInput* inputs, int token
   }
 }
 
-template <int kPlanes>
+template <int kPlanes, int kStored = kPlanes>
 void GroupTokens(const Task& task, int tokens) {
   // More sums than this do not fit the registers.
   if constexpr (kPlanes <= 2) {
-    if (tokens == 4) return GroupProduct<kPlanes, 4>(task);
+    if (tokens == 4) return GroupProduct<kPlanes, 4, kStored>(task);
   }
   if constexpr (kPlanes <= 4) {
-    if (tokens == 2) return GroupProduct<kPlanes, 2>(task);
+    if (tokens == 2) return GroupProduct<kPlanes, 2, kStored>(task);
   }
   for (int t = 0; t < tokens; ++t) {
     Task one = {task.view, task.group, task.inputs + t, task.tile, task.y + t * kMostRows};
-    GroupProduct<kPlanes, 1>(one);
+    GroupProduct<kPlanes, 1, kStored>(one);
   }
 }
 
@@ -442,8 +460,10 @@ void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64
       for (int t = 0; t < tokens;) {
         const int left = tokens - t;
         const int now = left >= at_once ? at_once : left >= 2 ? 2 : 1;
-        kKernels[group.planes]({view, group, inputs + t, tile, sums + t * kMostRows},
-                               std::min(now, at_once));
+        const Kernel kernel = group.stored < group.planes
+                                  ? GroupTokens<kFoldedPlanes, kFoldedStored>
+                                  : kKernels[group.planes];
+        kernel({view, group, inputs + t, tile, sums + t * kMostRows}, std::min(now, at_once));
         t += std::min(now, at_once);
       }
     }

@@ -36,11 +36,12 @@ void for_weights(const PlaneTilesView& view, int64_t tile, int row, Weight weigh
         constant = view.constants[(tile * view.segment_count + s) * view.order.tile_rows + row];
       }
       for (int o = segment.first_octet; o < segment.first_octet + segment.octets; ++o) {
+        uint8_t octet[kMaxPlanes];
+        plane_octets(bytes, view.order, group, o, row, octet);
         for (int bit = 0; bit < 8; ++bit) {
           float value = constant;
           for (int p = 0; p < group.planes; ++p) {
-            const int byte = bytes[plane_byte(view.order, group, p, o, row)];
-            value += ((byte >> bit) & 1) != 0 ? coefficient[p] : -coefficient[p];
+            value += ((octet[p] >> bit) & 1) != 0 ? coefficient[p] : -coefficient[p];
           }
           weight(8 * o + bit, value);
         }

@@ -151,7 +151,7 @@ BILLM_KERNEL_BODY void load_stage(Thread& thread, const GemmParams& p, int token
   }
   const int64_t tile = int64_t{thread.block_x()} * kGemmTiles + warp;
   const StripGroup& group = layer.groups[group_of_strip(layer, strip)];
-  for (int plane = 0; plane < group.planes && tile < layer.tiles(); ++plane) {
+  for (int plane = 0; plane < group.stored && tile < layer.tiles(); ++plane) {
     // A line that is not there is multiplied by x = 0, whatever its bits.
     const int64_t offset = lane_offset(group, strip, plane, lane);
     if (offset < 0) continue;
@@ -160,6 +160,14 @@ BILLM_KERNEL_BODY void load_stage(Thread& thread, const GemmParams& p, int token
         layer.planes + tile * layer.tile_bytes + offset);
   }
   thread.commit_copies();
+}
+
+// One of the planes that unfold() makes.
+BILLM_HOST_DEVICE inline uint32_t unfold_plane(uint32_t sign, uint32_t low, uint32_t high,
+                                               int plane) {
+  uint32_t planes[kFoldedPlanes];
+  unfold(sign, low, high, planes);
+  return plane == 0 ? planes[0] : plane == 1 ? planes[1] : plane == 2 ? planes[2] : planes[3];
 }
 
 // The weights of one half of a strip's columns as operands A: a[j][k] is the row 4 g + j, the bits
@@ -194,9 +202,20 @@ BILLM_KERNEL_BODY void decode_half_strip(Thread& thread, const GemmParams& p, in
       }
       break;
     }
-    const uint4 four = *reinterpret_cast<const uint4*>(
-        stage + p.plan.weight_offset + (warp * p.plan.planes + plane) * kStripBytes + lane * 16);
-    const uint32_t w[4] = {four.x, four.y, four.z, four.w};
+    const auto stored = [&](int i) {
+      return *reinterpret_cast<const uint4*>(stage + p.plan.weight_offset +
+                                             (warp * p.plan.planes + i) * kStripBytes + lane * 16);
+    };
+    const bool folded = group.stored < group.planes;
+    const uint4 four = stored(folded ? 0 : plane);
+    uint32_t w[4] = {four.x, four.y, four.z, four.w};
+    if (folded) {
+      const uint4 low = stored(1), high = stored(2);
+      w[0] = unfold_plane(w[0], low.x, high.x, plane);
+      w[1] = unfold_plane(w[1], low.y, high.y, plane);
+      w[2] = unfold_plane(w[2], low.z, high.z, plane);
+      w[3] = unfold_plane(w[3], low.w, high.w, plane);
+    }
     BILLM_UNROLL
     for (int j = 0; j < 4; ++j) {
       BILLM_UNROLL
@@ -297,12 +316,13 @@ BILLM_KERNEL_BODY void dense_body(Thread& thread, const DenseParams& p) {
     const int64_t row = tile * kTileRows + of_tile;
     if (row >= layer.rows) return;
     uint32_t word[kMaxPlanes] = {};
-    for (int plane = 0; plane < group.planes; ++plane) {
+    for (int plane = 0; plane < group.stored; ++plane) {
       const int64_t offset = lane_offset(group, strip, plane, lane);
       if (offset < 0) continue;
       word[plane] = *reinterpret_cast<const uint32_t*>(layer.planes + tile * layer.tile_bytes +
                                                        offset + 4 * j);
     }
+    if (group.stored < group.planes) unfold<uint32_t>(word[0], word[1], word[2], word);
     float value[8 * kLineOctets];  // in the order of half_bit
     for (int octet = 0; octet < kLineOctets; ++octet) {
       const int index =

@@ -42,40 +42,34 @@ struct GemvParams {
   bool x_halves = false, y_halves = false;
 };
 
-// Where the next plane strip of a warp is.
-struct UnitCursor {
-  int strip = 0, plane = 0, group = 0;
-
-  BILLM_HOST_DEVICE void advance(const DeviceLayer& layer) {
-    if (++plane < layer.groups[group].planes) return;
-    plane = 0;
-    ++strip;
-    while (group + 1 < layer.group_count && strip >= layer.groups[group + 1].first_strip) ++group;
-  }
-};
-
 // The planes of one warp, loaded kRingSlots ahead. A lane reads only what it loaded itself.
 template <typename Thread>
 class PlaneRing {
+  static_assert((kRingSlots & (kRingSlots - 1)) == 0);
+
  public:
   BILLM_KERNEL_BODY PlaneRing(Thread& thread, const DeviceLayer& layer, int64_t tile,
                               StripRange range, uint8_t* ring)
       : thread_(thread),
         layer_(layer),
         tile_(layer.planes + tile * layer.tile_bytes),
+        strip_(range.first),
         last_(range.last),
         ring_(ring + (thread.index() % kWarp) * 16) {
-    next_.strip = range.first;
-    next_.group = group_of_strip(layer, range.first);
+    enter(group_of_strip(layer, range.first));
     BILLM_UNROLL
-    for (int i = 0; i < kRingSlots; ++i) load(i);
+    for (unsigned i = 0; i < kRingSlots; ++i) load(i);
   }
-  // The next plane strip stands in its slot.
-  BILLM_KERNEL_BODY void await_next() { thread_.template wait_copies<kRingSlots - 1>(); }
+  // The next `Count` plane strips stand in their slots.
+  template <int Count>
+  BILLM_KERNEL_BODY void await_next() {
+    thread_.template wait_copies<kRingSlots - Count>();
+  }
   BILLM_KERNEL_BODY void await_all() { thread_.template wait_copies<0>(); }
   // Words of the plane strip that is `ahead` of the current one.
   BILLM_KERNEL_BODY uint4 words(int ahead) const {
-    return *reinterpret_cast<const uint4*>(ring_ + (slot_ + ahead) % kRingSlots * kStripBytes);
+    const unsigned slot = (slot_ + static_cast<unsigned>(ahead)) % kRingSlots;
+    return *reinterpret_cast<const uint4*>(ring_ + slot * kStripBytes);
   }
   // Frees the current slot and fills it again.
   BILLM_KERNEL_BODY void pop() {
@@ -84,13 +78,30 @@ class PlaneRing {
   }
 
  private:
-  BILLM_KERNEL_BODY void load(int slot) {
-    if (next_.strip < last_) {
-      const int64_t offset = lane_offset(layer_.groups[next_.group], next_.strip, next_.plane,
-                                         thread_.index() % kWarp);
+  // What is to be loaded next lies in this group.
+  BILLM_KERNEL_BODY void enter(int g) {
+    const StripGroup& group = layer_.groups[g];
+    group_ = g;
+    group_end_ = group.first_strip + group.strips;
+    planes_ = group.stored;
+    plane_ = 0;
+    const int lane = thread_.index() % kWarp;
+    lines_left_ = group.lines - (strip_ - group.first_strip) * kStripLines - (lane & 3);
+    from_ = tile_ + lane_offset(group, strip_, 0, lane);
+  }
+
+  BILLM_KERNEL_BODY void load(unsigned slot) {
+    if (strip_ < last_) {
       // A line that is not there is multiplied by x = 0, whatever its bits.
-      if (offset >= 0) thread_.copy_16(ring_ + slot * kStripBytes, tile_ + offset);
-      next_.advance(layer_);
+      if (lines_left_ > 0) {
+        thread_.copy_16(ring_ + slot * kStripBytes, from_ + plane_ * kLineBytes);
+      }
+      if (++plane_ == planes_) {
+        plane_ = 0;
+        lines_left_ -= kStripLines;
+        from_ += planes_ * kStripBytes;
+        if (++strip_ == group_end_ && strip_ < last_) enter(group_ + 1);
+      }
     }
     thread_.commit_copies();  // an empty one, too: wait_copies counts them
   }
@@ -98,9 +109,11 @@ class PlaneRing {
   Thread& thread_;
   const DeviceLayer& layer_;
   const uint8_t* tile_;
-  int last_, slot_ = 0;
+  const uint8_t* from_;
+  int strip_, last_;
+  int group_, group_end_, planes_, plane_, lines_left_;
+  unsigned slot_ = 0;
   uint8_t* ring_;
-  UnitCursor next_;
 };
 
 // x of strips [c0, c1) as bytes in shared memory. Of a strip and token 256 bytes:
@@ -298,6 +311,19 @@ class WarpSums {
           }
         }
       }
+    } else if constexpr (P == kFoldedPlanes) {
+      if (!keep) ring.template await_next<kFoldedStored>();
+      const uint4 sign = ring.words(0), low = ring.words(1), high = ring.words(2);
+      uint32_t w[4][kFoldedPlanes];
+      unfold(sign.x, low.x, high.x, w[0]);
+      unfold(sign.y, low.y, high.y, w[1]);
+      unfold(sign.z, low.z, high.z, w[2]);
+      unfold(sign.w, low.w, high.w, w[3]);
+      BILLM_UNROLL
+      for (int plane = 0; plane < P; ++plane) {
+        multiply_words(b, {w[0][plane], w[1][plane], w[2][plane], w[3][plane]}, sums_[plane]);
+      }
+      for (int i = 0; i < kFoldedStored && !keep; ++i) ring.pop();
     } else {
       BILLM_UNROLL
       for (int plane = 0; plane < P; ++plane) {
@@ -317,8 +343,13 @@ class WarpSums {
 
   BILLM_KERNEL_BODY void multiply_plane(const uint32_t (&b)[TokenBlocks][8], bool keep, int plane,
                                         PlaneRing<Thread>& ring, int (&sums)[TokenBlocks][2][4]) {
-    if (!keep) ring.await_next();
-    const uint4 four = ring.words(keep ? plane : 0);
+    if (!keep) ring.template await_next<1>();
+    multiply_words(b, ring.words(keep ? plane : 0), sums);
+    if (!keep) ring.pop();
+  }
+
+  BILLM_KERNEL_BODY void multiply_words(const uint32_t (&b)[TokenBlocks][8], uint4 four,
+                                        int (&sums)[TokenBlocks][2][4]) {
     const uint32_t w[4] = {four.x, four.y, four.z, four.w};
     BILLM_UNROLL
     for (int s = 0; s < 4; ++s) {
@@ -334,7 +365,6 @@ class WarpSums {
         }
       }
     }
-    if (!keep) ring.pop();
   }
 
   // A round ends: y += what its place is worth times its sums. Row j of the lane's four.
@@ -350,27 +380,35 @@ class WarpSums {
                         n * p_.plan.block_tokens + owned_.token] *
                  (1.0f / kSignUnit);
     }
+    float levels[kSets][4];
+    BILLM_UNROLL
+    for (int i = 0; i < kSets; ++i) {
+      const int stored = i - (layer.pruned ? 1 : 0);
+      if (stored < 0) {
+        set_row(levels[i], {0, 0, 0, 0});
+      } else if (layer.level_kind == LevelKind::kLog8) {
+        const uint32_t four = codes_[i];
+        set_row(levels[i], {log8[four & 255u], log8[(four >> 8) & 255u], log8[(four >> 16) & 255u],
+                            log8[four >> 24]});
+      } else {
+        const int64_t row = tile_ * layer.level_rows + place_.level_row + stored;
+        set_row(levels[i], rows_of_lane(layer.levels, row));
+      }
+    }
+    float constants[4];
+    set_row(constants, {0, 0, 0, 0});
+    if (layer.constants != nullptr) {
+      set_row(constants, rows_of_lane(layer.constants, tile_ * layer.segments + place_.segment));
+    }
     BILLM_UNROLL
     for (int j = 0; j < 4; ++j) {
       float level[kSets], coefficient[kSets];
       BILLM_UNROLL
-      for (int i = 0; i < kSets; ++i) {
-        const int stored = i - (layer.pruned ? 1 : 0);
-        level[i] = 0;
-        if (stored < 0) continue;
-        level[i] = layer.level_kind == LevelKind::kLog8
-                       ? log8[(codes_[i] >> (8 * j)) & 255u]
-                       : level_at(layer, log8, tile_, place_.level_row + stored, group_ * 4 + j);
-      }
+      for (int i = 0; i < kSets; ++i) level[i] = levels[i][j];
       if constexpr (P == kIntegers) {
         coefficient[0] = 0.5f * level[0];
       } else {
         coefficients_of_levels(level, coefficient);
-      }
-      float constant = 0;
-      if (layer.constants != nullptr) {
-        constant =
-            layer.constants[(tile_ * layer.segments + place_.segment) * kTileRows + group_ * 4 + j];
       }
       BILLM_UNROLL
       for (int n = 0; n < TokenBlocks; ++n) {
@@ -382,10 +420,18 @@ class WarpSums {
           sum +=
               coefficient[set] * (P == kIntegers ? join_large(high, low) : join_bytes(high, low));
         }
-        if (layer.constants != nullptr) sum += constant * join_bytes(ones_[n][0], ones_[n][1]);
+        if (layer.constants != nullptr) sum += constants[j] * join_bytes(ones_[n][0], ones_[n][1]);
         y[n][j] += scale[n] * sum;
       }
     }
+  }
+
+  // The lane's four rows of a table [...][32].
+  BILLM_KERNEL_BODY float4 rows_of_lane(const float* table, int64_t row) const {
+    return *reinterpret_cast<const float4*>(table + row * kTileRows + group_ * 4);
+  }
+  BILLM_KERNEL_BODY static void set_row(float (&to)[4], float4 from) {
+    to[0] = from.x, to[1] = from.y, to[2] = from.z, to[3] = from.w;
   }
 
   Thread& thread_;

@@ -33,11 +33,11 @@ const char* plan_gemv(const DeviceLayer& layer, int tokens, const DeviceLimits& 
   if (result.plane_set == kPlaneSetCount) return "gemv: no kernel for these numbers of planes";
 
   // How many tiles a block has: each brings its own work, x is prepared once for all. Blocks are
-  // the size of a multiprocessor, so what counts is how many each must do. Units: instructions of a
-  // warp for a plane strip, and for x of a strip and token (counted in the SASS of sm_90).
+  // the size of a multiprocessor, so what counts is how many each must do. Units: a warp's
+  // instructions for a plane strip, and for x of a strip and token (roughly, in the SASS of sm_90).
   const int64_t tiles = layer.tiles();
-  const int64_t tile_work = work_before(layer, layer.strips) * 90;
-  const int64_t x_work = int64_t{layer.strips} * 60 * tokens;
+  const int64_t tile_work = work_before(layer, layer.strips) * 80;
+  const int64_t x_work = int64_t{layer.strips} * 90 * tokens;
   int64_t best = -1;
   for (int each = 1; each <= max_warps(result.token_blocks); ++each) {
     const int64_t waves = ceil_div(ceil_div(tiles, each), limits.sm_count);
@@ -89,7 +89,7 @@ const char* plan_gemm(const DeviceLayer& layer, int64_t tokens, int coefficients
   if (layer.rows < 1 || layer.strips < 1) return "gemm: empty layer";
   if (layer.scattered.start != nullptr) return "gemm: scattered integers need the dense path";
   int planes = 0;
-  for (int g = 0; g < layer.group_count; ++g) planes = std::max(planes, layer.groups[g].planes);
+  for (int g = 0; g < layer.group_count; ++g) planes = std::max(planes, layer.groups[g].stored);
   for (const int token_blocks : {16, 8}) {
     GemmPlan result;
     const int block = token_blocks * kTokenBlock;

@@ -66,7 +66,7 @@ inline constexpr int kXStripBytes = kTokenBlock * kStripColumns * 2;  // of 8 to
 struct GemmPlan {
   int grid_rows = 0, grid_tokens = 0;
   int token_blocks = 0;  // 8 or 16
-  int planes = 0;        // of the group that has most
+  int planes = 0;        // stored, of the group that has most
   int64_t padded_tokens = 0;
   int weight_offset = 0, coefficient_offset = 0;  // in a stage, after x
   int stage_bytes = 0;

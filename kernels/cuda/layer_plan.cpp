@@ -123,10 +123,17 @@ const char* plan_layer(const PlaneTilesView& view, LayerPlan* plan) {
       return "layer: a plane group is not whole lines of 1 to 8 planes";
     }
     // With levels there are at most four planes: three classes and the pruned one.
-    if (view.level_kind != LevelKind::kInteger && group.planes > 4) return "layer: too many planes";
+    if (view.level_kind != LevelKind::kInteger && group.planes > kFoldedPlanes) {
+      return "layer: too many planes";
+    }
+    const bool folded = view.level_kind != LevelKind::kInteger && group.planes == kFoldedPlanes;
+    if (group.stored != (folded ? kFoldedStored : group.planes)) {
+      return "layer: other planes are stored than the kernels unfold";
+    }
     if (!levels_fit(view, group)) return "layer: a segment has other levels than planes";
     StripGroup& out = layer.groups[g];
     out.planes = group.planes;
+    out.stored = group.stored;
     out.lines = group.octets / kLineOctets;
     out.first_strip = layer.strips;
     out.strips = (group.octets + kStripOctets - 1) / kStripOctets;

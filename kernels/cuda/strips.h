@@ -49,7 +49,8 @@ struct alignas(16) float4 {
 
 namespace billm::kernels::cuda {
 
-inline constexpr TileOrder kCudaTileOrder = {.tile_rows = 32, .interleave = 4, .split = false};
+inline constexpr TileOrder kCudaTileOrder = {
+    .tile_rows = 32, .interleave = 4, .split = false, .folded = true};
 inline constexpr int kWarp = 32;
 inline constexpr int kTileRows = 32;
 inline constexpr int kLineOctets = 4;
@@ -64,6 +65,8 @@ static_assert(kStripBytes == kWarp * 16);
 // A PlaneGroup, cut into strips. Its last strip may have fewer than four lines.
 struct StripGroup {
   int32_t planes = 0;
+  int32_t stored =
+      0;  // planes that are stored; 3 of 4 levels, which are always folded, see unfold()
   int32_t first_strip = 0, strips = 0;
   int32_t lines = 0;
   int64_t offset = 0;  // of its bytes in a tile
@@ -154,13 +157,13 @@ BILLM_HOST_DEVICE inline int group_of_strip(const DeviceLayer& layer, int strip)
   return group;
 }
 
-// Offset in the tile of the 16 bytes that a lane loads of one plane of a strip; -1 if the strip has
-// no such line.
+// Offset in the tile of the 16 bytes that a lane loads of one stored plane of a strip; -1 if the
+// strip has no such line.
 BILLM_HOST_DEVICE inline int64_t lane_offset(const StripGroup& group, int strip, int plane,
                                              int lane) {
   const int line = (strip - group.first_strip) * kStripLines + (lane & 3);
   if (line >= group.lines) return -1;
-  return group.offset + (int64_t{line} * group.planes + plane) * kLineBytes + (lane >> 2) * 16;
+  return group.offset + (int64_t{line} * group.stored + plane) * kLineBytes + (lane >> 2) * 16;
 }
 
 // Strips [c0, c1) are shared out among `parts` warps by the work in them: planes plus one for x.

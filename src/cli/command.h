@@ -24,5 +24,6 @@ std::function<void()> setup_generate(CLI::App& app);
 std::function<void()> setup_inspect(CLI::App& app);
 std::function<void()> setup_export(CLI::App& app);
 std::function<void()> setup_tokenize(CLI::App& app);
+std::function<void()> setup_bench(CLI::App& app);
 
 }  // namespace billm

@@ -14,6 +14,7 @@ const Command kCommands[] = {
     {"inspect", "Show what a packed model holds and what every layer costs", setup_inspect},
     {"export", "Write a packed model as an ordinary fp16 checkpoint", setup_export},
     {"tokenize", "Print the token ids of a text, or the text of token ids", setup_tokenize},
+    {"bench", "Measure how fast packed layers and a model run on this machine", setup_bench},
 };
 
 }  // namespace

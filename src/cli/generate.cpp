@@ -36,6 +36,7 @@ struct Options {
   std::optional<int64_t> tokens, context, top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   uint64_t seed = 0;
+  int head_bits = 8;
 };
 
 // The text to continue or the one message; nothing if messages are to be read from the terminal.
@@ -70,18 +71,24 @@ SamplerSettings sampler_settings(const Options& options, const GenerationConfig&
   return settings;
 }
 
+// `prompt`: its tokens, none of a conversation, which needs more than one answer.
 int64_t context_size(const Options& options, const ModelConfig& config, size_t prompt,
                      int64_t tokens) {
   if (options.context) return *options.context;
-  const int64_t wanted = static_cast<int64_t>(prompt) + (tokens > 0 ? tokens : kDefaultContext);
-  return std::min(wanted, config.max_position_embeddings);
+  const bool bounded = prompt > 0 && tokens > 0;
+  return std::min(static_cast<int64_t>(prompt) + (bounded ? tokens : kDefaultContext),
+                  config.max_position_embeddings);
 }
 
 // A reader that stopped reading is no failure; main reports what else went wrong.
 bool write_text(const std::string& text) {
   const bool ok =
       std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
-  if (ok || errno == EPIPE) return ok;
+  if (ok) return true;
+  if (errno == EPIPE) {
+    std::clearerr(stdout);
+    return false;
+  }
   throw Error(ErrorCode::kFailure,
               std::string("standard output: cannot write: ") + std::strerror(errno));
 }
@@ -164,7 +171,9 @@ class Generation {
     request.context = context_size(options_, config, ids.size(), limits_.tokens);
     request.threads = options_.common.resolved_threads();
     request.device = options_.device;
-    request.quiet = options_.common.quiet;
+    request.head_bits = options_.head_bits;
+    // A log has no use for a line a block.
+    request.quiet = options_.common.quiet || isatty(STDERR_FILENO) == 0;
     check_room(ids, request.context);
     const Stopwatch stopwatch;
     generator_ = std::make_unique<Generator>(request);
@@ -224,6 +233,7 @@ class Generation {
            {"seed", settings_.seed},
            {"max_new_tokens", tokens},
            {"context", generator_->context()},
+           {"head_bits", options_.head_bits},
            {"end_ids", ends},
            {"stop", stops}}},
          {"prefill",
@@ -298,19 +308,23 @@ std::function<void()> setup_generate(CLI::App& app) {
   app.add_option("-n,--n-predict,--max-new-tokens", options->tokens,
                  "Most tokens of an answer; -1: until the model or the context ends it (default " +
                      std::to_string(kDefaultTokens) + ", with --chat -1)")
-      ->check(CLI::Range(-1, 1 << 30))
+      ->check(CLI::Range(-1, INT32_MAX))
       ->type_name("N");
   app.add_option("-c,--ctx-size", options->context,
                  "Most tokens of prompt and answer together (default: what they need, " +
                      std::to_string(kDefaultContext) +
-                     " with -n -1; at most the model's positions)")
-      ->check(CLI::Range(1, 1 << 30))
+                     " more than the prompt with -n -1; at most the model's positions)")
+      ->check(CLI::Range(1, INT32_MAX))
       ->type_name("N");
   app.add_option("--stop", options->stops, "End before this text; may be given several times")
       ->allow_extra_args(false)
       ->type_name("TEXT");
   app.add_flag("--ignore-eos", options->ignore_eos, "Go on after a token that ends a text");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
+  app.add_option("--head-bits", options->head_bits,
+                 "Output head of a packed model on the CPU: 8 (faster) or 32 (as it is stored)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({8, 32}));
   add_sampling(app, *options);
   options->common.add_to(app);
   app.get_option("--quiet")->description("Nothing but the text, and errors");

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "billm/base/error.h"
@@ -31,7 +32,6 @@ void check_context(const ModelSpec& spec, int64_t context) {
                     " positions, got " + std::to_string(context),
                 "use --ctx-size " + std::to_string(positions));
   }
-  check_length(spec, context);
 }
 
 }  // namespace
@@ -43,7 +43,10 @@ struct Generator::Impl {
         spec(model.spec()),
         cache((check_context(spec, request.context), spec), request.context, device),
         last(load_final_layers(model.weights(), spec, device)) {
-    if (device.is_cpu() && model.packed() != nullptr) runner.emplace(threads);
+    check_length(spec, request.context);
+    if (request.run_packed && device.is_cpu() && model.packed() != nullptr) {
+      runner.emplace(threads);
+    }
     if (runner && request.head_bits == 8) {
       head.emplace(model.weights(), spec, *runner);
     } else {
@@ -130,5 +133,28 @@ void Generator::truncate(int64_t length) {
 int64_t Generator::length() const { return impl_->length; }
 int64_t Generator::context() const { return impl_->cache.capacity(); }
 int64_t Generator::vocab() const { return impl_->spec.config.vocab_size; }
+
+int64_t Generator::linear_bytes() const {
+  int64_t sum = 0;
+  for (const Block& block : impl_->blocks) {
+    for (const auto& [suffix, weight] : block.linears) sum += static_cast<int64_t>(weight.nbytes());
+    for (const auto& [suffix, packed] : block.operators) sum += packed->bytes();
+  }
+  return sum;
+}
+
+int64_t Generator::head_bytes() const { return impl_->head->bytes(); }
+
+double Generator::stored_bits() const {
+  const PackedModules* packed = impl_->model.packed();
+  if (packed == nullptr) return 0;
+  double bytes = 0, weights = 0;
+  for (const std::string& name : packed->names()) {
+    const PackedLinear linear = packed->open(name);
+    bytes += static_cast<double>(linear.bytes());
+    weights += static_cast<double>(linear.shape.rows * linear.shape.cols);
+  }
+  return 8 * bytes / weights;
+}
 
 }  // namespace billm

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "billm/base/worker_team.h"
@@ -33,7 +34,13 @@ class CpuLinear : public LinearOperator {
   CpuLinear(CpuRunner::Impl& runner, const PackedLinear& packed)
       : runner_(runner), tiles_(packed, kernels::cpu_tile_order(), runner.team.size()) {}
 
+  CpuLinear(CpuRunner::Impl& runner, PlaneTiles tiles)
+      : runner_(runner), tiles_(std::move(tiles)) {}
+
   int64_t bytes() const override { return tiles_.bytes(); }
+  std::unique_ptr<LinearOperator> copy() const override {
+    return std::make_unique<CpuLinear>(runner_, tiles_.copy());
+  }
 
   at::Tensor apply(const at::Tensor& x) const override {
     const at::Tensor input = x.contiguous();

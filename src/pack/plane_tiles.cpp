@@ -2,7 +2,8 @@
 #include "billm/pack/plane_tiles.h"
 
 #include <algorithm>
-#include <cstring>
+#include <new>
+#include <utility>
 
 #include "billm/base/parallel.h"
 #include "planes.h"
@@ -18,6 +19,27 @@ namespace {
 
 // Kernels read whole vectors: so much may stand behind the last scattered integer.
 constexpr size_t kVectorBytes = 64;
+
+// Null for none.
+template <typename T>
+hwy::AlignedFreeUniquePtr<T[]> allocate(int64_t count) {
+  if (count == 0) return {};
+  auto memory = hwy::AllocateAligned<T>(static_cast<size_t>(count));
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+template <typename T>
+hwy::AlignedFreeUniquePtr<T[]> zeros(int64_t count) {
+  auto memory = allocate<T>(count);
+  std::fill_n(memory.get(), count, T{0});
+  return memory;
+}
+template <typename T>
+hwy::AlignedFreeUniquePtr<T[]> copy_of(const T* from, int64_t count) {
+  auto memory = allocate<T>(count);
+  std::copy_n(from, count, memory.get());
+  return memory;
+}
 
 // The segments of a layer and where its columns are in run order.
 struct RunOrder {
@@ -63,6 +85,9 @@ class RunOrderMaker {
     end_group();
     PlaneGroup group;
     group.planes = planes;
+    group.stored = order_.folded && shape_.nm.active() && planes == kernels::kFoldedPlanes
+                       ? kernels::kFoldedStored
+                       : planes;
     group.first_segment = static_cast<int32_t>(out_.segments.size());
     group.first_octet = octets();
     group.offset = out_.tile_bytes;
@@ -83,7 +108,7 @@ class RunOrderMaker {
     }
     group.octets = octets() - group.first_octet;
     out_.tile_bytes =
-        group.offset + group.octets / order_.interleave * group.planes * order_.line_bytes();
+        group.offset + group.octets / order_.interleave * group.stored * order_.line_bytes();
   }
 
   void add_block(int64_t block, int set) {
@@ -160,6 +185,14 @@ class RowPlanes {
         });
   }
   uint8_t byte(int plane, int64_t octet) const { return bits_[plane][octet]; }
+  // The inverse of kernels::unfold().
+  uint8_t folded_byte(int plane, int64_t octet) const {
+    const auto level_at_least = [&](int j) { return ~(bits_[0][octet] ^ bits_[j][octet]); };
+    const int high = level_at_least(2);
+    if (plane == 0) return bits_[0][octet];
+    if (plane == 2) return static_cast<uint8_t>(high);
+    return static_cast<uint8_t>((level_at_least(1) & ~high) | level_at_least(3));
+  }
 
  private:
   void set(int64_t col, uint32_t word) {
@@ -207,18 +240,15 @@ PlaneTiles::PlaneTiles(const PackedLinear& packed, const kernels::TileOrder& ord
   const int tile_rows = order.tile_rows;
   const int64_t tiles = view_.tiles(), segments = static_cast<int64_t>(run.segments.size());
   const bool constants = shape.all_integers() || shape.offset_kind != OffsetKind::kNone;
-  const auto zeros = [](auto* pointer, int64_t count) {
-    using T = typename std::remove_reference_t<decltype(*pointer)>::element_type;
-    *pointer = hwy::AllocateAligned<T>(static_cast<size_t>(std::max<int64_t>(1, count)));
-    if (*pointer == nullptr) throw std::bad_alloc();
-    std::fill_n(pointer->get(), count, T{0});
-    return count * static_cast<int64_t>(sizeof(T));
-  };
-  bytes_ += zeros(&planes_, tiles * view_.tile_bytes);
-  const int64_t level_count = tiles * view_.level_rows * tile_rows;
-  bytes_ += view_.level_kind == LevelKind::kLog8 ? zeros(&codes_, level_count)
-                                                 : zeros(&levels_, level_count);
-  if (constants) bytes_ += zeros(&constants_, tiles * segments * tile_rows);
+  plane_count_ = tiles * view_.tile_bytes;
+  (view_.level_kind == LevelKind::kLog8 ? code_count_ : level_count_) =
+      tiles * view_.level_rows * tile_rows;
+  constant_count_ = constants ? tiles * segments * tile_rows : 0;
+  planes_ = zeros<uint8_t>(plane_count_);
+  codes_ = zeros<uint8_t>(code_count_);
+  levels_ = zeros<float>(level_count_);
+  constants_ = zeros<float>(constant_count_);
+  bytes_ = plane_count_ + code_count_ + 4 * (level_count_ + constant_count_);
   if (shape.scattered) {
     start_.assign(view.integer_start.begin(), view.integer_start.end());
     const auto entries = static_cast<size_t>(view.integer_start.back());
@@ -259,8 +289,10 @@ PlaneTiles::PlaneTiles(const PackedLinear& packed, const kernels::TileOrder& ord
       uint8_t* bytes = planes_.get() + tile * view_.tile_bytes;
       for (const PlaneGroup& group : run.groups) {
         for (int32_t octet = group.first_octet; octet < group.first_octet + group.octets; ++octet) {
-          for (int p = 0; p < group.planes; ++p) {
-            bytes[kernels::plane_byte(order, group, p, octet, lane)] = row_planes.byte(p, octet);
+          for (int p = 0; p < group.stored; ++p) {
+            bytes[kernels::plane_byte(order, group, p, octet, lane)] =
+                group.stored == group.planes ? row_planes.byte(p, octet)
+                                             : row_planes.folded_byte(p, octet);
           }
         }
       }
@@ -303,6 +335,10 @@ PlaneTiles::PlaneTiles(const PackedLinear& packed, const kernels::TileOrder& ord
   for (int64_t col = 0; shape.column_scales && col < shape.cols; ++col) {
     column_scale_.push_back(view.column_scale(col));
   }
+  point_view();
+}
+
+void PlaneTiles::point_view() {
   view_.segments = segments_.data();
   view_.groups = groups_.data();
   view_.segment_count = static_cast<int32_t>(segments_.size());
@@ -313,10 +349,36 @@ PlaneTiles::PlaneTiles(const PackedLinear& packed, const kernels::TileOrder& ord
   view_.constants = constants_.get();
   view_.source = source_.data();
   view_.column_scale = column_scale_.empty() ? nullptr : column_scale_.data();
-  if (shape.scattered) {
+  if (!start_.empty()) {
     view_.scattered = {start_.data(), count_.data(), column_.data(),
                        code_.data(),  step_.data(),  shift_.data()};
   }
+}
+
+PlaneTiles PlaneTiles::copy() const {
+  PlaneTiles other;
+  other.view_ = view_;
+  other.segments_ = segments_;
+  other.groups_ = groups_;
+  other.source_ = source_;
+  other.column_scale_ = column_scale_;
+  other.start_ = start_;
+  other.count_ = count_;
+  other.column_ = column_;
+  other.code_ = code_;
+  other.step_ = step_;
+  other.shift_ = shift_;
+  other.plane_count_ = plane_count_;
+  other.code_count_ = code_count_;
+  other.level_count_ = level_count_;
+  other.constant_count_ = constant_count_;
+  other.bytes_ = bytes_;
+  other.planes_ = copy_of(planes_.get(), plane_count_);
+  other.codes_ = copy_of(codes_.get(), code_count_);
+  other.levels_ = copy_of(levels_.get(), level_count_);
+  other.constants_ = copy_of(constants_.get(), constant_count_);
+  other.point_view();
+  return other;
 }
 
 }  // namespace billm

@@ -284,7 +284,8 @@ class BadUsage(bt.TestCase):
         report = self.dir / "missing" / "report.json"
         self.refused(bt.FAILURE, "--json", report, needles=["--json", "missing"])
         for command in (("eval", "--model", self.model, "--ppl", self.tokens),
-                        ("inspect", self.model), ("tokenize", "--model", self.model, "x"),
+                        ("inspect", self.model), ("generate", "-m", self.model, "-p", "x"),
+                        ("tokenize", "--model", self.model, "x"),
                         ("export", "--dense", "--model", self.model, "--out", self.out)):
             self.fails(bt.FAILURE, *command, "--json", report, needles=["--json", "missing"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import billm_testing as bt
 
-COMMANDS = ("quantize", "distill", "eval", "inspect", "export", "tokenize")
+COMMANDS = ("quantize", "distill", "eval", "generate", "bench", "inspect", "export", "tokenize")
 COMMON = ("--threads", "--quiet", "--json", "--help")
 FLAGS = {
     "quantize": ("--model", "--method", "billm", "stbllm", "pbllm", "rtn", "gptq", "--nm", "4:8",
@@ -25,6 +25,10 @@ FLAGS = {
                 "--window", "--batch", "--code-rate", "--scale-rate", "--norm-rate"),
     "eval": ("--ppl", "wikitext2", "c4", "ptb", "FILE.txt", "FILE.npy", "--windows", "--model",
              "newest result", "--seqlen", "--kl", "--data-dir", "--device", "auto", "cpu", "cuda"),
+    "generate": ("--model", "newest result", "-p", "--prompt", "-f", "--file", "--chat", "--system",
+                 "-n", "--n-predict", "--max-new-tokens", "-c", "--ctx-size", "--stop",
+                 "--ignore-eos", "--device", "--greedy", "--temp", "--temperature", "--top-k",
+                 "--head-bits", "--top-p", "--min-p", "--repeat-penalty", "--repetition-penalty", "-s", "--seed"),
     "inspect": ("DIR", "newest result"),
     "export": ("--dense", "--model", "--out", "--overwrite", "newest result"),
     "tokenize": ("--model", "--file", "--decode", "TEXT"),

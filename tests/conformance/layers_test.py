@@ -17,7 +17,7 @@ ALLOWED = {
     "kernels": {"base"},
     "pack": {"base", "checkpoint", "codes", "kernels"},
     "quantize": {"base", "codes", "kernels", "calibrate/stats.h"},
-    "model": {"base", "checkpoint", "codes", "pack"},
+    "model": {"base", "checkpoint", "codes", "kernels", "pack"},
     "calibrate": {"base", "checkpoint", "model"},
     "eval": {"base", "checkpoint", "codes", "pack", "model", "calibrate"},
     "tune": {"base", "checkpoint", "codes", "model", "calibrate"},

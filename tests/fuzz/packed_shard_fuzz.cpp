@@ -1,11 +1,13 @@
 // Any bytes are either a shard of a packed model, whose layers then decode to the same weights in
-// both ways that there are, or an error.
+// both ways that there are, and can be made ready to run, or an error.
 #include <cstring>
 #include <vector>
 
 #include "billm/checkpoint/safetensors.h"
 #include "billm/codes/quantized_linear.h"
 #include "billm/pack/packed_checkpoint.h"
+#include "billm/pack/plane_tiles.h"
+#include "kernels/cpu/gemv.h"
 #include "tests/fuzz/fuzz.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -23,6 +25,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       decode_rows(packed, 0, rows, decoded.data());
       const std::vector<float> rebuilt = dequantize(unpack(packed));
       fuzz::require(std::memcmp(decoded.data(), rebuilt.data(), decoded.size() * 4) == 0);
+      if (!PlaneTiles::unsupported(packed.shape).empty()) continue;
+      const PlaneTiles tiles(packed, kernels::cpu_tile_order(), 1);
+      kernels::GemvInput input;
+      input.prepare(tiles.view(), std::vector<float>(static_cast<size_t>(cols), 1.0f).data());
+      std::vector<float> y(static_cast<size_t>(rows));
+      kernels::gemv(tiles.view(), &input, 1, 0, tiles.view().tiles(), y.data(), rows);
     }
   });
 }

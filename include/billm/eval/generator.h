@@ -24,7 +24,8 @@ struct GeneratorRequest {
   // 8: the output head of a packed model is rounded to 8 bits (OutputHead) where packed layers are
   // run as such; 32: it is held in fp32.
   int head_bits = 8;
-  bool quiet = true;  // no progress on stderr
+  bool run_packed = true;  // false: packed linears are decoded to fp32 once
+  bool quiet = true;       // no progress on stderr
 };
 
 class Generator {
@@ -50,6 +51,10 @@ class Generator {
   int64_t length() const;
   int64_t context() const;
   int64_t vocab() const;
+  // Read for one token: of the blocks' linears and of the output head.
+  int64_t linear_bytes() const;
+  int64_t head_bytes() const;
+  double stored_bits() const;  // per weight of the packed linears; 0 for a dense model
 
  private:
   struct Impl;

@@ -17,6 +17,8 @@ class LinearOperator {
   // x [tokens, in] fp32 -> [tokens, out].
   virtual at::Tensor apply(const at::Tensor& x) const = 0;
   virtual int64_t bytes() const = 0;  // read for one token
+  // The same in other memory: benchmarks rotate copies, so that caches hold none of them.
+  virtual std::unique_ptr<LinearOperator> copy() const = 0;
 };
 
 // What the operators of a model share: threads, and room for inputs. One pass at a time.

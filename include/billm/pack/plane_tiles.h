@@ -24,6 +24,7 @@ class PlaneTiles {
   PlaneTiles(const PackedLinear& packed, const kernels::TileOrder& order, int threads);
   PlaneTiles(PlaneTiles&&) = default;
   PlaneTiles& operator=(PlaneTiles&&) = default;
+  PlaneTiles copy() const;
 
   const kernels::PlaneTilesView& view() const { return view_; }
   int64_t bytes() const { return bytes_; }  // read for one product W x
@@ -31,6 +32,9 @@ class PlaneTiles {
  private:
   template <typename T>
   using Aligned = hwy::AlignedFreeUniquePtr<T[]>;
+
+  PlaneTiles() = default;
+  void point_view();  // to the vectors and arrays
 
   kernels::PlaneTilesView view_;
   std::vector<kernels::PlaneSegment> segments_;
@@ -43,6 +47,7 @@ class PlaneTiles {
   std::vector<uint16_t> count_;
   std::vector<uint8_t> column_, code_;
   std::vector<float> step_, shift_;
+  int64_t plane_count_ = 0, code_count_ = 0, level_count_ = 0, constant_count_ = 0;
   int64_t bytes_ = 0;
 };
 

@@ -131,6 +131,19 @@ TEST_F(PackedEval, EqualsTheDecodedDenseModelBitForBit) {
   EXPECT_EQ(evaluate(request_).kl_mean, 0.0);
 }
 
+TEST_F(PackedEval, RunPackedIsNearTheDecodedModel) {
+  write_packed(path("original"), path("packed"), some_codes(96, 64));
+  const double decoded = evaluate(request_).nll_sum;
+  request_.run_packed = true;
+  const double run = evaluate(request_).nll_sum;
+  EXPECT_NE(run, decoded);
+  EXPECT_NEAR(run, decoded, 0.002 * decoded);
+  request_.threads = 3;
+  EXPECT_EQ(evaluate(request_).nll_sum, run);
+  request_.model = path("original");
+  EXPECT_THROW(evaluate(request_), Error);
+}
+
 TEST_F(PackedEval, OtherShapeThanTheConfigSays) {
   write_packed(path("original"), path("packed"), some_codes(64, 96));
   EXPECT_EQ(message(),

@@ -17,9 +17,10 @@ namespace {
 using kernels::PlaneTilesView;
 using kernels::TileOrder;
 
-constexpr TileOrder kOrders[] = {{.tile_rows = 64, .interleave = 1, .split = true},
-                                 {.tile_rows = 16, .interleave = 4, .split = false},
-                                 {.tile_rows = 32, .interleave = 16, .split = false}};
+constexpr TileOrder kOrders[] = {
+    {.tile_rows = 64, .interleave = 1, .split = true, .folded = true},
+    {.tile_rows = 16, .interleave = 4, .split = false, .folded = true},
+    {.tile_rows = 32, .interleave = 16, .split = false, .folded = false}};
 
 std::vector<LinearShape> all_shapes(int every) {
   std::vector<LinearShape> shapes = test::shape_sweep(every);

@@ -1,0 +1,72 @@
+// How fast packed layers and whole models run on this machine.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace billm {
+
+// The kinds of layers that are measured: what the methods write by default.
+struct BenchLayer {
+  const char* name;
+  const char* method;  // flags of `billm quantize` that give such layers
+};
+std::span<const BenchLayer> bench_layers();
+
+struct LayerBenchRequest {
+  std::string layer;  // BenchLayer::name
+  int64_t rows = 4096, cols = 4096;
+  int64_t tokens = 1;  // that are multiplied together
+  int threads = 1;
+  int repetitions = 5;
+  // Copies of the layer are used in turn until this many bytes are passed: more than caches hold.
+  int64_t rotation_bytes = int64_t{512} << 20;
+};
+
+struct LayerBench {
+  double stored_bits = 0, run_bits = 0;  // per weight: of the file, and read from memory
+  int64_t copies = 0;
+  double seconds = 0;        // one product, median of the repetitions, input preparation included
+  double fastest = 0;        // the best repetition
+  double dense_seconds = 0;  // the same with an fp32 weight by ATen, rotated too
+  double bytes_per_second() const;
+  int64_t run_bytes = 0;
+};
+// On the CPU, with random codes of a fixed seed. Throws Error{kUsage} for a layer that is not in
+// the table.
+LayerBench bench_layer(const LayerBenchRequest& request);
+
+// Bytes per second at which `threads` threads read memory: the best of some passes over a buffer
+// of 1 GB.
+double memory_bandwidth(int threads);
+
+struct ModelBenchRequest {
+  std::filesystem::path model;
+  int64_t prompt = 512, generate = 128;  // tokens; 0: not measured
+  int threads = 1;
+  int repetitions = 5;
+  std::string device = "auto";
+  int head_bits = 8;
+  bool run_packed = true;  // false: layers are decoded to fp32 when the model is loaded
+  bool quiet = true;
+};
+
+struct ModelBench {
+  // Tokens per second of every repetition; empty if not measured.
+  std::vector<double> prompt_rates, generate_rates;
+  int64_t linear_bytes = 0, head_bytes = 0;  // read for a token
+  double stored_bits = 0;                    // of the packed linears; 0 for a dense model
+  double load_seconds = 0;
+  int64_t peak_rss_bytes = 0;
+};
+// Random tokens: what they are does not matter for the time. As llama-bench: prompt and generation
+// are measured each from an empty context.
+ModelBench bench_model(const ModelBenchRequest& request);
+
+double median(std::vector<double> values);  // of at least one
+
+}  // namespace billm

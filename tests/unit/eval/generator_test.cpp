@@ -1,0 +1,169 @@
+// Logits with cached keys and values against those of one pass without, in every family; and that
+// a full context is an error.
+#include "billm/eval/generator.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <numeric>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "billm/base/error.h"
+#include "billm/checkpoint/config.h"
+#include "billm/checkpoint/npy.h"
+#include "support/compare.h"
+#include "support/environment.h"
+#include "support/tiny_checkpoint.h"
+
+namespace billm {
+namespace {
+
+Generator make(const std::filesystem::path& model, int64_t context, int threads = 2) {
+  return Generator({.model = model, .context = context, .threads = threads, .device = "cpu"});
+}
+
+// Sizes of consecutive pieces of `length` tokens.
+using Split = std::vector<int64_t>;
+
+std::vector<Split> splits(int64_t length, std::mt19937& random) {
+  std::vector<Split> result = {{length}, {1, length - 1}, {length - 1, 1}};
+  result.push_back(Split(static_cast<size_t>(length), 1));
+  for (int i = 0; i < 3; ++i) {
+    Split split;
+    for (int64_t left = length; left > 0; left -= split.back()) {
+      split.push_back(1 + static_cast<int64_t>(random() % static_cast<uint64_t>(left)));
+    }
+    result.push_back(split);
+  }
+  return result;
+}
+
+// The logits of transformers' one pass stand in logits.f32 (make_tiny_model.py).
+void expect_agreement(const std::filesystem::path& path) {
+  const TokenMatrix tokens = read_npy(path / "tokens.npy");
+  const std::vector<float> expected = test::read_floats(path / "logits.f32");
+  const double scale = test::root_mean_square(expected);
+  Generator generator = make(path, tokens.cols);
+  const auto vocab = static_cast<size_t>(generator.vocab());
+  // Tokens keep the angles that they had when they were added: only one piece is one pass.
+  const ModelConfig config = read_config(path / "config.json");
+  const bool one_piece =
+      config.rope_scaling.type == "dynamic" && tokens.cols > config.max_position_embeddings;
+  std::mt19937 random(3);
+  for (int64_t row = 0; row < tokens.rows; ++row) {
+    for (const Split& split : splits(tokens.cols, random)) {
+      if (one_piece && split.size() > 1) continue;
+      generator.truncate(0);
+      for (const int64_t size : split) {
+        const int64_t start = generator.length();
+        const std::span<const float> actual = generator.append(
+            tokens.row(row).subspan(static_cast<size_t>(start), static_cast<size_t>(size)));
+        ASSERT_EQ(generator.length(), start + size);
+        const size_t at = static_cast<size_t>(row * tokens.cols + start + size - 1) * vocab;
+        ASSERT_TRUE(test::close(actual, std::span(expected).subspan(at, vocab),
+                                {.absolute = 1e-4 * scale, .relative = 1e-4}))
+            << "row " << row << ", " << size << " tokens from " << start;
+      }
+    }
+  }
+}
+
+TEST(Generator, AnySplitGivesTheLogitsOfOnePassInEveryFamily) {
+  BILLM_NEED(python, "BILLM_PYTHON");
+  const test::TemporaryDirectory directory;
+  std::istringstream names(test::run_python(python, "make_tiny_model.py", {directory.path()}));
+  int count = 0;
+  for (std::string name; std::getline(names, name); ++count) {
+    SCOPED_TRACE(name);
+    expect_agreement(directory.path() / name);
+  }
+  EXPECT_GT(count, 40);
+}
+
+std::vector<int32_t> random_tokens(size_t count, int32_t vocab) {
+  std::vector<int32_t> tokens(count);
+  std::mt19937 random(5);
+  for (int32_t& token : tokens) {
+    token = static_cast<int32_t>(random() % static_cast<uint32_t>(vocab));
+  }
+  return tokens;
+}
+
+TEST(Generator, MoreTokensThanOneChunkAndAnyNumberOfThreads) {
+  const test::TemporaryDirectory directory;
+  test::TinyLlama options;
+  options.vocab = 9001;  // more than one piece of the head
+  test::write_tiny_llama(directory.path(), options);
+  const std::vector<int32_t> tokens = random_tokens(kPrefillChunk + 30, 9001);
+  std::vector<std::vector<float>> results;
+  for (const int threads : {1, 3}) {
+    Generator generator = make(directory.path(), 2000, threads);
+    const std::span<const float> logits = generator.append(tokens);
+    results.emplace_back(logits.begin(), logits.end());
+  }
+  EXPECT_EQ(results[0], results[1]);
+  Generator generator = make(directory.path(), 2000);
+  generator.append(std::span(tokens).first(kPrefillChunk - 7));
+  generator.append(std::span(tokens).subspan(kPrefillChunk - 7, 36));
+  EXPECT_TRUE(test::close(generator.append(std::span(tokens).last(1)), results[0],
+                          {.absolute = 1e-4 * test::root_mean_square(results[0])}));
+}
+
+TEST(Generator, WhatWasTruncatedIsForgotten) {
+  const test::TemporaryDirectory directory;
+  test::write_tiny_llama(directory.path());
+  Generator generator = make(directory.path(), 20);
+  const std::vector<int32_t> tokens = random_tokens(20, 80), others = random_tokens(7, 79);
+  generator.append(tokens);
+  generator.truncate(5);
+  EXPECT_EQ(generator.length(), 5);
+  const auto again = generator.append(others);
+  const std::vector<float> actual(again.begin(), again.end());
+  generator.truncate(0);
+  std::vector<int32_t> all(tokens.begin(), tokens.begin() + 5);
+  all.insert(all.end(), others.begin(), others.end());
+  const auto expected = generator.append(all);
+  EXPECT_TRUE(test::close(actual, expected, {.absolute = 1e-4 * test::root_mean_square(expected)}));
+  EXPECT_THROW(generator.truncate(13), Error);
+  EXPECT_THROW(generator.truncate(-1), Error);
+}
+
+std::string message_of(const std::function<void()>& body, ErrorCode code) {
+  try {
+    body();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.message();
+    return error.message();
+  }
+  return "no error";
+}
+
+TEST(Generator, RefusesWhatDoesNotFit) {
+  const test::TemporaryDirectory directory;
+  test::write_tiny_llama(directory.path());
+  Generator generator = make(directory.path(), 8);
+  EXPECT_EQ(generator.context(), 8);
+  const std::vector<int32_t> tokens = random_tokens(9, 80);
+  const auto before = generator.append(std::span(tokens).first(6));
+  const std::vector<float> logits(before.begin(), before.end());
+  EXPECT_EQ(message_of([&] { generator.append(std::span(tokens).first(3)); }, ErrorCode::kFailure),
+            "the context is full: 8 tokens, 6 of them used, 3 more to add");
+  EXPECT_THROW(generator.append({}), Error);
+  EXPECT_NE(message_of([&] { generator.append(std::vector<int32_t>{80}); }, ErrorCode::kBadInput)
+                .find("outside the vocabulary"),
+            std::string::npos);
+  EXPECT_EQ(generator.length(), 6);
+  generator.truncate(5);
+  EXPECT_TRUE(test::close(generator.append(std::span(tokens).subspan(5, 1)), logits,
+                          {.absolute = 1e-4 * test::root_mean_square(logits)}));
+  EXPECT_NE(message_of([&] { make(directory.path(), 0); }, ErrorCode::kUsage), "no error");
+  EXPECT_NE(message_of([&] { make(directory.path(), int64_t{1} << 40); }, ErrorCode::kFailure)
+                .find("keys and values would take"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace billm

@@ -1,0 +1,85 @@
+// Packed linears as operators, and the 8-bit head, against the decoded weight.
+#include "billm/model/linear_operator.h"
+
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "billm/codes/quantized_linear.h"
+#include "billm/model/output_head.h"
+#include "support/random_layer.h"
+
+namespace billm {
+namespace {
+
+LinearShape some_shape(int64_t rows, int64_t cols) {
+  LinearShape shape;
+  shape.rows = rows;
+  shape.cols = cols;
+  return shape;
+}
+
+at::Tensor matrix(std::vector<float>& values, int64_t rows, int64_t cols) {
+  return at::from_blob(values.data(), {rows, cols}, at::kFloat);
+}
+
+// |a - b| / |b|.
+double relative_error(const at::Tensor& a, const at::Tensor& b) {
+  return a.sub(b).norm().item<double>() / b.norm().item<double>();
+}
+
+TEST(LinearOperator, AnyNumberOfTokensAndThreads) {
+  const QuantizedLinear linear = test::random_codes(some_shape(200, 260), 1);
+  const PackedLinear packed = pack(linear);
+  std::vector<float> w = dequantize(linear);
+  CpuRunner one(1), three(3);
+  const auto a = one.make(packed), b = three.make(packed);
+  ASSERT_NE(a, nullptr);
+  EXPECT_GT(a->bytes(), packed.bytes() / 2);
+  for (const int64_t tokens : {1, 2, 3, 4, 5, 64, 65, 130}) {
+    std::vector<float> values = test::random_normal(tokens * 260, 2);
+    const at::Tensor x = matrix(values, tokens, 260);
+    const at::Tensor y = a->apply(x), expected = at::mm(x, matrix(w, 200, 260).t());
+    ASSERT_EQ(y.sizes(), (at::IntArrayRef{tokens, 200}));
+    EXPECT_LT(relative_error(y, expected), 0.02) << tokens;
+    EXPECT_TRUE(b->apply(x).equal(y)) << tokens;
+    EXPECT_TRUE(a->copy()->apply(x).equal(y)) << tokens;
+    // A token's product does not depend on its neighbours.
+    EXPECT_TRUE(a->apply(x.narrow(0, tokens - 1, 1)).equal(y.narrow(0, tokens - 1, 1))) << tokens;
+  }
+}
+
+TEST(LinearOperator, NothingForLayersThatCannotBeRunPacked) {
+  LinearShape shape = some_shape(8, 128);
+  shape.offset_kind = OffsetKind::kRegion;
+  CpuRunner runner(1);
+  EXPECT_EQ(runner.make(pack(test::random_codes(shape, 1))), nullptr);
+}
+
+TEST(OutputHead, EightBitsAreTheNearest) {
+  std::vector<float> weight = test::random_normal(70 * 200, 3, 0.02f);
+  for (int64_t col = 0; col < 128; ++col) weight[static_cast<size_t>(5 * 200 + col)] = 0;
+  const QuantizedLinear rounded = round_to_8_bits(weight.data(), 70, 200);
+  check_codes(rounded);
+  const std::vector<float> w = dequantize(rounded);
+  for (int64_t row = 0; row < 70; ++row) {
+    for (int64_t col = 0; col < 200; ++col) {
+      const auto at = static_cast<size_t>(row * 200 + col);
+      const float step =
+          rounded.step[static_cast<size_t>(rounded.step_index(col / kHeadBlock, row))];
+      // Half a step, and the largest weight may lie a little beyond a step rounded down to fp16.
+      EXPECT_LE(std::fabs(w[at] - weight[at]), 0.5f * step + 0.001f * std::fabs(weight[at]));
+    }
+  }
+  CpuRunner runner(2);
+  const auto head = runner.make(pack(rounded));
+  std::vector<float> values = test::random_normal(3 * 200, 4);
+  const at::Tensor x = matrix(values, 3, 200);
+  EXPECT_LT(relative_error(head->apply(x), at::mm(x, matrix(weight, 70, 200).t())), 0.02);
+}
+
+}  // namespace
+}  // namespace billm
