@@ -319,11 +319,18 @@ sys.exit(any(u.find_spec(name) is None for name in names))' 2>/dev/null
 # --- (d) CUDA ----------------------------------------------------------------------------------
 
 report_cuda() {
-  if command -v nvcc >/dev/null; then
-    say "CUDA: nvcc is there; nothing to install"
+  local nvcc version
+  nvcc="${CUDACXX:-$(PATH="$PATH:/usr/local/cuda/bin" command -v nvcc || true)}"
+  version=""
+  if [[ -n "$nvcc" ]]; then
+    version="$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\),.*/\1/p' || true)"
+  fi
+  if [[ -z "$version" ]]; then
+    say "CUDA: no nvcc, so without the CUDA kernels (docs/developing.md says how to get one)"
+  elif ((${version%%.*} < 13)); then
+    say "CUDA: nvcc $version is older than 13.0, so without the CUDA kernels"
   else
-    say "CUDA: no nvcc, and none is needed: billm links LibTorch's CPU side only and loads its" \
-      "CUDA side when --device cuda asks for it"
+    say "CUDA: nvcc $version builds the CUDA kernels"
   fi
 }
 

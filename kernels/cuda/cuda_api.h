@@ -73,7 +73,8 @@ struct CudaApi {
   const char* (*fill)(void* memory, int byte, int64_t bytes, void* stream);
 
   // `view` with host pointers, in the order of tile_order(). It may be freed when upload returns,
-  // unless its memory is page-locked: then when the stream has come so far.
+  // unless its memory is page-locked: then when the stream has come so far. Other streams may use the
+  // layer after wait_stream().
   TileOrder (*tile_order)();
   const char* (*upload)(const PlaneTilesView* view, void* stream, CudaLayer** layer);
   int64_t (*layer_bytes)(const CudaLayer* layer);  // that a product reads
