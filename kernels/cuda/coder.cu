@@ -1,7 +1,8 @@
-// The launches of coder_body.h. Compiled without fused multiply-adds (kernels/CMakeLists.txt), so
-// that the sums are those of the CPU's tiles.
+// The launches of coder_body.h and feedback_body.h. Compiled without fused multiply-adds
+// (kernels/CMakeLists.txt), so that the sums are those of the CPU's tiles.
 #include "kernels/cuda/coder_body.h"
 #include "kernels/cuda/device_thread.h"
+#include "kernels/cuda/feedback_body.h"
 #include "kernels/cuda/kernels.h"
 
 namespace billm::kernels::cuda {

@@ -1,5 +1,4 @@
-// Binary coding of a row's column block by one warp, and the product that carries the errors of
-// earlier blocks over: src/quantize/binary_coder.h on a GPU.
+// Binary coding of a row's column block by one warp: src/quantize/binary_coder.h on a GPU.
 //
 // The arithmetic is that of the CPU's tiles (kernels/cpu/row_tiles.cpp), step by step. Where those
 // sum over the columns i before a column c, a warp adds each column's share to all later columns as
@@ -12,84 +11,9 @@
 
 #include <math.h>
 
-#include "kernels/cuda/coder_params.h"
-#include "kernels/cuda/decode.h"
+#include "kernels/cuda/coder_memory.h"
 
 namespace billm::kernels::cuda {
-
-// The lanes of a warp of `Thread` (DeviceThread, or the tests' EmulatedThread).
-template <typename Thread>
-struct WarpLanes {
-  static constexpr int kLanes = 32;
-  Thread& thread;
-  BILLM_HOST_DEVICE int lane() const { return thread.index() % kLanes; }
-  // What lanes wrote to memory before, all may read after.
-  BILLM_HOST_DEVICE void sync() const { thread.sync_warp(); }
-  BILLM_HOST_DEVICE float sum(float value) const {  // the same bits in all lanes
-    for (int mask = kLanes / 2; mask > 0; mask /= 2) value += thread.shuffle_xor(value, mask);
-    return value;
-  }
-  BILLM_HOST_DEVICE float from(float value, int lane) const {
-    return float_of_bits(
-        static_cast<uint32_t>(thread.shuffle(static_cast<int>(float_bits(value)), lane)));
-  }
-};
-
-// One lane that does it all.
-struct OneLane {
-  static constexpr int kLanes = 1;
-  BILLM_HOST_DEVICE int lane() const { return 0; }
-  BILLM_HOST_DEVICE void sync() const {}
-  BILLM_HOST_DEVICE float sum(float value) const { return value; }
-  BILLM_HOST_DEVICE float from(float value, int) const { return value; }
-};
-
-struct PrefixSums {
-  double h, hw, hww;  // sum h, sum h|w| and sum h w^2
-};
-struct BestSplit {
-  double error;
-  int first, second;
-};
-
-// Where things are in a warp's memory, for blocks of `width` columns. The split of magnitudes comes
-// before the codes, and shares its memory with the normal equations.
-struct RowMemory {
-  BILLM_HOST_DEVICE RowMemory(uint8_t* memory, int width) {
-    int padded = 1;
-    while (padded < width) padded *= 2;
-    sort_size = padded;
-    uint8_t* const start = memory;
-    uint8_t* at = memory;
-    const auto take = [&at](int64_t bytes) {
-      uint8_t* const taken = at;
-      at += (bytes + 15) / 16 * 16;
-      return taken;
-    };
-    prefix = reinterpret_cast<PrefixSums*>(take(int64_t{24} * (width + 1)));
-    keys = reinterpret_cast<uint64_t*>(take(int64_t{8} * padded));
-    splits = reinterpret_cast<BestSplit*>(take(int64_t{16} * 32));
-    uint8_t* const end = at;
-    at = start;
-    images = reinterpret_cast<float*>(take(int64_t{4} * kMaxUnknowns * width));
-    if (at < end) at = end;
-    float** const floats[] = {&w, &target, &delta, &residual, &q, &best_q};
-    for (float** array : floats) *array = reinterpret_cast<float*>(take(int64_t{4} * width));
-    uint8_t** const bytes[] = {&set, &keep, &sign, &cls, &best_sign, &best_cls};
-    for (uint8_t** array : bytes) *array = take(width);
-    used = at - start;
-  }
-  PrefixSums* prefix;  // [width + 1]
-  uint64_t* keys;      // [sort_size]: magnitude bits, then column
-  BestSplit* splits;   // [lanes]
-  float* images;       // [unknowns][width]: Z R
-  float *w, *target, *delta, *residual, *q, *best_q;
-  uint8_t *set, *keep;  // keep: 1 binary, 0 not
-  // 1 plus, 0 minus, 2 not binary; the class, or the code of an integer
-  uint8_t *sign, *cls, *best_sign, *best_cls;
-  int sort_size;
-  int64_t used;
-};
 
 struct RowCodes {
   float level[kColumnSets * kMaxLevels];
@@ -476,54 +400,5 @@ BILLM_HOST_DEVICE void coder_body(Thread& thread, const CoderParams& params, int
   if (row >= params.rows) return;
   RowCoder<WarpLanes<Thread>>({thread}, params, row, thread.shared() + warp * bytes).run();
 }
-
-// carried = D[:, :first] R[:first, block]: a tile of 64 rows by 64 columns for each block of 256
-// threads, 4 x 4 for a thread; the sums run over the columns of D in order.
-template <typename Thread>
-BILLM_HOST_DEVICE void feedback_body(Thread& thread, const CoderParams& params) {
-  constexpr int kTile = kFeedbackTile, kDepth = 16, kEach = 4, kAcross = kTile / kEach;
-  float* const left = reinterpret_cast<float*>(thread.shared());  // [kDepth][kTile + 1]
-  float* const right = left + kDepth * (kTile + 1);               // [kDepth][kTile]
-  const int64_t first_row = int64_t{thread.block_x()} * kTile;
-  const int first_column = thread.block_y() * kTile;
-  const int x = thread.index() % kAcross, y = thread.index() / kAcross;
-  float sum[kEach][kEach] = {};
-  for (int64_t start = 0; start < params.first; start += kDepth) {
-    for (int i = thread.index(); i < kTile * kDepth; i += kFeedbackThreads) {
-      const int row = i / kDepth, depth = i % kDepth;
-      const bool inside = first_row + row < params.rows && start + depth < params.first;
-      left[depth * (kTile + 1) + row] =
-          inside ? params.delta[(first_row + row) * params.cols + start + depth] : 0.0f;
-    }
-    for (int i = thread.index(); i < kTile * kDepth; i += kFeedbackThreads) {
-      const int depth = i / kTile, column = i % kTile;
-      const bool inside = start + depth < params.first && first_column + column < params.width;
-      right[depth * kTile + column] =
-          inside
-              ? params.factor[(start + depth) * params.cols + params.first + first_column + column]
-              : 0.0f;
-    }
-    thread.sync();
-    for (int depth = 0; depth < kDepth; ++depth) {
-      for (int i = 0; i < kEach; ++i) {
-        const float d = left[depth * (kTile + 1) + y * kEach + i];
-        for (int j = 0; j < kEach; ++j) {
-          sum[i][j] += d * right[depth * kTile + x + j * kAcross];
-        }
-      }
-    }
-    thread.sync();
-  }
-  for (int i = 0; i < kEach; ++i) {
-    const int64_t row = first_row + y * kEach + i;
-    for (int j = 0; j < kEach; ++j) {
-      const int column = first_column + x + j * kAcross;
-      if (row < params.rows && column < params.width) {
-        params.carried[row * params.width + column] = sum[i][j];
-      }
-    }
-  }
-}
-inline constexpr int kFeedbackBytes = 16 * (2 * kFeedbackTile + 1) * 4;
 
 }  // namespace billm::kernels::cuda

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cuda/coder_body.h"
+#include "kernels/cuda/coder_memory.h"
 
 namespace billm::kernels::cuda {
 namespace {

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/coder_body.h"
 #include "kernels/cuda/coder_layer.h"
+#include "kernels/cuda/feedback_body.h"
 #include "support/cuda_emulator.h"
 
 namespace billm::test {
