@@ -25,11 +25,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define BILLM_HOST_DEVICE __host__ __device__
-#else
-#define BILLM_HOST_DEVICE
-#endif
+#include "billm/base/host_device.h"
 
 namespace billm::kernels {
 

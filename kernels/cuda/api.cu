@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/cuda_api.h"
 #include "kernels/cuda/device_layer.h"
+#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/strips.h"
 
 namespace billm::kernels::cuda {
@@ -165,6 +166,13 @@ const char* dense_product(const void* w, const void* x, void* y, int64_t rows, i
   return run_dense_product(product, stream_of(stream));
 }
 
+const char* code_feedback(const CoderParams* params, void* stream) {
+  return launch_code_feedback(*params, stream_of(stream));
+}
+const char* code_rows(const CoderParams* params, int warps, void* stream) {
+  return launch_code_rows(*params, warps, stream_of(stream));
+}
+
 constexpr CudaApi kApi = {
     .version = kCudaApiVersion,
     .device_count = device_count,
@@ -193,6 +201,8 @@ constexpr CudaApi kApi = {
     .stop_timer = stop_timer,
     .free_timer = free_timer,
     .dense_product = dense_product,
+    .code_feedback = code_feedback,
+    .code_rows = code_rows,
 };
 
 }  // namespace

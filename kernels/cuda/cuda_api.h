@@ -14,6 +14,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/coder_params.h"
 #include "kernels/plane_tiles.h"
 
 namespace billm::kernels::cuda {
@@ -99,6 +100,11 @@ struct CudaApi {
   void (*free_timer)(CudaTimer* timer);
   const char* (*dense_product)(const void* w, const void* x, void* y, int64_t rows, int64_t cols,
                                int64_t tokens, void* stream);
+
+  // Binary coding of a column block (coder_params.h): `carried` from the blocks before it, then all
+  // rows, `warps` of them in a block of threads.
+  const char* (*code_feedback)(const CoderParams* params, void* stream);
+  const char* (*code_rows)(const CoderParams* params, int warps, void* stream);
 };
 
 }  // namespace billm::kernels::cuda

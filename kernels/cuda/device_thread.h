@@ -17,6 +17,7 @@ class DeviceThread {
   __device__ int block_y() const { return static_cast<int>(blockIdx.y); }
   __device__ uint8_t* shared() const { return dynamic_shared; }
   __device__ void sync() const { __syncthreads(); }
+  __device__ void sync_warp() const { __syncwarp(); }
 
   // All 32 lanes must call these together.
   __device__ uint32_t max_of_warp(uint32_t value) const {

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/coder_params.h"
 #include "kernels/cuda/gemm_body.h"
 #include "kernels/cuda/gemv_body.h"
 
@@ -29,5 +30,8 @@ const char* launch_prepare(const TokensParams& params, int64_t padded_tokens, cu
 const char* launch_gemm(const GemmParams& params, cudaStream_t stream);
 const char* launch_dense(const DenseParams& params, cudaStream_t stream);
 const char* launch_scale(const ScaleParams& params, int64_t tokens, cudaStream_t stream);
+
+const char* launch_code_feedback(const CoderParams& params, cudaStream_t stream);
+const char* launch_code_rows(const CoderParams& params, int warps, cudaStream_t stream);
 
 }  // namespace billm::kernels::cuda

@@ -10,6 +10,7 @@
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
 #include "billm/base/stopwatch.h"
+#include "device_sums.h"
 
 namespace billm {
 namespace {
@@ -118,20 +119,41 @@ class Collector {
     }
   }
 
-  // The sums over the sequences [first, end), upper triangles only.
-  StatsByGroup sum(int64_t first, int64_t end) {
-    StatsByGroup stats;
+  // The sums over the sequences [first, end), upper triangles only: on the CPU or on the device.
+  template <typename Sums>
+  Sums sum(int64_t first, int64_t end) {
+    Sums sums;
     while (first < end) {
       const int64_t last = chunk_end(hidden_, first, end, token_bytes_, options_.input_bytes);
-      add_chunk(first, last, stats);
+      add_chunk(first, last, sums);
       first = last;
     }
-    return stats;
+    return sums;
   }
 
  private:
-  void add_chunk(int64_t first, int64_t last, StatsByGroup& stats) {
-    std::map<std::string, std::vector<at::Tensor>> inputs;
+  using Inputs = std::map<std::string, std::vector<at::Tensor>>;  // by group, of a chunk
+
+  template <typename Sums>
+  void add_chunk(int64_t first, int64_t last, Sums& sums) {
+    const Inputs inputs = forward(first, last);
+    const Stopwatch hessian;
+    add_inputs(inputs, sums);
+    if (seconds_ != nullptr) seconds_->hessian += hessian.seconds();
+  }
+
+  void add_inputs(const Inputs& inputs, StatsByGroup& sums) const {
+    accumulate(sums, inputs, options_.threads);
+  }
+  void add_inputs(const Inputs& inputs, DeviceSums& sums) const {
+    for (const auto& [group, tensors] : inputs) {
+      for (const at::Tensor& input : tensors) sums.add_input(group, input);
+    }
+    sums.wait();
+  }
+
+  Inputs forward(int64_t first, int64_t last) {
+    Inputs inputs;
     for (const std::string& group : groups_)
       inputs[group].resize(static_cast<size_t>(last - first));
     const Stopwatch forward;
@@ -139,15 +161,17 @@ class Collector {
       const at::NoGradGuard no_grad;
       const Tap tap = [&](const std::string& group, const at::Tensor& input) {
         const auto wanted = inputs.find(group);
-        if (wanted != inputs.end()) wanted->second[static_cast<size_t>(i)] = input.cpu();
+        if (wanted != inputs.end()) {
+          wanted->second[static_cast<size_t>(i)] = options_.sums_on_device ? input : input.cpu();
+        }
         return group != groups_.back();
       };
       forward_block(spec_, block_, hidden_.load(first + i), rope_, tap);
     });
+    // A GPU's work is only queued: the clock waits for it.
+    if (options_.sums_on_device) inputs.at(groups_.back()).back().narrow(0, 0, 1).cpu();
     if (seconds_ != nullptr) seconds_->forward += forward.seconds();
-    const Stopwatch hessian;
-    accumulate(stats, inputs, options_.threads);
-    if (seconds_ != nullptr) seconds_->hessian += hessian.seconds();
+    return inputs;
   }
 
   const ModelSpec& spec_;
@@ -201,6 +225,7 @@ StatsByGroup collect_stats(const ModelSpec& spec, const Block& block, const Rope
                            CollectSeconds* seconds) {
   LocalSums local(options.threads);
   SumExchange& sums = options.exchange != nullptr ? *options.exchange : local;
+  DeviceSums on_device;
   std::vector<int64_t> parts = options.parts;
   for (int64_t part = 0; options.parts.empty() && part < kSumParts; ++part) {
     parts.push_back(sum_part(hidden.count(), part).count);
@@ -208,10 +233,17 @@ StatsByGroup collect_stats(const ModelSpec& spec, const Block& block, const Rope
   Collector collector(spec, block, rope, hidden, options, seconds);
   int64_t first = 0;
   for (const int64_t count : parts) {
-    sums.add(collector.sum(first, first + count));
+    if (!options.sums_on_device) {
+      sums.add(collector.sum<StatsByGroup>(first, first + count));
+    } else if (options.exchange != nullptr) {
+      sums.add(collector.sum<DeviceSums>(first, first + count).take());
+    } else {
+      on_device.add(collector.sum<DeviceSums>(first, first + count));
+    }
     first += count;
   }
   const Stopwatch hessian;
+  if (options.sums_on_device && options.exchange == nullptr) sums.add(on_device.take());
   StatsByGroup stats = sums.finish();
   for (auto& [group, sum] : stats) finish(group, sum, options.threads);
   if (seconds != nullptr) seconds->hessian += hessian.seconds();

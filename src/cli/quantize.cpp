@@ -256,7 +256,10 @@ std::function<void()> setup_quantize(CLI::App& app) {
                "Only say what a run would need: memory, disk, output size and stored bits, time");
   app.add_flag("--sequential", options->sequential,
                "Calibrate q/k/v, o, gate/up, down in turn, each on already quantized inputs");
-  app.add_option("--device", options->device, "auto, cpu or cuda (forward passes and Hessians)")
+  app.add_option(
+         "--device", options->device,
+         "auto, cpu or cuda (forward passes, Hessians and their factors, reported errors; the "
+         "codes of billm, stbllm, arb and pbllm in blocks of up to 512 columns)")
       ->capture_default_str();
 
   const std::string tuning = "Tuning (no stored bits; the largest gain in quality)";

@@ -37,23 +37,7 @@ ScaleFormat scale_format_from_name(const std::string& name) {
 }
 
 uint8_t log8_encode(float scale, float base) {
-  if (!(scale > 0) || !(base > 0)) return 0;
-  // The grid is monotone, so the nearest value is one of two neighbours.
-  int low = 0, high = 255;  // decode(low) <= scale (low = 0 means 0)
-  if (scale >= log8_decode(255, base)) return 255;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (log8_decode(static_cast<uint8_t>(middle), base) <= scale ? low : high) = middle;
-  }
-  const float below = log8_decode(static_cast<uint8_t>(low), base);
-  const float above = log8_decode(static_cast<uint8_t>(high), base);
-  return static_cast<uint8_t>(above - scale < scale - below ? high : low);
-}
-
-int8_t offset8_encode(float offset, float largest) {
-  if (!(largest > 0)) return 0;
-  const float steps = std::nearbyint(offset / (largest * 0.0078125f));
-  return static_cast<int8_t>(std::clamp(steps, -127.0f, 127.0f));
+  return log8_nearest(scale, base, kLog8Factors.data());
 }
 
 }  // namespace billm

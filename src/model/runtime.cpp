@@ -65,6 +65,8 @@ c10::Device resolve_device(const std::string& name, int index) {
   }
   const std::string reason = why_no_cuda();
   if (reason.empty()) {
+    // fp32 as on the CPU: TF32 rounds every factor to 11 bits.
+    at::globalContext().setAllowTF32CuBLAS(false);
     const auto devices = at::detail::getCUDAHooks().deviceCount();
     return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index % devices));
   }

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <optional>
 #include <random>
 #include <set>
 #include <vector>
@@ -24,6 +25,7 @@
 #include "billm/model/weights.h"
 #include "billm/pack/packed_linear.h"
 #include "billm/quantize/methods.h"
+#include "gpu_accelerator.h"
 #include "layer_error.h"
 
 namespace billm {
@@ -60,9 +62,14 @@ class Probe {
   // `widths`: of the layers; those up to kWide are tried as they are, since a narrow layer has more
   // salient columns in each of its blocks.
   Probe(const EstimateRequest& request, const std::set<int64_t>& widths, c10::Device device)
-      : request_(request), method_(find_method(request.method.method)) {
+      : request_(request), method_(find_method(request.method.method)), device_(device) {
     const Stopwatch clock;
     const at::NoGradGuard no_grad;
+    if (!device.is_cpu()) {
+      std::string why;  // quantize_model() says it
+      accelerator_.emplace(device, load_cuda_kernels(&why));
+      quantize(kTileRows, kTileRows);  // starts the device's libraries
+    }
     constexpr int64_t kNarrow = 512;
     const int64_t rows = 128 * request.threads;
     const LayerSeconds narrow = quantize(rows, kNarrow), wide = quantize(rows, kWide);
@@ -98,23 +105,25 @@ class Probe {
   double seconds = 0;
 
  private:
-  static constexpr int64_t kWide = 2048;
+  static constexpr int64_t kWide = 2048, kTileRows = 64;
 
   // Leaves the packed layer in last_.
   LayerSeconds quantize(int64_t rows, int64_t cols) {
     ProbeLayer layer(rows, cols);
     LayerSeconds result;
     const Stopwatch factor;
+    const Accelerator* const accelerator = accelerator_ ? &*accelerator_ : nullptr;
     const Hessian hessian = make_hessian(std::move(layer.stats), method_.needs_factor,
-                                         request_.method.damping, request_.threads);
+                                         request_.method.damping, request_.threads, accelerator);
     result.factor = factor.seconds();
     MethodConfig config = request_.method;
     config.threads = request_.threads;
+    config.accelerator = accelerator;
     const Stopwatch coding;
     last_ =
         pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config));
     const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
-    layer_error(layer.weight, decoded, hessian, request_.threads);
+    layer_error(layer.weight, decoded, hessian_matrix(hessian, device_), request_.threads);
     result.coding = coding.seconds();
     return result;
   }
@@ -142,6 +151,8 @@ class Probe {
 
   const EstimateRequest& request_;
   const Method& method_;
+  const c10::Device device_;
+  std::optional<GpuAccelerator> accelerator_;  // not on a CPU
   double factor_ = 0, weight_ = 0, product_ = 0, flops_ = 1;
   PackedLinear last_;
   std::map<int64_t, PackedLinear> packed_;  // by width
@@ -251,7 +262,13 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const int64_t quantizing = quantizing_bytes(method, request.method, widest, largest);
   const int64_t here = device.is_cpu() ? 4 * block_weights : 4 * largest;
   estimate.cpu_bytes = idle_bytes + here + 4 * sums + std::max(collecting, quantizing);
-  estimate.gpu_bytes = 4 * block_weights + 2 * pass + 4 * request.length * hidden;
+  // Two blocks, since the next one is loaded ahead; then the sums of all groups and of a part,
+  // stored inputs and a pass; or the widest factor (gpu_accelerator.h), or the largest layer's
+  // factor, H, weights and codes (coder_layer.h, layer_error.h).
+  const int64_t square = widest * widest;
+  estimate.gpu_bytes = 8 * block_weights +
+                       std::max({8 * sums + stored_inputs + 2 * pass + 4 * request.length * hidden,
+                                 32 * square, 8 * square + 16 * largest});
 
   const auto blocks = static_cast<double>(estimate.blocks);
   // Twice through each block, once more to allocate N; causal attention looks at half of the pairs:

@@ -34,20 +34,26 @@ double quadratic_form(const at::Tensor& x, const at::Tensor& h) {
 
 }  // namespace
 
-double layer_error(const at::Tensor& weight, const at::Tensor& decoded, const Hessian& hessian,
+at::Tensor hessian_matrix(const Hessian& hessian, c10::Device device) {
+  const at::Tensor here = at::from_blob(const_cast<float*>(hessian.matrix.data()),
+                                        {hessian.width, hessian.width}, at::kFloat);
+  return here.to(device);
+}
+
+double layer_error(const at::Tensor& weight, const at::Tensor& decoded, const at::Tensor& h,
                    int threads) {
-  constexpr int64_t kTile = 128;
-  const int64_t rows = weight.size(0), cols = weight.size(1);
-  const int64_t tiles = (rows + kTile - 1) / kTile;
+  // A GPU's stream is filled by one thread, with larger products.
+  const bool on_cpu = h.device().is_cpu();
+  const int64_t tile_rows = on_cpu ? 128 : 4096;
+  const int64_t rows = weight.size(0);
+  const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
   std::vector<double> error(static_cast<size_t>(tiles)), norm(static_cast<size_t>(tiles));
-  parallel_for(tiles, threads, [&](int64_t tile) {
+  parallel_for(tiles, on_cpu ? threads : 1, [&](int64_t tile) {
     const at::NoGradGuard no_grad;
-    const at::Tensor h =
-        at::from_blob(const_cast<float*>(hessian.matrix.data()), {cols, cols}, at::kFloat);
-    const int64_t first = tile * kTile;
-    const int64_t count = std::min(kTile, rows - first);
-    const at::Tensor w = weight.narrow(0, first, count);
-    const at::Tensor d = w.sub(decoded.narrow(0, first, count));
+    const int64_t first = tile * tile_rows;
+    const int64_t count = std::min(tile_rows, rows - first);
+    const at::Tensor w = weight.narrow(0, first, count).to(h.device());
+    const at::Tensor d = w.sub(decoded.narrow(0, first, count).to(h.device()));
     const auto quadratic = [&](const at::Tensor& x) { return quadratic_form(x, h); };
     error[tile] = quadratic(d);
     norm[tile] = quadratic(w);

@@ -23,7 +23,9 @@
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/methods.h"
 #include "billm/tune/tune_block.h"
+#include "block_loader.h"
 #include "block_shard.h"
+#include "gpu_accelerator.h"
 #include "hidden_states.h"
 #include "journal.h"
 #include "layer_error.h"
@@ -57,7 +59,9 @@ class Run {
         device_(resolve_device(request.device, processes.alone() ? 0 : local_rank())),
         forward_threads_(device_.is_cpu() ? request.threads : 1),
         own_(own_sequences(request.calibration.rows, processes)),
-        model_(request.model, request.threads) {
+        model_(request.model, request.threads),
+        loader_(model_.weights(), model_.spec(), request.threads, device_, !device_.is_cpu()) {
+    if (!device_.is_cpu()) start_accelerator();
     if (model_.packed() != nullptr) {
       throw bad_input(request.model.string() + ": is quantized already",
                       "give --model the original checkpoint");
@@ -93,6 +97,15 @@ class Run {
   }
 
  private:
+  void start_accelerator() {
+    std::string why;
+    const kernels::cuda::CudaApi* const kernels = load_cuda_kernels(&why);
+    if (kernels == nullptr && processes_.first()) {
+      log_warning("the CPU chooses the codes, which takes longer: " + why);
+    }
+    accelerator_.emplace(device_, kernels);
+  }
+
   // The first process makes the output directory and reads the journal; the others take both over.
   void open_output() {
     using Existing = OutputDirectory::Existing;
@@ -203,7 +216,7 @@ class Run {
 
   void quantize_block(int64_t b, const Rope& rope) {
     const ModelSpec& spec = model_.spec();
-    Block block = load_block(model_.weights(), spec, b, request_.threads, device_);
+    Block block = loader_.take(b);
     // The full-precision block's outputs, before its linears are replaced.
     if (tuned()) {
       advance(spec, block, rope, originals_, forward_threads_, &report_.seconds.forward);
@@ -221,7 +234,7 @@ class Run {
       if (request_.sequential) stats = collect(block, rope, hidden, group);
       std::optional<ScopeSeconds> quantize(&report_.seconds.quantize);
       Hessian hessian = make_hessian(std::move(stats.at(group)), method_.needs_factor,
-                                     request_.method.damping, request_.threads);
+                                     request_.method.damping, request_.threads, accelerator());
       if (hessian.retries > 0 && processes_.first()) {
         log_warning("block " + std::to_string(b) + ", " + group + ": damping raised " +
                     std::to_string(hessian.retries) +
@@ -281,9 +294,12 @@ class Run {
     }
   }
 
+  const Accelerator* accelerator() const { return accelerator_ ? &*accelerator_ : nullptr; }
+
   MethodConfig layer_config(const std::string& module) const {
     MethodConfig config = request_.method;
     config.threads = request_.threads;
+    config.accelerator = accelerator();
     if (!processes_.alone()) config.share = &rows_;
     const auto allocated = journal_.nm.find(module);
     if (allocated != journal_.nm.end()) config.nm = parse_nm(allocated->second);
@@ -303,6 +319,7 @@ class Run {
     CollectSeconds seconds;
     CollectOptions options;
     options.threads = forward_threads_;
+    options.sums_on_device = !device_.is_cpu();
     options.group = group;
     std::map<std::string, int64_t> widths;
     for (const LinearSpec& linear : spec.family->linears) {
@@ -362,7 +379,8 @@ class Run {
     }
     {
       const ScopeSeconds quantize(&report_.seconds.quantize);
-      layer.error = layer_error(quantized.original, decoded, hessian, request_.threads);
+      layer.error = layer_error(quantized.original, decoded, hessian_matrix(hessian, device_),
+                                request_.threads);
     }
     *weight = decoded.to(device_);
     return layer;
@@ -421,8 +439,10 @@ class Run {
   const int forward_threads_;  // a GPU's stream is filled by one thread
   const OwnSequences own_;     // of the calibration sequences
   Model model_;
-  std::optional<OutputDirectory> directory_;  // of the first process
-  std::filesystem::path partial_;             // of all
+  BlockLoader loader_;
+  std::optional<GpuAccelerator> accelerator_;  // not on a CPU
+  std::optional<OutputDirectory> directory_;   // of the first process
+  std::filesystem::path partial_;              // of all
   Journal journal_;
   std::vector<at::Tensor> originals_;  // with tuning: own sequences in the original model
   QuantizeReport report_;

@@ -8,6 +8,7 @@
 #include "block_triangles.h"
 #include "buffer.h"
 #include "coded_tiles.h"
+#include "device_coder.h"
 #include "integer_grid.h"
 #include "levels.h"
 #include "splits.h"
@@ -63,14 +64,14 @@ class TileCoder {
  public:
   TileCoder(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
             const MethodConfig& config, const std::vector<BlockTriangle>& triangles,
-            QuantizedLinear* out)
+            const LevelGrid& grid, QuantizedLinear* out)
       : weight_(weight),
         hessian_(hessian),
         plan_(plan),
         config_(config),
         triangles_(triangles),
         out_(out),
-        grid_(plan.shape, out->base),
+        grid_(grid),
         w_(weight.cols * kTileRows),
         d_(weight.cols * kTileRows),
         scratch_(2 * kMaxUnknowns * std::min<int64_t>(plan.shape.block_size, weight.cols) *
@@ -87,27 +88,16 @@ class TileCoder {
         w_.get()[col * kTileRows + lane] = weight_.data[(first_row + lane) * weight_.cols + col];
       }
     }
-    if (!plan_.integer.empty()) fit_integers();
+    if (!plan_.integer.empty()) set_integers();
     for (int64_t b = 0; b < plan_.shape.blocks(); ++b) code_block(b);
   }
 
  private:
-  // The grid of each row's integers: the range of their weights and room for the feedback.
-  void fit_integers() {
+  void set_integers() {
     integers_.last = static_cast<float>((1 << plan_.shape.integer_bits) - 1);
     for (int64_t lane = 0; lane < rows_; ++lane) {
       const int64_t row = first_row_ + lane;
-      float low = 0, high = 0;
-      for (int64_t at = row * weight_.cols; at < (row + 1) * weight_.cols; ++at) {
-        if (plan_.integer[at] == 0) continue;
-        low = std::min(low, weight_.data[at]);
-        high = std::max(high, weight_.data[at]);
-      }
-      const AffineGrid grid =
-          affine_grid(kFeedbackRoom * low, kFeedbackRoom * high, plan_.shape.integer_bits);
-      set_lane(grid, static_cast<int>(lane), &integers_);
-      out_->step[row] = grid.step;
-      out_->zero[row] = grid.zero;
+      set_lane({out_->step[row], out_->zero[row]}, static_cast<int>(lane), &integers_);
     }
   }
 
@@ -269,7 +259,7 @@ class TileCoder {
   const MethodConfig& config_;
   const std::vector<BlockTriangle>& triangles_;
   QuantizedLinear* out_;
-  LevelGrid grid_;
+  const LevelGrid& grid_;
   Buffer w_, d_;    // [cols][64]: original weights, and original minus stored
   Buffer scratch_;  // of kernels::level_equations
   std::vector<uint8_t> set_;
@@ -288,6 +278,17 @@ float grid_base(const WeightView& weight) {
   return 2 * largest;
 }
 
+// The grid of a row's integers: the range of their weights and room for the feedback.
+AffineGrid fit_integers(const WeightView& weight, const BinaryPlan& plan, int64_t row) {
+  float low = 0, high = 0;
+  for (int64_t at = row * weight.cols; at < (row + 1) * weight.cols; ++at) {
+    if (plan.integer[at] == 0) continue;
+    low = std::min(low, weight.data[at]);
+    high = std::max(high, weight.data[at]);
+  }
+  return affine_grid(kFeedbackRoom * low, kFeedbackRoom * high, plan.shape.integer_bits);
+}
+
 }  // namespace
 
 QuantizedLinear code_binary(const WeightView& weight, const Hessian& hessian,
@@ -295,12 +296,24 @@ QuantizedLinear code_binary(const WeightView& weight, const Hessian& hessian,
   QuantizedLinear out = make_quantized_linear(plan.shape);
   if (plan.shape.salient_classes > 0) out.salient = plan.salient;
   if (plan.shape.scale_format == ScaleFormat::kLog8) out.base = grid_base(weight);
+  if (!plan.integer.empty()) {
+    parallel_for(weight.rows, config.threads, [&](int64_t row) {
+      const AffineGrid grid = fit_integers(weight, plan, row);
+      out.step[row] = grid.step;
+      out.zero[row] = grid.zero;
+    });
+  }
   const std::vector<BlockTriangle> triangles =
       block_triangles(hessian.factor, plan.shape.cols, plan.shape.block_size);
+  const LevelGrid grid(plan.shape, out.base);
+  if (device_codes(plan, config)) {
+    code_on_device(weight, hessian, plan, config, triangles, grid, &out);
+    return out;
+  }
   code_tiles(
       config, kTileRows,
       [&](int64_t first_row) {
-        TileCoder(weight, hessian, plan, config, triangles, &out).run(first_row);
+        TileCoder(weight, hessian, plan, config, triangles, grid, &out).run(first_row);
       },
       &out);
   return out;

@@ -175,8 +175,9 @@ QuantizedLinear quantize_gptq(const WeightView& weight, const Hessian& hessian,
       return hessian.matrix[x * weight.cols + x] > hessian.matrix[y * weight.cols + y];
     });
   }
-  plan.factor =
-      config.act_order ? permuted_factor(hessian, plan.order, config.threads) : hessian.factor;
+  plan.factor = config.act_order
+                    ? permuted_factor(hessian, plan.order, config.threads, config.accelerator)
+                    : hessian.factor;
   plan.triangles = block_triangles(plan.factor, weight.cols, config.block_size);
   for (const float r : hessian.diagonal) plan.weights.push_back(r * r);
   code_tiles(

@@ -65,9 +65,29 @@ std::vector<float> to_floats(Doubles work, int64_t n) {
   return factor;
 }
 
+// The factor of the damped matrix in `order` (empty: as it is); empty if there is none. `work` may
+// be used again for another lambda.
+std::vector<float> damped_factor(const Hessian& hessian, const std::vector<int64_t>& order,
+                                 int threads, const Accelerator* accelerator, Doubles* work) {
+  if (accelerator != nullptr) {
+    std::vector<double> added(static_cast<size_t>(hessian.width));
+    for (size_t i = 0; i < added.size(); ++i) {
+      added[i] = (hessian.dead[i] ? 1.0 : 0.0) + hessian.lambda;
+    }
+    return accelerator->factor(hessian.matrix, added, order);
+  }
+  const bool factored = order.empty()
+                            ? factor_damped(
+                                  hessian, [](int64_t i) { return i; }, threads, work)
+                            : factor_damped(
+                                  hessian, [&](int64_t i) { return order[i]; }, threads, work);
+  return factored ? to_floats(std::move(*work), hessian.width) : std::vector<float>();
+}
+
 }  // namespace
 
-Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, int threads) {
+Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, int threads,
+                     const Accelerator* accelerator) {
   const int64_t n = stats.width;
   if (stats.tokens < 1 || static_cast<int64_t>(stats.xtx.size()) != n * n) {
     throw Error(ErrorCode::kFailure, "calibration statistics are empty or have a wrong size");
@@ -94,9 +114,8 @@ Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, i
   Doubles work;
   hessian.lambda = damping * mean;
   for (;; hessian.lambda *= 10, ++hessian.retries) {
-    if (factor_damped(
-            hessian, [](int64_t i) { return i; }, threads, &work))
-      break;
+    hessian.factor = damped_factor(hessian, {}, threads, accelerator, &work);
+    if (!hessian.factor.empty()) break;
     if (hessian.retries == 5) {
       throw Error(
           ErrorCode::kFailure,
@@ -104,22 +123,21 @@ Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, i
           "calibrate on more tokens (--nsamples, --seqlen)");
     }
   }
-  hessian.factor = to_floats(std::move(work), n);
   for (int64_t i = 0; i < n; ++i) hessian.diagonal.push_back(hessian.factor[i * n + i]);
   return hessian;
 }
 
 std::vector<float> permuted_factor(const Hessian& hessian, const std::vector<int64_t>& order,
-                                   int threads) {
+                                   int threads, const Accelerator* accelerator) {
   Doubles work;
-  if (!factor_damped(
-          hessian, [&](int64_t i) { return order[i]; }, threads, &work)) {
+  std::vector<float> factor = damped_factor(hessian, order, threads, accelerator, &work);
+  if (factor.empty()) {
     throw Error(ErrorCode::kFailure,
                 "the Hessian cannot be factored by descending diagonal with lambda = " +
                     std::to_string(hessian.lambda),
                 "raise --damping, or give --no-act-order");
   }
-  return to_floats(std::move(work), hessian.width);
+  return factor;
 }
 
 }  // namespace billm

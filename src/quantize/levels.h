@@ -2,7 +2,7 @@
 #pragma once
 
 #include "billm/codes/quantized_linear.h"
-#include "kernels/cpu/row_tiles.h"
+#include "kernels/row_levels.h"
 
 namespace billm {
 
@@ -13,13 +13,13 @@ void copy_levels(const kernels::Levels& from, int lane, kernels::Levels* to);
 // that will be decoded.
 class LevelGrid {
  public:
-  LevelGrid(const LinearShape& shape, float base) : shape_(shape), base_(base) {}
+  LevelGrid(const LinearShape& shape, float base);
   void round(kernels::Levels* levels) const;  // also sorts the levels of each set
-  float round_scale(float scale) const;
+  float round_scale(float scale) const { return kernels::round_scale(rounding_, scale); }
+  const kernels::LevelRounding& rounding() const { return rounding_; }
 
  private:
-  LinearShape shape_;
-  float base_;
+  kernels::LevelRounding rounding_;
 };
 
 // Solves the normal equations of kernels::level_equations for lane `lane` and writes the levels

@@ -1,19 +1,27 @@
-"""--device cuda against --device cpu on a tiny model. Skips where there is no NVIDIA GPU.
+"""--device cuda against --device cpu on a tiny model and on the demo model; with BILLM_SLOW_TESTS=1 a
+whole model of LLaMA-7B's shape. Skips where there is no NVIDIA GPU.
 
 Sums are taken in another order on a GPU, so codes differ here and there; errors and perplexity must
 not: 1 % and 2 %.
 """
 
+import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import billm_testing as bt
 
 METHODS = {"billm": ("--method", "billm"), "rtn": ("--method", "rtn"),
-           "stbllm": ("--method", "stbllm", "--nm", "4:8", "--nm-alloc", "adaptive")}
+           "stbllm": ("--method", "stbllm", "--nm", "4:8", "--nm-alloc", "adaptive"),
+           "arb": ("--method", "arb"), "pbllm": ("--method", "pbllm"),
+           "gptq": ("--method", "gptq", "--bits", "2"),
+           "sequential": ("--method", "billm", "--sequential")}
 
 
 def require_gpu():
@@ -24,7 +32,7 @@ def require_gpu():
         bt.skip("no NVIDIA GPU (nvidia-smi lists none)")
 
 
-class Gpu(bt.TestCase):
+class GpuCase(bt.TestCase):
     def setUp(self):
         super().setUp()
         self.model = bt.make_tiny_llama(self.dir / "model", hidden=128, intermediate=320, blocks=3)
@@ -35,9 +43,23 @@ class Gpu(bt.TestCase):
             self.skipTest("this LibTorch has no CUDA side")
         self.assertEqual(probe.returncode, 0, probe.stderr)
 
+    def quantize_on_gpu(self, *arguments, **options):
+        """The report; nothing may be left to the CPU for want of the kernels' library."""
+        result = self.billm("quantize", *arguments, "--device", "cuda", "--json",
+                            self.dir / "report.json", **options)
+        self.assertNotIn("the CPU chooses the codes", result.stderr)
+        return json.loads((self.dir / "report.json").read_text())
+
     def assert_near(self, value, expected, tolerance, what):
         self.assertLessEqual(abs(value - expected), tolerance * abs(expected), what)
 
+    def assert_layers_near(self, cpu, cuda):
+        for one, other in zip(cpu["layers"], cuda["layers"], strict=True):
+            self.assertEqual(one["nm"], other["nm"])
+            self.assert_near(other["error"], one["error"], 0.01, one["name"])
+
+
+class Gpu(GpuCase):
     def evaluate(self, model, device):
         return self.report("eval", "--model", model, "--ppl", self.calibration(seed=5), "--device",
                            device, "--kl", self.model)
@@ -49,15 +71,11 @@ class Gpu(bt.TestCase):
     def test_quantize(self):
         for name, arguments in METHODS.items():
             with self.subTest(method=name):
-                reports = {}
-                for device in ("cpu", "cuda"):
-                    reports[device] = self.report("quantize", "--model", self.model, *arguments,
-                                                  "--calib", self.tokens, "--device", device,
-                                                  "--out", self.dir / f"{name}-{device}")
-                for one, other in zip(reports["cpu"]["layers"], reports["cuda"]["layers"],
-                                      strict=True):
-                    self.assertEqual(one["nm"], other["nm"])
-                    self.assert_near(other["error"], one["error"], 0.01, one["name"])
+                arguments = ["--model", self.model, *arguments, "--calib", self.tokens, "--out"]
+                cpu = self.report("quantize", *arguments, self.dir / f"{name}-cpu", "--device",
+                                  "cpu")
+                cuda = self.quantize_on_gpu(*arguments, self.dir / f"{name}-cuda")
+                self.assert_layers_near(cpu, cuda)
                 ppl = [self.evaluate(self.dir / f"{name}-{device}", "cuda")["ppl"]
                        for device in ("cpu", "cuda")]
                 self.assert_near(ppl[1], ppl[0], 0.02, "perplexity")
@@ -70,6 +88,58 @@ class Gpu(bt.TestCase):
             self.billm("quantize", "--model", self.model, "--calib", self.tokens, "--device",
                        "cuda", "--out", self.dir / name, "--quiet")
         self.assertEqual(bt.digests(self.dir / "one"), bt.digests(self.dir / "two"))
+
+
+class DemoModel(GpuCase):
+    """Rounding in an early block is passed on, so only the first blocks have the same inputs. By
+    itself it moves untuned BiLLM's perplexity by 5 % and more (docs/measurements/scale.md, "Noise"),
+    so the 2 % are asked of a method that stays near the original."""
+
+    # Perplexity: how near.
+    METHODS = {("--method", "billm"): 0.1, ("--method", "gptq", "--bits", "4"): 0.02}
+
+    def test_quantize(self):
+        model = bt.demo_model()
+        golden = bt.data_directory() / "golden"
+        for method, tolerance in self.METHODS.items():
+            with self.subTest(method=method):
+                arguments = ["--model", model, *method, "--calib", golden / "calib_tokens.npy",
+                             "--overwrite", "--out"]
+                cpu = self.report("quantize", *arguments, self.dir / "cpu", "--device", "cpu",
+                                  timeout=1200)
+                cuda = self.quantize_on_gpu(*arguments, self.dir / "cuda", timeout=600)
+                print(method, "cuda:", cuda["seconds"], "cpu:", cpu["seconds"])
+                early = 4 * len(cpu["layers"]) // cpu["blocks"]
+                self.assert_layers_near({"layers": cpu["layers"][:early]},
+                                        {"layers": cuda["layers"][:early]})
+                errors = [sum(layer["error"] for layer in report["layers"])
+                          for report in (cpu, cuda)]
+                self.assert_near(errors[1], errors[0], 0.01, "errors of all layers")
+                ppl = [self.report("eval", "--model", self.dir / name, "--ppl",
+                                   golden / "peer_eval_tokens.npy", "--device", "cuda",
+                                   timeout=600)["ppl"] for name in ("cpu", "cuda")]
+                print(method, "perplexity: cpu", ppl[0], "cuda", ppl[1])
+                self.assert_near(ppl[1], ppl[0], tolerance, "perplexity")
+
+
+@unittest.skipUnless(os.environ.get("BILLM_SLOW_TESTS") == "1", "BILLM_SLOW_TESTS is not 1")
+class SevenBillionShaped(GpuCase):
+    """docs/measurements/gpu.md has the goal: 5 minutes."""
+    FREE_DISK = 30e9
+
+    def test_quantize(self):
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if free < self.FREE_DISK:
+            self.skipTest(f"needs 30 GB of disk, {free / 1e9:.1f} GB are free")
+        model = self.dir / "large"
+        bt.make_sharded_llama(model, vocab=32000, hidden=4096, intermediate=11008, blocks=32,
+                              heads=32, kv_heads=32)
+        tokens = self.calibration(vocab=32000, rows=128, length=2048)
+        made = self.quantize_on_gpu("--model", model, "--method", "billm", "--calib", tokens,
+                                    "--out", self.dir / "out", timeout=3000)
+        print("7B-shaped:", made["seconds"], "peak", made["peak_rss_bytes"] / 1e9, "GB")
+        self.assertEqual(made["blocks"], 32)
+        self.assertEqual(len(made["layers"]), 7 * 32)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class EmulatedThread {
   int block_y() const;
   uint8_t* shared() const;
   void sync();
+  void sync_warp() { shuffle(0, 0); }
 
   uint32_t max_of_warp(uint32_t value);
   float shuffle_xor(float value, int mask);

@@ -4,11 +4,13 @@
 #include <bit>
 #include <cstdint>
 
+#include "billm/base/host_device.h"
+
 namespace billm {
 
 // IEEE binary16 -> binary32, exact. NaNs keep sign and payload (a signaling one stays so): the same
 // bits on every machine, which a conversion instruction does not promise.
-inline float half_to_float(uint16_t half) {
+BILLM_HOST_DEVICE inline float half_to_float(uint16_t half) {
   constexpr uint32_t kRebias = uint32_t{127 - 15} << 23;
   const uint32_t magnitude = (half & 0x7fffu) << 13;  // exponent and mantissa in fp32's places
   const uint32_t exponent = magnitude & 0x0f800000u;
@@ -23,7 +25,7 @@ inline float half_to_float(uint16_t half) {
 
 // binary32 -> binary16, round to nearest, ties to even. Beyond 65519.99 it gives Inf; a NaN stays a
 // NaN with its sign and the upper payload bits (one is set if those are all zero).
-inline uint16_t float_to_half(float value) {
+BILLM_HOST_DEVICE inline uint16_t float_to_half(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -45,6 +47,8 @@ inline uint16_t float_to_half(float value) {
 }
 
 // The value that fp16 storage leaves of an fp32 number.
-inline float round_to_half(float value) { return half_to_float(float_to_half(value)); }
+BILLM_HOST_DEVICE inline float round_to_half(float value) {
+  return half_to_float(float_to_half(value));
+}
 
 }  // namespace billm

@@ -67,6 +67,9 @@ struct CollectOptions {
   int threads = 1;
   // Stored inputs: as many sequences as fit, at least one. The result does not depend on it.
   int64_t input_bytes = int64_t{1} << 30;
+  // X^T X is summed where the forward pass runs, a GPU, and the inputs stay there until then (the
+  // same bound); else on the CPU, in tiles that the threads share. The sums differ in rounding.
+  bool sums_on_device = false;
   std::string group = {};  // this input group alone; empty: all of them
   // How many sequences each part of this process has (empty: all parts of sum_part are here), and
   // with several processes their exchange.
@@ -83,7 +86,8 @@ struct CollectSeconds {
 // Stats of every input group (LinearSpec::group) of the block over all sequences, of any length
 // that `rope` covers. Bitwise the same for any thread count, chunk size and number of processes:
 // fp32 sums over the tokens of a sequence, then over the sequences of a part in order, then over
-// the parts. Throws Error{kFailure} if an input is not finite.
+// the parts; with sums_on_device for any chunk size, on the same kind of device. Throws
+// Error{kFailure} if an input is not finite.
 StatsByGroup collect_stats(const ModelSpec& spec, const Block& block, const Rope& rope,
                            const Sequences& hidden, const CollectOptions& options,
                            CollectSeconds* seconds = nullptr);

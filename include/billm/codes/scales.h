@@ -19,11 +19,4 @@ int scale_format_bits(ScaleFormat format);
 // The code whose value is nearest to `scale` (>= 0; above base: 255). Ties take the lower code.
 uint8_t log8_encode(float scale, float base);
 
-// Offset code in [-127, 127] in units of largest / 128; `largest` is the largest scale of the same
-// row and block.
-inline float offset8_decode(int8_t code, float largest) {
-  return static_cast<float>(code) * (largest * 0.0078125f);
-}
-int8_t offset8_encode(float offset, float largest);
-
 }  // namespace billm

@@ -31,11 +31,12 @@ struct MethodConfig {
   int max_salient = 49;     // largest number of salient columns tried per block
   std::optional<int> bits;  // RTN, GPTQ; not given: the method's smallest (bits_of)
   bool act_order = true;    // GPTQ: columns by descending diag H
-  std::optional<double> salient_share;          // PB-LLM; not given: 0.1
-  std::optional<SalientMetric> salient_metric;  // PB-LLM; not given: kHessian
-  double damping = 0.01;                        // lambda / mean(diag H)
-  int threads = 1;                              // never changes the result
-  const class RowShare* share = nullptr;        // several processes (row_share.h); nor does it
+  std::optional<double> salient_share;             // PB-LLM; not given: 0.1
+  std::optional<SalientMetric> salient_metric;     // PB-LLM; not given: kHessian
+  double damping = 0.01;                           // lambda / mean(diag H)
+  int threads = 1;                                 // never changes the result
+  const class RowShare* share = nullptr;           // several processes (row_share.h); nor does it
+  const class Accelerator* accelerator = nullptr;  // a GPU; null: all on the CPU
 };
 
 }  // namespace billm

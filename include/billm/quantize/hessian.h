@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "billm/calibrate/stats.h"
+#include "billm/quantize/accelerator.h"
 
 namespace billm {
 
@@ -26,11 +27,13 @@ struct Hessian {
 // `damping`: lambda = damping * mean(diag H). If the factorization fails, lambda grows tenfold, at
 // most 5 times; then Error{kFailure}. Statistics that are not finite: Error{kFailure}. Memory at
 // its largest: 12 * width^2 bytes, of which 4 are those of `stats`, which become the matrix.
-Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, int threads);
+// `accelerator`: the device that factors; null: the CPU.
+Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, int threads,
+                     const Accelerator* accelerator = nullptr);
 
 // The factor of the damped matrix with its columns and rows in the order `order` ([width], a
 // permutation): R [width, width]. Throws Error{kFailure} if it does not exist.
 std::vector<float> permuted_factor(const Hessian& hessian, const std::vector<int64_t>& order,
-                                   int threads);
+                                   int threads, const Accelerator* accelerator = nullptr);
 
 }  // namespace billm

@@ -2,6 +2,7 @@
 #include "billm/calibrate/collect.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -13,8 +14,10 @@
 #include "billm/base/error.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
+#include "src/calibrate/device_sums.h"
 #include "support/compare.h"
 #include "support/environment.h"
+#include "support/random_layer.h"
 #include "support/tiny_checkpoint.h"
 
 namespace billm {
@@ -159,6 +162,75 @@ TEST_F(Collect, SameBitsForAnyThreadsAndChunks) {
       }
     }
   }
+}
+
+// Hands the parts on, as the processes of a group do.
+class PartsInOrder : public SumExchange {
+ public:
+  void add(StatsByGroup part) override {
+    ++parts;
+    if (!part.empty()) add_stats(std::move(part), 1, &total_);
+  }
+  StatsByGroup finish() override { return std::move(total_); }
+  int parts = 0;
+
+ private:
+  StatsByGroup total_;
+};
+
+// What a GPU does, on ATen's CPU device: the same sums but for rounding, by itself or with others.
+TEST_F(Collect, SumsOnTheDeviceAgree) {
+  const auto expected = collect(1, int64_t{1} << 30);
+  PartsInOrder exchange;
+  for (SumExchange* to :
+       {static_cast<SumExchange*>(nullptr), static_cast<SumExchange*>(&exchange)}) {
+    for (const int64_t bytes : {int64_t{1}, int64_t{1} << 30}) {
+      CollectSeconds seconds;
+      const auto stats =
+          collect_stats(spec(), block_, rope_, TensorSequences(hidden_),
+                        {.input_bytes = bytes, .sums_on_device = true, .exchange = to}, &seconds);
+      EXPECT_GT(seconds.forward, 0);
+      EXPECT_GT(seconds.hessian, 0);
+      ASSERT_EQ(stats.size(), expected.size());
+      for (const auto& [group, sum] : expected) {
+        SCOPED_TRACE(group);
+        EXPECT_EQ(stats.at(group).tokens, sum.tokens);
+        EXPECT_TRUE(
+            test::close(stats.at(group).xtx, sum.xtx,
+                        {.absolute = 1e-6 * test::root_mean_square(sum.xtx), .relative = 1e-5}));
+      }
+    }
+  }
+  EXPECT_EQ(exchange.parts, 2 * kSumParts);
+}
+
+TEST(DeviceSums, WidthOfSeveralTiles) {
+  init_torch();
+  const at::NoGradGuard no_grad;
+  constexpr int64_t kWidth = 2100, kTokens = 7;
+  const std::vector<float> x = test::random_normal(2 * kTokens * kWidth, 3);
+  const at::Tensor all =
+      at::from_blob(const_cast<float*>(x.data()), {2 * kTokens, kWidth}, at::kFloat);
+  DeviceSums one, other;
+  one.add_input("group", all.narrow(0, 0, kTokens));
+  other.add_input("group", all.narrow(0, kTokens, kTokens));
+  one.add(std::move(other));
+  const StatsByGroup stats = one.take();
+  const CalibrationStats& sum = stats.at("group");
+  EXPECT_EQ(sum.width, kWidth);
+  EXPECT_EQ(sum.tokens, 2 * kTokens);
+  std::vector<float> actual, expected;
+  for (int64_t i = 0; i < kWidth; i += 13) {  // the upper triangle
+    for (int64_t j = i; j < kWidth; ++j) {
+      double product = 0;
+      for (int64_t t = 0; t < 2 * kTokens; ++t)
+        product += double{x[t * kWidth + i]} * x[t * kWidth + j];
+      actual.push_back(sum.xtx[i * kWidth + j]);
+      expected.push_back(static_cast<float>(product));
+    }
+  }
+  EXPECT_TRUE(test::close(actual, expected, {.absolute = 1e-5, .relative = 1e-5}));
+  EXPECT_TRUE(one.take().empty());
 }
 
 TEST_F(Collect, AdvanceIsForwardOfEverySequence) {

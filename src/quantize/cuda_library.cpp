@@ -1,0 +1,29 @@
+// Loads the library of CUDA kernels: see include/billm/quantize/accelerator.h.
+#include <dlfcn.h>
+
+#include <filesystem>
+#include <system_error>
+
+#include "billm/quantize/accelerator.h"
+#include "kernels/cuda/cuda_api.h"
+
+namespace billm {
+
+const kernels::cuda::CudaApi* load_cuda_kernels(std::string* why) {
+  using kernels::cuda::CudaApi;
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::filesystem::path path = program.parent_path() / kernels::cuda::kCudaLibrary;
+  void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    const char* reason = dlerror();
+    *why = reason != nullptr ? reason : path.string() + ": cannot be loaded";
+    return nullptr;
+  }
+  const auto get = reinterpret_cast<CudaApi::Get*>(dlsym(library, kernels::cuda::kCudaApiSymbol));
+  const CudaApi* const api = get != nullptr ? get(kernels::cuda::kCudaApiVersion) : nullptr;
+  if (api == nullptr) *why = path.string() + ": is not of this version of billm";
+  return api;
+}
+
+}  // namespace billm

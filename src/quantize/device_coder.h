@@ -1,0 +1,23 @@
+// The engine of binary_coder.h on an accelerator's kernels (kernels/cuda/coder_body.h): the same
+// steps for all rows at once, a column block at a time.
+#pragma once
+
+#include <vector>
+
+#include "binary_coder.h"
+#include "block_triangles.h"
+#include "levels.h"
+
+namespace billm {
+
+// Whether the accelerator of `config` codes blocks of this width: blocks of more than 512 columns
+// are left to the CPU.
+bool device_codes(const BinaryPlan& plan, const MethodConfig& config);
+
+// Fills in regions, codes, scales and offsets of all rows, or of this process's. Steps and zeros of
+// integers are there already. Throws Error{kFailure} with what the device says.
+void code_on_device(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
+                    const MethodConfig& config, const std::vector<BlockTriangle>& triangles,
+                    const LevelGrid& grid, QuantizedLinear* out);
+
+}  // namespace billm
