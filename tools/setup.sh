@@ -318,6 +318,9 @@ sys.exit(any(u.find_spec(name) is None for name in names))' 2>/dev/null
 
 # --- (d) CUDA ----------------------------------------------------------------------------------
 
+# What the quickstart builds besides the program: the CUDA kernels where they can be used.
+cuda_targets=()
+
 report_cuda() {
   local nvcc version
   nvcc="${CUDACXX:-$(PATH="$PATH:/usr/local/cuda/bin" command -v nvcc || true)}"
@@ -331,6 +334,7 @@ report_cuda() {
     say "CUDA: nvcc $version is older than 13.0, so without the CUDA kernels"
   else
     say "CUDA: nvcc $version builds the CUDA kernels"
+    if [[ -e /dev/nvidiactl ]]; then cuda_targets=(billm_cuda); fi
   fi
 }
 
@@ -372,7 +376,10 @@ billm_setup() {
   install_packages missing_packages
   find_torch
   report_cuda
-  build_preset release "-DBILLM_TORCH_DIR=$BILLM_TORCH_DIR" "-DBILLM_PYTHON=$BILLM_PYTHON" -- "$@"
+  local targets=("$@")
+  if (($# > 0)); then targets+=("${cuda_targets[@]}"); fi
+  build_preset release "-DBILLM_TORCH_DIR=$BILLM_TORCH_DIR" "-DBILLM_PYTHON=$BILLM_PYTHON" -- \
+    "${targets[@]}"
   BILLM_BINARY="$billm_root/build/release/billm"
   [[ -x "$BILLM_BINARY" ]] || die "$BILLM_BINARY was not built"
   export BILLM_BINARY

@@ -2,15 +2,13 @@
 #include "cuda_runner.h"
 
 #include <ATen/ops/empty.h>
-#include <dlfcn.h>
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "billm/base/error.h"
 #include "billm/pack/plane_tiles.h"
-#include "kernels/cuda/cuda_api.h"
+#include "kernels/cuda/load.h"
 
 namespace billm {
 namespace {
@@ -22,24 +20,13 @@ void check(const char* problem) {
   if (problem != nullptr) throw Error(ErrorCode::kFailure, std::string("CUDA: ") + problem);
 }
 
-// The library beside the program; it stays loaded.
 const CudaApi& cuda_api() {
   static const CudaApi* api = [] {
-    std::error_code failure;
-    const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", failure);
-    const std::filesystem::path path = program.parent_path() / kernels::cuda::kCudaLibrary;
-    const std::string hint = "build billm where nvcc 13 is, or use --device cpu";
-    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-      const char* reason = dlerror();
-      throw Error(ErrorCode::kFailure,
-                  "cannot load the CUDA kernels: " + std::string(reason ? reason : path.string()),
-                  hint);
-    }
-    const auto get = reinterpret_cast<CudaApi::Get*>(dlsym(library, kernels::cuda::kCudaApiSymbol));
-    const CudaApi* found = get != nullptr ? get(kernels::cuda::kCudaApiVersion) : nullptr;
+    std::string why;
+    const CudaApi* found = kernels::cuda::load_cuda_kernels(&why);
     if (found == nullptr) {
-      throw Error(ErrorCode::kFailure, path.string() + ": of another version of billm", hint);
+      throw Error(ErrorCode::kFailure, "cannot load the CUDA kernels: " + why,
+                  "build billm where nvcc 13 is, or use --device cpu");
     }
     return found;
   }();

@@ -26,6 +26,7 @@
 #include "billm/pack/packed_linear.h"
 #include "billm/quantize/methods.h"
 #include "gpu_accelerator.h"
+#include "kernels/cuda/load.h"
 #include "layer_error.h"
 
 namespace billm {
@@ -67,7 +68,7 @@ class Probe {
     const at::NoGradGuard no_grad;
     if (!device.is_cpu()) {
       std::string why;  // quantize_model() says it
-      accelerator_.emplace(device, load_cuda_kernels(&why));
+      accelerator_.emplace(device, kernels::cuda::load_cuda_kernels(&why));
       quantize(kTileRows, kTileRows);  // starts the device's libraries
     }
     constexpr int64_t kNarrow = 512;

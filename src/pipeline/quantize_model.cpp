@@ -28,6 +28,7 @@
 #include "gpu_accelerator.h"
 #include "hidden_states.h"
 #include "journal.h"
+#include "kernels/cuda/load.h"
 #include "layer_error.h"
 #include "output_directory.h"
 #include "packed_result.h"
@@ -99,7 +100,7 @@ class Run {
  private:
   void start_accelerator() {
     std::string why;
-    const kernels::cuda::CudaApi* const kernels = load_cuda_kernels(&why);
+    const kernels::cuda::CudaApi* const kernels = kernels::cuda::load_cuda_kernels(&why);
     if (kernels == nullptr && processes_.first()) {
       log_warning("the CPU chooses the codes, which takes longer: " + why);
     }

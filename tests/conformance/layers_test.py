@@ -21,7 +21,8 @@ ALLOWED = {
     "calibrate": {"base", "checkpoint", "model"},
     "eval": {"base", "checkpoint", "codes", "pack", "model", "calibrate"},
     "tune": {"base", "checkpoint", "codes", "model", "calibrate"},
-    "pipeline": {"base", "checkpoint", "codes", "pack", "model", "calibrate", "quantize", "tune"},
+    "pipeline": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate", "quantize",
+                 "tune"},
     "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "pack", "model", "calibrate",
             "quantize", "tune", "pipeline", "eval"},
 }

@@ -13,10 +13,6 @@ namespace kernels::cuda {
 struct CudaApi;
 }
 
-// The library of the CUDA kernels, which lies beside the program (kernels/cuda/cuda_api.h); null,
-// and why, if it cannot be loaded.
-const kernels::cuda::CudaApi* load_cuda_kernels(std::string* why);
-
 class Accelerator {
  public:
   virtual ~Accelerator() = default;
