@@ -187,6 +187,8 @@ void FillSegment(const PlaneTilesView& view, const float* x, int s, float* run, 
   const float inverse = largest > 0 ? static_cast<float>(kBias) / largest : 0.0f;
   scale[s] = largest * (1.0f / static_cast<float>(kBias));
   sum[s] = hn::GetLane(hn::SumOfLanes(d, total));
+  // Tables cannot say NaN or infinity, so the scale does: the products are then NaN.
+  if (!std::isfinite(sum[s]) || !std::isfinite(largest)) scale[s] = NAN;
   for (int i = 0; i < segment.octets; ++i) {
     const int octet = segment.first_octet + i;
     uint8_t* low =
@@ -388,6 +390,11 @@ void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64
   }
 }
 
+void DecodeTiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
+                 int64_t stride) {
+  decode_reference(view, first, count, out, stride);
+}
+
 #else
 
 // y[t][i] += the scattered integers of row first_row + i.
@@ -476,6 +483,86 @@ void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64
   }
 }
 
+// The weights of one segment of a tile for `n` rows, column by column.
+template <int kPlanes>
+void DecodeSegment(const PlaneTilesView& view, const PlaneGroup& group, int s, int64_t tile,
+                   float* out, int64_t stride) {
+  const D d;
+  const DI di;
+  const hn::Rebind<uint8_t, DI> d8;
+  const int n = static_cast<int>(hn::Lanes(d));
+  const PlaneSegment& segment = view.segments[s];
+  const uint8_t* bytes = view.planes + tile * view.tile_bytes;
+  alignas(64) uint8_t columns[kPlanes][kMostRows];
+  for (int row = 0; row < view.order.tile_rows; row += n) {
+    V c[kPlanes];
+    Coefficients<kPlanes>(d, view, segment, tile, row, c);
+    const V half = hn::Set(d, 0.5f * view.base);
+    for (V& of_plane : c) of_plane = hn::Mul(of_plane, half);
+    V constant = hn::Zero(d);
+    if (view.constants != nullptr) {
+      constant = hn::LoadU(
+          d, view.constants + (tile * view.segment_count + s) * view.order.tile_rows + row);
+    }
+    for (int o = segment.first_octet; o < segment.first_octet + segment.octets; ++o) {
+      for (int i = 0; i < n; ++i) {
+        uint8_t octet[kMaxPlanes];
+        plane_octets(bytes, view.order, group, o, row + i, octet);
+        for (int p = 0; p < kPlanes; ++p) columns[p][i] = octet[p];
+      }
+      hn::Vec<DI> bits[kPlanes];  // of each row, complemented
+      for (int p = 0; p < kPlanes; ++p) {
+        bits[p] = hn::Not(hn::PromoteTo(di, hn::Load(d8, columns[p])));
+      }
+      const auto sign = hn::Set(di, INT32_MIN);
+      for (int bit = 0; bit < 8; ++bit) {
+        V value = constant;
+        for (int p = 0; p < kPlanes; ++p) {
+          const auto flip = hn::And(hn::ShiftLeftSame(bits[p], 31 - bit), sign);
+          value = hn::Add(value, hn::Xor(c[p], hn::BitCast(d, flip)));
+        }
+        hn::StoreU(value, d, out + (8 * int64_t{o} + bit) * stride + row);
+      }
+    }
+  }
+}
+
+void DecodeTiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
+                 int64_t stride) {
+  using Kernel = void (*)(const PlaneTilesView&, const PlaneGroup&, int, int64_t, float*, int64_t);
+  static constexpr Kernel kKernels[kMaxPlanes + 1] = {
+      nullptr,          DecodeSegment<1>, DecodeSegment<2>, DecodeSegment<3>, DecodeSegment<4>,
+      DecodeSegment<5>, DecodeSegment<6>, DecodeSegment<7>, DecodeSegment<8>};
+  const int tile_rows = view.order.tile_rows;
+  for (int64_t place = 0; place < 8 * view.octets; ++place) {
+    if (view.source[place] < 0) std::fill_n(out + place * stride, count * tile_rows, 0.0f);
+  }
+  for (int64_t tile = first; tile < first + count; ++tile) {
+    float* to = out + (tile - first) * tile_rows;
+    for (int g = 0; g < view.group_count; ++g) {
+      const PlaneGroup& group = view.groups[g];
+      for (int s = group.first_segment; s < group.first_segment + group.segments; ++s) {
+        kKernels[group.planes](view, group, s, tile, to, stride);
+      }
+    }
+    if (view.scattered.start == nullptr) continue;
+    for (int i = 0; i < tile_rows && tile * tile_rows + i < view.rows; ++i) {
+      const int64_t row = tile * tile_rows + i;
+      uint32_t entry = view.scattered.start[row];
+      for (int s = 0; s < view.segment_count; ++s) {
+        const int64_t at = row * view.segment_count + s;
+        for (const uint32_t end = entry + view.scattered.count[at]; entry < end; ++entry) {
+          const int64_t place =
+              8 * int64_t{view.segments[s].first_octet} + view.scattered.column[entry];
+          to[place * stride + i] +=
+              static_cast<float>(view.scattered.code[entry]) * view.scattered.step[row] +
+              view.scattered.shift[at];
+        }
+      }
+    }
+  }
+}
+
 #endif
 
 TileOrder Order() { return kOrder; }
@@ -490,6 +577,7 @@ namespace billm::kernels {
 HWY_EXPORT(Order);
 HWY_EXPORT(FillSegment);
 HWY_EXPORT(Gemv);
+HWY_EXPORT(DecodeTiles);
 
 TileOrder cpu_tile_order() { return HWY_DYNAMIC_DISPATCH(Order)(); }
 
@@ -522,6 +610,11 @@ void GemvInput::fill(const PlaneTilesView& view, const float* x, int first, int 
 void gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64_t first,
           int64_t count, float* y, int64_t stride) {
   HWY_DYNAMIC_DISPATCH(Gemv)(view, inputs, tokens, first, count, y, stride);
+}
+
+void decode_tiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
+                  int64_t stride) {
+  HWY_DYNAMIC_DISPATCH(DecodeTiles)(view, first, count, out, stride);
 }
 
 }  // namespace billm::kernels

@@ -28,7 +28,8 @@ class GemvInput {
  public:
   // Memory for the layer, before fill().
   void reserve(const PlaneTilesView& view);
-  // x [cols]. The part of the segments [first, first + count), so that threads can share it.
+  // x [cols]. The part of the segments [first, first + count), so that threads can share it. A
+  // segment with NaN or infinity makes all products NaN.
   void fill(const PlaneTilesView& view, const float* x, int first, int count);
   void prepare(const PlaneTilesView& view, const float* x) {
     reserve(view);
@@ -53,10 +54,14 @@ class GemvInput {
 void gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64_t first,
           int64_t count, float* y, int64_t stride);
 
-// The definition of the product, in plain loops, for any order of tiles; x in run order
-// (GemvInput::x()). And the weights themselves, column by column in run order: out
+// The weights of the tiles [first, first + count), column by column in run order: out
 // [8 * octets][stride], of which row r of the tiles is element r; stride >= count * tile_rows.
-// Columns that stand for none get finite values.
+// Columns that stand for none get finite values. For products with many tokens.
+void decode_tiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
+                  int64_t stride);
+
+// The definition of both, in plain loops, for any order of tiles; x in run order
+// (GemvInput::x()).
 void gemv_reference(const PlaneTilesView& view, const float* x, int64_t first, int64_t count,
                     float* y);
 void decode_reference(const PlaneTilesView& view, int64_t first, int64_t count, float* out,

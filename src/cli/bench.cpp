@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "billm/base/error.h"
-#include "billm/base/progress.h"
+#include "billm/model/runtime.h"
 #include "command.h"
 #include "common.h"
 
@@ -36,10 +36,10 @@ Shape parse_shape(const std::string& text) {
   Shape shape{};
   int used = 0;
   long rows = 0, cols = 0;
-  constexpr long kMost = 1 << 20;
+  constexpr long kMost = 1 << 20, kMostWeights = 1l << 30;
   if (std::sscanf(text.c_str(), "%ldx%ld%n", &rows, &cols, &used) != 2 ||
       used != static_cast<int>(text.size()) || rows < 1 || cols < 1 || rows > kMost ||
-      cols > kMost) {
+      cols > kMost || rows * cols > kMostWeights) {
     throw Error(ErrorCode::kUsage, "--shape: expected ROWSxCOLS like 11008x4096, got " + text);
   }
   shape.rows = rows;
@@ -58,6 +58,7 @@ class Bench {
     for (const std::string& text : options_.shapes) shapes.push_back(parse_shape(text));
     // Before anything is measured: whether there is such a model.
     if (!options_.skip_model) model_ = model_or_newest(options_.model, options_.common.quiet);
+    on_cpu_ = resolve_device(options_.device).is_cpu();
     bandwidth_ = memory_bandwidth(threads_);
     if (options_.common.print()) {
       std::printf("threads       %d\nmemory        %.1f GB/s (reading 1 GB)\n", threads_,
@@ -139,11 +140,12 @@ class Bench {
     if (options_.common.print()) std::printf("\nmodel         %s\n", model.c_str());
     report_["model"] = model.string();
     const ModelBench packed = bench_model(request);
-    print_model("packed", packed);
-    report_["packed"] = to_json(packed);
-    if (options_.skip_dense || packed.stored_bits == 0) return;
-    const double dense_bytes =
-        static_cast<double>(packed.linear_bytes) * 32 / std::max(1.0, packed.stored_bits);
+    report_["device"] = on_cpu_ ? "cpu" : "cuda";
+    const bool is_packed = packed.stored_bits > 0;
+    print_model(is_packed ? "packed" : "fp32", packed);
+    report_[is_packed ? "packed" : "dense_fp32"] = to_json(packed);
+    if (options_.skip_dense || !is_packed) return;
+    const double dense_bytes = 4 * static_cast<double>(packed.linear_weights);
     const double memory =
         static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
     if (dense_bytes > memory / 2) {
@@ -170,10 +172,10 @@ class Bench {
     }
     if (!result.generate_rates.empty()) {
       const double rate = median(result.generate_rates);
-      std::printf(
-          "%-13s decode of %ld tokens   %.1f tokens/s, %.1f GB/s (%.0f %% of the memory's)\n", name,
-          static_cast<long>(options_.generate), rate, rate * token_bytes / 1e9,
-          100 * rate * token_bytes / bandwidth_);
+      std::printf("%-13s decode of %ld tokens   %.1f tokens/s, %.1f GB/s", name,
+                  static_cast<long>(options_.generate), rate, rate * token_bytes / 1e9);
+      if (on_cpu_) std::printf(" (%.0f %% of the memory's)", 100 * rate * token_bytes / bandwidth_);
+      std::printf("\n");
     }
     std::printf("%-13s per token: linears %.1f MB, head %.1f MB; load %.1f s\n", name,
                 static_cast<double>(result.linear_bytes) / 1e6,
@@ -184,8 +186,7 @@ class Bench {
     Json json = {{"stored_bits", result.stored_bits},
                  {"linear_bytes", result.linear_bytes},
                  {"head_bytes", result.head_bytes},
-                 {"load_seconds", result.load_seconds},
-                 {"peak_rss_bytes", result.peak_rss_bytes}};
+                 {"load_seconds", result.load_seconds}};
     if (!result.prompt_rates.empty()) {
       json["prefill"] = {{"tokens", options_.prompt},
                          {"tokens_per_second", median(result.prompt_rates)},
@@ -197,8 +198,8 @@ class Bench {
       json["decode"] = {{"tokens", options_.generate},
                         {"tokens_per_second", rate},
                         {"bytes_per_second", rate * bytes},
-                        {"bandwidth_share", rate * bytes / bandwidth_},
                         {"repetitions", result.generate_rates}};
+      if (on_cpu_) json["decode"]["bandwidth_share"] = rate * bytes / bandwidth_;
     }
     return json;
   }
@@ -206,7 +207,8 @@ class Bench {
   const Options& options_;
   const int threads_;
   std::optional<std::filesystem::path> model_;
-  double bandwidth_ = 0;
+  double bandwidth_ = 0;  // of the host's memory
+  bool on_cpu_ = true;    // the model runs there
   Json report_;
 };
 

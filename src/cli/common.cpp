@@ -83,9 +83,9 @@ std::string read_input(const std::string& file_name) {
   const int failure = std::ferror(file) ? errno : 0;
   if (!standard) std::fclose(file);
   if (failure != 0) {
-    throw Error(standard ? ErrorCode::kFailure : ErrorCode::kBadInput,
-                (standard ? "standard input" : file_name) +
-                    ": cannot be read: " + std::strerror(failure));
+    throw Error(
+        standard ? ErrorCode::kFailure : ErrorCode::kBadInput,
+        (standard ? "standard input" : file_name) + ": cannot be read: " + std::strerror(failure));
   }
   return text;
 }

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "billm/base/error.h"
+#include "billm/base/log.h"
 #include "billm/base/progress.h"
 #include "billm/base/stopwatch.h"
 #include "billm/checkpoint/config.h"
@@ -205,12 +206,18 @@ class Generation {
       std::string line;
       if (!std::getline(std::cin, line) || line == "/bye") break;
       if (line.empty()) continue;
-      const std::vector<int32_t> ids = sequence(line);
-      check_room(ids, generator_->context());
-      const Answer answer = session_->answer(ids, false, limits_, write_text);
-      write_text("\n");
-      if (!options_.common.quiet) print_summary(answer, load_seconds_);
-      messages_.push_back({ChatRole::kAssistant, answer.text});
+      try {
+        const std::vector<int32_t> ids = sequence(line);
+        check_room(ids, generator_->context());
+        const Answer answer = session_->answer(ids, false, limits_, write_text);
+        write_text("\n");
+        if (!options_.common.quiet) print_summary(answer, load_seconds_);
+        messages_.push_back({ChatRole::kAssistant, answer.text});
+      } catch (const Error& error) {  // of this message: the conversation goes on without it
+        if (error.code() != ErrorCode::kBadInput) throw;
+        messages_.pop_back();
+        log_warning(error.message());
+      }
     }
     std::fputs("\n", stdout);
   }

@@ -63,7 +63,9 @@ Answer Session::answer(const std::vector<int32_t>& sequence, bool continues_text
     ++answer.decode_tokens;
   }
   answer.decode_seconds = decode.seconds();
+  if (*answer.finish == '\0') answer.finish = "closed";
   give(stops.push(stream.finish()));
+  if (stops.found()) answer.finish = "stop";
   give(stops.finish());
   return answer;
 }

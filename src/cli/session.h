@@ -23,7 +23,8 @@ struct AnswerLimits {
 struct Answer {
   std::vector<int32_t> ids;  // with the token that ended it
   std::string text;          // of them, without special tokens and from a stop text on
-  const char* finish = "";   // "eos", "stop", "length" or "context" (which is full)
+  const char* finish =
+      "";  // "eos", "stop", "length", "context" (which is full), "closed" (the reader)
   int64_t prefill_tokens = 0, decode_tokens = 0;  // that passed the blocks; others were there
   double prefill_seconds = 0, decode_seconds = 0;
 };

@@ -188,8 +188,12 @@ double memory_bandwidth(int threads) {
           buffer.size() * static_cast<size_t>(worker) / static_cast<size_t>(team.size());
       const size_t end =
           buffer.size() * static_cast<size_t>(worker + 1) / static_cast<size_t>(team.size());
+      constexpr size_t kAhead = 512;  // numbers, 4 KB
       uint64_t sum = 0;
-      for (size_t i = first; i < end; ++i) sum += buffer[i];
+      for (size_t i = first; i < end; ++i) {
+        if (i % 8 == 0) __builtin_prefetch(buffer.data() + std::min(i + kAhead, buffer.size() - 1));
+        sum += buffer[i];
+      }
       sums[static_cast<size_t>(worker) * 8] += sum;
     });
     fastest = std::max(fastest, static_cast<double>(kBytes) / watch.seconds());
@@ -212,12 +216,17 @@ ModelBench bench_model(const ModelBenchRequest& request) {
   generator_request.head_bits = request.head_bits;
   generator_request.run_packed = request.run_packed;
   generator_request.quiet = request.quiet;
+  init_torch();
+  // Of linears that are not run packed; those that are have the threads of their runner.
+  const int threads = at::get_num_threads();
   const Stopwatch load;
   Generator generator(generator_request);
+  if (!request.run_packed || generator.stored_bits() == 0) at::set_num_threads(request.threads);
   result.load_seconds = load.seconds();
   result.linear_bytes = generator.linear_bytes();
   result.head_bytes = generator.head_bytes();
   result.stored_bits = generator.stored_bits();
+  result.linear_weights = generator.linear_weights();
   std::mt19937 random(1);
   const auto token = [&] {
     return static_cast<int32_t>(random() % static_cast<uint32_t>(generator.vocab()));
@@ -248,7 +257,7 @@ ModelBench bench_model(const ModelBenchRequest& request) {
     }
     progress.step();
   }
-  result.peak_rss_bytes = peak_rss_bytes();
+  at::set_num_threads(threads);
   return result;
 }
 

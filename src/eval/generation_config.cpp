@@ -81,6 +81,13 @@ GenerationConfig read_generation_config(const std::filesystem::path& directory) 
   result.sampler.top_k = reader.count("top_k", 50);
   result.sampler.top_p = reader.number("top_p", 1);
   result.sampler.min_p = reader.number("min_p", 0);
+  try {
+    SamplerSettings sampling = result.sampler;
+    sampling.temperature = result.temperature;
+    (void)Sampler(sampling, 1);
+  } catch (const Error& error) {
+    throw bad_input(path.string() + ": " + error.message());
+  }
   result.eos_token_ids = reader.ids("eos_token_id");
   if (result.eos_token_ids.empty()) {
     result.eos_token_ids = read_config(directory / "config.json").eos_token_ids;

@@ -141,6 +141,14 @@ int64_t Generator::linear_bytes() const {
   return sum;
 }
 
+int64_t Generator::linear_weights() const {
+  int64_t sum = 0;
+  for (const LinearSpec& linear : impl_->spec.family->linears) {
+    sum += linear.out_width(impl_->spec.config) * linear.in_width(impl_->spec.config);
+  }
+  return sum * impl_->spec.blocks();
+}
+
 int64_t Generator::head_bytes() const { return impl_->head->bytes(); }
 
 double Generator::stored_bits() const {

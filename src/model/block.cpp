@@ -19,6 +19,8 @@
 
 #include <algorithm>
 
+#include "billm/base/log.h"
+
 namespace billm {
 namespace {
 
@@ -258,6 +260,7 @@ Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int
     if (auto packed = weights.packed_operator(module, runner)) {
       block.operators[linear.suffix] = std::move(packed);
     } else {
+      log_warning(module + ": its layout cannot be run packed; it is decoded to fp32");
       block.linears[linear.suffix] = weights.linear(module, runner.threads()).to(device);
     }
   }

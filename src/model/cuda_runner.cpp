@@ -79,7 +79,7 @@ class CudaRunner : public LinearRunner {
     std::vector<std::unique_ptr<LinearOperator>> result;
     do {
       result.push_back(std::make_unique<CudaLinear>(tiles.view()));
-    } while (static_cast<int64_t>(result.size() + 1) * result[0]->bytes() <= bytes);
+    } while (static_cast<int64_t>(result.size()) * result[0]->bytes() < bytes);
     return result;
   }
   int threads() const override { return threads_; }

@@ -41,7 +41,7 @@ struct LayerBench {
 LayerBench bench_layer(const LayerBenchRequest& request);
 
 // Bytes per second at which `threads` threads read memory: the best of some passes over a buffer
-// of 1 GB.
+// of 1 GB. Others use the memory too, so a kernel measured later may find more.
 double memory_bandwidth(int threads);
 
 struct ModelBenchRequest {
@@ -59,9 +59,9 @@ struct ModelBench {
   // Tokens per second of every repetition; empty if not measured.
   std::vector<double> prompt_rates, generate_rates;
   int64_t linear_bytes = 0, head_bytes = 0;  // read for a token
+  int64_t linear_weights = 0;                // of the blocks
   double stored_bits = 0;                    // of the packed linears; 0 for a dense model
   double load_seconds = 0;
-  int64_t peak_rss_bytes = 0;
 };
 // Random tokens: what they are does not matter for the time. As llama-bench: prompt and generation
 // are measured each from an empty context.

@@ -54,7 +54,8 @@ class Generator {
   // Read for one token: of the blocks' linears and of the output head.
   int64_t linear_bytes() const;
   int64_t head_bytes() const;
-  double stored_bits() const;  // per weight of the packed linears; 0 for a dense model
+  int64_t linear_weights() const;  // of the blocks' linears
+  double stored_bits() const;      // per weight of the packed linears; 0 for a dense model
 
  private:
   struct Impl;

@@ -27,8 +27,8 @@ class LinearRunner {
   virtual ~LinearRunner() = default;
   // Null if such a layer cannot be run packed (PlaneTiles::unsupported).
   std::unique_ptr<LinearOperator> make(const PackedLinear& packed);
-  // The same layer as often as its bytes fit into `bytes`, at least once: benchmarks use copies in
-  // turn, so that caches hold none of them.
+  // The same layer until they have `bytes` in all, at least once: benchmarks use copies in turn, so
+  // that caches hold none of them.
   virtual std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedLinear& packed,
                                                                    int64_t bytes) = 0;
   virtual int threads() const = 0;  // for work on the CPU

@@ -38,7 +38,7 @@ TEST(LinearOperator, AnyNumberOfTokensAndThreads) {
   CpuRunner one(1), three(3);
   const auto a = one.make(packed), b = three.make(packed);
   const auto copies = three.make_copies(packed, 3 * a->bytes() + 5);
-  ASSERT_EQ(copies.size(), 3u);
+  ASSERT_EQ(copies.size(), 4u);
   ASSERT_NE(a, nullptr);
   EXPECT_GT(a->bytes(), packed.bytes() / 2);
   for (const int64_t tokens : {1, 2, 3, 4, 5, 64, 65, 130}) {
@@ -51,6 +51,42 @@ TEST(LinearOperator, AnyNumberOfTokensAndThreads) {
     for (const auto& copy : copies) EXPECT_TRUE(copy->apply(x).equal(y)) << tokens;
     // A token's product does not depend on its neighbours.
     EXPECT_TRUE(a->apply(x.narrow(0, tokens - 1, 1)).equal(y.narrow(0, tokens - 1, 1))) << tokens;
+  }
+}
+
+TEST(LinearOperator, ManyTokensOfLayersWithManyPlanes) {
+  LinearShape pruned = some_shape(600, 264), scattered = some_shape(90, 200);
+  pruned.classes = pruned.salient_classes = 3;
+  pruned.nm = {4, 8};
+  scattered.classes = 1;
+  scattered.salient_classes = 0;
+  scattered.integer_bits = 8;
+  scattered.scattered = scattered.column_scales = true;
+  for (const LinearShape& shape : {pruned, scattered}) {
+    const QuantizedLinear linear = test::random_codes(shape, 4);
+    std::vector<float> w = dequantize(linear);
+    CpuRunner one(1), two(2);
+    const auto a = one.make(pack(linear)), b = two.make(pack(linear));
+    std::vector<float> values = test::random_normal(40 * shape.cols, 2);
+    const at::Tensor x = matrix(values, 40, shape.cols);
+    const at::Tensor y = a->apply(x);
+    EXPECT_LT(relative_error(y, at::mm(x, matrix(w, shape.rows, shape.cols).t())), 1e-5);
+    EXPECT_TRUE(b->apply(x).equal(y));
+    EXPECT_LT(relative_error(a->apply(x.narrow(0, 3, 8)), y.narrow(0, 3, 8)), 0.02);
+  }
+}
+
+TEST(LinearOperator, NotANumberStaysOne) {
+  const QuantizedLinear linear = test::random_codes(some_shape(40, 300), 1);
+  CpuRunner runner(1);
+  const auto layer = runner.make(pack(linear));
+  for (const float bad : {NAN, INFINITY}) {
+    std::vector<float> values = test::random_normal(300, 2);
+    values[211] = bad;
+    const at::Tensor y = layer->apply(matrix(values, 1, 300));
+    for (int64_t row = 0; row < 40; ++row) {
+      EXPECT_FALSE(std::isfinite(y.const_data_ptr<float>()[row])) << row;
+    }
   }
 }
 

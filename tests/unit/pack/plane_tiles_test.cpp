@@ -25,6 +25,21 @@ constexpr TileOrder kOrders[] = {
 std::vector<LinearShape> all_shapes(int every) {
   std::vector<LinearShape> shapes = test::shape_sweep(every);
   for (const LinearShape& shape : test::shape_sweep_of_kinds(every)) shapes.push_back(shape);
+  // Segments of more than one per block.
+  for (const int64_t rows : {3, 70}) {
+    LinearShape wide;
+    wide.rows = rows;
+    wide.cols = 1100;
+    wide.block_size = 4096;
+    wide.column_scales = rows == 3;
+    shapes.push_back(wide);
+    wide.cols = 700;
+    wide.block_size = 600;
+    wide.nm = {4, 8};
+    wide.classes = wide.salient_classes = 3;
+    wide.column_scales = false;
+    shapes.push_back(wide);
+  }
   std::vector<LinearShape> supported;
   for (const LinearShape& shape : shapes) {
     if (PlaneTiles::unsupported(shape).empty()) supported.push_back(shape);
@@ -52,7 +67,7 @@ std::vector<float> from_run_order(const PlaneTilesView& view, const std::vector<
 // A sum of up to nine levels or steps in fp32 instead of one value.
 test::Tolerance decoded(const QuantizedLinear& linear) {
   float largest = 0;
-  for (const float value : linear.scale) largest = std::max(largest, value);
+  for (const float value : linear.scale) largest = std::max(largest, std::fabs(value));
   for (const float value : linear.step) largest = std::max(largest, 255 * value);
   for (const float value : linear.offset) largest = std::max(largest, std::fabs(value));
   float scale = 1;
@@ -170,6 +185,20 @@ TEST_P(EveryTarget, GemvWithinTheBoundOfItsTables) {
       // Far below the worst case: about 1 % of a sum of independent terms, more for few columns.
       ASSERT_LE(square, (shape.cols < 64 ? 2e-3 : 5e-4) * condition + 1e-12);
     }
+  }
+}
+
+TEST_P(EveryTarget, DecodesTilesAsTheReference) {
+  for (const LinearShape& shape : all_shapes(3)) {
+    SCOPED_TRACE(test::text_of(shape));
+    const QuantizedLinear linear = test::random_codes(shape, 5);
+    const PlaneTiles tiles(pack(linear), kernels::cpu_tile_order(), 1);
+    const PlaneTilesView& view = tiles.view();
+    const int64_t rows = view.tiles() * view.order.tile_rows, stride = rows + 3;
+    std::vector<float> actual(static_cast<size_t>(8 * view.octets * stride), NAN);
+    kernels::decode_tiles(view, 0, view.tiles(), actual.data(), stride);
+    ASSERT_TRUE(
+        test::close(from_run_order(view, actual, stride), dequantize(linear), decoded(linear)));
   }
 }
 
