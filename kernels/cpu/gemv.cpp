@@ -505,10 +505,19 @@ void DecodeSegment(const PlaneTilesView& view, const PlaneGroup& group, int s, i
           d, view.constants + (tile * view.segment_count + s) * view.order.tile_rows + row);
     }
     for (int o = segment.first_octet; o < segment.first_octet + segment.octets; ++o) {
-      for (int i = 0; i < n; ++i) {
-        uint8_t octet[kMaxPlanes];
-        plane_octets(bytes, view.order, group, o, row + i, octet);
-        for (int p = 0; p < kPlanes; ++p) columns[p][i] = octet[p];
+      const uint8_t* first = bytes + plane_byte(view.order, group, 0, o, 0);  // row 0 has place 0
+      for (int p = 0; p < group.stored; ++p) {
+        const uint8_t* line = first + p * view.order.line_bytes();
+        for (int i = 0; i < n; ++i) {
+          columns[p][i] = line[view.order.place(row + i) * view.order.interleave];
+        }
+      }
+      if constexpr (kPlanes == kFoldedPlanes) {
+        for (int i = 0; i < n && group.stored < kPlanes; ++i) {
+          uint8_t octet[kFoldedPlanes];
+          unfold<uint8_t>(columns[0][i], columns[1][i], columns[2][i], octet);
+          for (int p = 0; p < kPlanes; ++p) columns[p][i] = octet[p];
+        }
       }
       hn::Vec<DI> bits[kPlanes];  // of each row, complemented
       for (int p = 0; p < kPlanes; ++p) {

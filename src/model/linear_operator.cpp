@@ -104,8 +104,9 @@ class CpuLinear : public LinearOperator {
     const int team = runner_.team.size();
     const int64_t at_once = std::max<int64_t>(1, kDecodedRows / tile_rows);
     std::atomic<int64_t> next{0};
+    const int aten_threads = at::get_num_threads();
     runner_.team.run([&](int worker) {
-      if (worker > 0) at::set_num_threads(1);
+      at::set_num_threads(1);  // of this thread
       const at::NoGradGuard no_grad;
       for (int64_t t = worker; t < tokens; t += team) {
         for (int64_t place = 0; place < width; ++place) {
@@ -129,6 +130,7 @@ class CpuLinear : public LinearOperator {
         at::mm_out(part, input, w);
       }
     });
+    at::set_num_threads(aten_threads);
   }
 
   // This worker's share of the inputs: segments of one token, or whole tokens.
