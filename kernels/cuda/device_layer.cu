@@ -143,7 +143,13 @@ const char* upload_layer(const PlaneTilesView& view, cudaStream_t stream, CudaLa
 
 void free_layer(CudaLayer* layer) {
   if (layer == nullptr) return;
+  // Products that read it may still be queued, and memory of cudaMallocAsync is freed at once.
+  int before = 0;
+  cudaGetDevice(&before);
+  cudaSetDevice(layer->device);
+  cudaDeviceSynchronize();
   cudaFree(layer->memory);
+  cudaSetDevice(before);
   delete layer;
 }
 

@@ -45,6 +45,11 @@ class CudaLinear : public LinearOperator {
   int64_t bytes() const override { return cuda_api().layer_bytes(layer_); }
 
   at::Tensor apply(const at::Tensor& x) const override {
+    if (!x.is_cuda() || x.scalar_type() != at::kFloat || x.dim() != 2 || x.size(1) != cols_) {
+      throw Error(ErrorCode::kFailure, "CUDA: a packed layer of " + std::to_string(cols_) +
+                                           " columns got an input that is not fp32 [tokens, " +
+                                           std::to_string(cols_) + "] of the device");
+    }
     const at::Tensor input = x.contiguous();
     const int64_t tokens = input.size(0);
     at::Tensor result = at::empty({tokens, rows_}, input.options());
