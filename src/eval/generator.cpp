@@ -50,6 +50,7 @@ struct Generator::Impl {
     } else {
       head.emplace(model.weights(), spec, threads, device);
     }
+    if (runner && device.is_cpu()) block_threads = threads;
     Progress progress("load", spec.blocks(), request.quiet);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
       blocks.push_back(runner ? load_running_block(model.weights(), spec, b, *runner, device)
@@ -75,6 +76,7 @@ struct Generator::Impl {
   KvCache cache;
   const FinalLayers last;
   std::unique_ptr<LinearRunner> runner;  // null: nothing is run packed
+  int block_threads = 1;                 // of forward_cached()
   std::optional<OutputHead> head;
   std::vector<Block> blocks;
   Rope table;
@@ -112,7 +114,7 @@ std::span<const float> Generator::append(std::span<const int32_t> tokens) {
                  .to(my.device);
     for (int64_t b = 0; b < my.spec.blocks(); ++b) {
       hidden = forward_cached(my.spec, my.blocks[static_cast<size_t>(b)], hidden, rope,
-                              my.cache.block(b), start);
+                              my.cache.block(b), start, my.block_threads);
     }
   }
   my.length += count;

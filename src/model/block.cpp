@@ -16,10 +16,12 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 
 #include "billm/base/log.h"
+#include "billm/base/parallel.h"
 
 namespace billm {
 namespace {
@@ -63,11 +65,6 @@ at::Tensor get(const std::map<std::string, at::Tensor>& tensors, const char* nam
   return found == tensors.end() ? at::Tensor() : found->second;
 }
 
-// x [tokens, heads * d] -> [heads, tokens, d], contiguous (attention is a third faster on it).
-at::Tensor split_heads(const at::Tensor& x, int64_t heads) {
-  return x.view({x.size(0), heads, x.size(1) / heads}).transpose(0, 1).contiguous();
-}
-
 // x [heads, tokens, d], tokens from position `first` on: (a, b) -> (a cos - b sin, b cos + a sin),
 // where a and b are the halves of d.
 at::Tensor rotate(const at::Tensor& x, const Rope& rope, int64_t first) {
@@ -87,12 +84,16 @@ at::Tensor causal_mask(int64_t queries, int64_t tokens, int64_t window, c10::Dev
   return window == 0 ? mask : mask.triu(first - window + 1);
 }
 
+// From so many tokens on, what is done for each by itself is shared among threads.
+constexpr int64_t kSharedTokens = 32;
+
 class Pass {
  public:
-  // `start`: the position of the first token; `cache` (may be null) holds those before.
+  // `start`: the position of the first token; `cache` (may be null) holds those before. With more
+  // than one of `threads` no gradients are recorded.
   Pass(const ModelSpec& spec, const Block& block, const Tap& tap, const BlockCache* cache = nullptr,
-       int64_t start = 0)
-      : spec_(spec), block_(block), tap_(tap), cache_(cache), start_(start) {}
+       int64_t start = 0, int threads = 1)
+      : spec_(spec), block_(block), tap_(tap), cache_(cache), start_(start), threads_(threads) {}
 
   bool tap(LinearRole role, const at::Tensor& input) const {
     return !tap_ || tap_(spec_.linear(role).group, input);
@@ -114,17 +115,23 @@ class Pass {
   at::Tensor normed(NormRole role, const at::Tensor& x) const {
     const NormSpec* found = spec_.find(role);
     if (found == nullptr) return x;
-    return norm(spec_, x, get(block_.norms, found->suffix), get(block_.biases, found->suffix));
+    const at::Tensor weight = get(block_.norms, found->suffix);
+    const at::Tensor bias = get(block_.biases, found->suffix);
+    return by_tokens(x.size(0), 0, x.sizes(), [&](int64_t first, int64_t count) {
+      return norm(spec_, x.narrow(0, first, count), weight, bias);
+    });
   }
 
   // x [tokens, width] of the tokens from `first` on -> queries or keys [heads, tokens, head_dim].
   at::Tensor heads(LinearRole linear, NormRole norm, const at::Tensor& x, int64_t count,
                    const Rope& rope, int64_t first) const {
-    const at::Tensor flat = apply(linear, x);
-    const at::Tensor split =
-        normed(norm, flat.view({x.size(0), count, spec_.config.head_dim})).transpose(0, 1);
-    // Contiguous, for attention is a third faster on it.
-    return rope.cos.defined() ? rotate(split.contiguous(), rope, first) : split.contiguous();
+    const int64_t tokens = x.size(0), d = spec_.config.head_dim;
+    const at::Tensor flat = normed(norm, apply(linear, x).view({tokens, count, d}));
+    return by_tokens(tokens, 1, {count, tokens, d}, [&](int64_t begin, int64_t part) {
+      // Contiguous, for attention is a third faster on it.
+      const at::Tensor split = flat.narrow(0, begin, part).transpose(0, 1).contiguous();
+      return rope.cos.defined() ? rotate(split, rope, first + begin) : split;
+    });
   }
 
   // The attention's output before its last linear for the tokens from `first` on:
@@ -137,7 +144,9 @@ class Pass {
     const at::Tensor q =
         heads(LinearRole::kQuery, NormRole::kQuery, late, query_heads, rope, start_ + first);
     at::Tensor k = heads(LinearRole::kKey, NormRole::kKey, x, kv_heads, rope, start_);
-    at::Tensor v = split_heads(apply(LinearRole::kValue, x), kv_heads);
+    at::Tensor v = apply(LinearRole::kValue, x).view({x.size(0), kv_heads, d}).transpose(0, 1);
+    // Contiguous, for attention is a third faster on it; a cache is.
+    if (cache_ == nullptr) v = v.contiguous();
     if (cache_ != nullptr) {
       k = appended(cache_->keys, k);
       v = appended(cache_->values, v);
@@ -160,6 +169,20 @@ class Pass {
     if (queries < keys || (window > 0 && window < keys)) {
       mask = causal_mask(queries, keys, window, x.device());
     }
+    if (threads_ > 1 && queries >= kSharedTokens) {
+      const at::Tensor out = at::empty({queries, query_heads, d}, q.options());
+      in_parallel(query_heads, [&](int64_t head) {
+        const auto alone = [](const at::Tensor& heads, int64_t index) {
+          return heads.narrow(0, index, 1).unsqueeze(0);
+        };
+        out.select(1, head).copy_(
+            at::scaled_dot_product_attention(alone(q, head), alone(k, head / group),
+                                             alone(v, head / group), mask, /*dropout_p=*/0.0,
+                                             /*is_causal=*/!mask.has_value())
+                .view({queries, d}));
+      });
+      return out.view({queries, query_heads * d});
+    }
     const at::Tensor out = at::scaled_dot_product_attention(
         q.view({kv_heads, group, queries, d}), shared(k), shared(v), mask, /*dropout_p=*/0.0,
         /*is_causal=*/!mask.has_value());
@@ -169,15 +192,46 @@ class Pass {
   // The input of the MLP's last linear.
   at::Tensor middle(const at::Tensor& x) const {
     if (spec_.find(LinearRole::kGate) == nullptr) {
-      return activate(spec_, apply(LinearRole::kUp, x));
+      const at::Tensor up = apply(LinearRole::kUp, x);
+      return by_tokens(x.size(0), 0, up.sizes(), [&](int64_t first, int64_t count) {
+        return activate(spec_, up.narrow(0, first, count));
+      });
     }
-    at::Tensor gate = activate(spec_, apply(LinearRole::kGate, x));
+    const at::Tensor gate = apply(LinearRole::kGate, x);
     const at::Tensor up = apply(LinearRole::kUp, x);
-    // The gradient of some activations needs their result.
-    return gate.requires_grad() ? gate.mul(up) : gate.mul_(up);
+    return by_tokens(x.size(0), 0, gate.sizes(), [&](int64_t first, int64_t count) {
+      at::Tensor active = activate(spec_, gate.narrow(0, first, count));
+      const at::Tensor factor = up.narrow(0, first, count);
+      // The gradient of some activations needs their result.
+      return active.requires_grad() ? active.mul(factor) : active.mul_(factor);
+    });
   }
 
  private:
+  // body(i) for i < count, each on one thread.
+  template <typename Body>
+  void in_parallel(int64_t count, Body body) const {
+    const bool inference = c10::InferenceMode::is_enabled();
+    parallel_for(count, threads_, [&](int64_t i) {
+      const c10::InferenceMode mode(inference);  // a thread's own setting
+      body(i);
+    });
+  }
+
+  // A tensor of `sizes`, whose dimension `dim` is the tokens; part(first, count) makes those of
+  // some tokens.
+  template <typename Part>
+  at::Tensor by_tokens(int64_t tokens, int64_t dim, at::IntArrayRef sizes, Part part) const {
+    if (threads_ == 1 || tokens < kSharedTokens) return part(0, tokens);
+    const at::Tensor result =
+        at::empty(sizes, at::TensorOptions(at::kFloat).device(c10::Device(c10::kCPU)));
+    in_parallel(threads_, [&](int64_t i) {
+      const int64_t first = tokens * i / threads_, end = tokens * (i + 1) / threads_;
+      if (first < end) result.narrow(dim, first, end - first).copy_(part(first, end - first));
+    });
+    return result;
+  }
+
   // Writes `fresh` [kv_heads, tokens, d] behind what a cache holds; all that it holds then.
   at::Tensor appended(const at::Tensor& cached, const at::Tensor& fresh) const {
     cached.narrow(1, start_, fresh.size(1)).copy_(fresh);
@@ -189,6 +243,7 @@ class Pass {
   const Tap& tap_;
   const BlockCache* cache_;
   const int64_t start_;
+  const int threads_;
 };
 
 at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden, const Rope& rope,
@@ -273,9 +328,9 @@ at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Te
 }
 
 at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                          const Rope& rope, const BlockCache& cache, int64_t start) {
+                          const Rope& rope, const BlockCache& cache, int64_t start, int threads) {
   const Tap no_tap;
-  return run(spec, Pass(spec, block, no_tap, &cache, start), hidden, rope, 0);
+  return run(spec, Pass(spec, block, no_tap, &cache, start, threads), hidden, rope, 0);
 }
 
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,

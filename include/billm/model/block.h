@@ -69,9 +69,10 @@ at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Te
 
 // The same of the tokens at the positions start, start + 1, ... of a sequence, all before being in
 // `cache`: hidden [tokens, hidden] -> [tokens, hidden]. Their keys and values are added to the
-// cache, which must have room for them.
+// cache, which must have room for them. Where ATen has one thread, because the linears have
+// `threads` of their own, what lies between them is shared among as many (on the CPU).
 at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                          const Rope& rope, const BlockCache& cache, int64_t start);
+                          const Rope& rope, const BlockCache& cache, int64_t start, int threads);
 
 // What enters the first block for the tokens at the positions start, start + 1, ...: [tokens,
 // hidden] fp32 on the CPU.
