@@ -4,30 +4,15 @@
 
 #include <cmath>
 
-#include "kernels/cuda/gemv_body.h"
 #include "kernels/cuda/launch.h"
 #include "support/compare.h"
-#include "support/cuda_emulator.h"
 #include "support/cuda_testing.h"
+#include "support/emulated_launches.h"
 
 namespace billm::test {
 namespace {
 
 namespace cuda = kernels::cuda;
-
-// One instance of the kernel for each row of kPlaneSets, as gemv.cu has them.
-template <int TokenBlocks, int Index = 0>
-void run_set(EmulatedThread& thread, const cuda::GemvParams& params) {
-  if constexpr (Index < cuda::kPlaneSetCount) {
-    if (params.plan.plane_set == Index) {
-      cuda::gemv_body<TokenBlocks, cuda::kPlaneSets[Index]>(thread, params);
-    } else {
-      run_set<TokenBlocks, Index + 1>(thread, params);
-    }
-  } else {
-    FAIL() << "no kernel " << params.plan.plane_set;
-  }
-}
 
 std::vector<float> run_gemv(const CudaLayer& layer, const Numbers& x, int64_t x_stride, int tokens,
                             const cuda::DeviceLimits& limits, WarpOrder order,
@@ -46,14 +31,7 @@ std::vector<float> run_gemv(const CudaLayer& layer, const Numbers& x, int64_t x_
   params.y = half_result ? static_cast<void*>(y_halves.data()) : y.data();
   params.y_halves = half_result;
   params.y_stride = rows;
-  run_grid(params.plan.blocks, 1, params.plan.threads, params.plan.shared_bytes, order,
-           [&](EmulatedThread& thread) {
-             if (params.plan.token_blocks == 1) {
-               run_set<1>(thread, params);
-             } else {
-               run_set<2>(thread, params);
-             }
-           });
+  EXPECT_EQ(EmulatedLaunches(order).gemv(params), nullptr);
   for (size_t i = 0; half_result && i < y.size(); ++i) y[i] = half_to_float(y_halves[i]);
   return y;
 }
