@@ -5,6 +5,7 @@
 
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
@@ -16,8 +17,10 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "billm/base/log.h"
 
@@ -89,10 +92,11 @@ at::Tensor causal_mask(int64_t queries, int64_t tokens, int64_t window, c10::Dev
 
 class Pass {
  public:
-  // `start`: the position of the first token; `cache` (may be null) holds those before.
+  // `start`: the position of the first token; `cache` (may be null) holds those before. With a
+  // `step` there is one token, the step says where, and `start` is 0 as its rope has one row.
   Pass(const ModelSpec& spec, const Block& block, const Tap& tap, const BlockCache* cache = nullptr,
-       int64_t start = 0)
-      : spec_(spec), block_(block), tap_(tap), cache_(cache), start_(start) {}
+       int64_t start = 0, const DecodeStep* step = nullptr)
+      : spec_(spec), block_(block), tap_(tap), cache_(cache), start_(start), step_(step) {}
 
   bool tap(LinearRole role, const at::Tensor& input) const {
     return !tap_ || tap_(spec_.linear(role).group, input);
@@ -143,13 +147,16 @@ class Pass {
       v = appended(cache_->values, v);
     }
     const int64_t window = block_.window;
-    // Keys that lie before every query's window are left out.
-    const int64_t keys = window == 0 ? k.size(1) : std::min(k.size(1), queries + window - 1);
+    // Keys that lie before every query's window are left out (a step's are masked).
+    const bool all = window == 0 || step_ != nullptr;
+    const int64_t keys = all ? k.size(1) : std::min(k.size(1), queries + window - 1);
     k = k.narrow(1, k.size(1) - keys, keys);
     v = v.narrow(1, v.size(1) - keys, keys);
     if (queries == 1) {  // sees all of them: the heads that share keys are so many queries
+      std::optional<at::Tensor> seen;
+      if (step_ != nullptr) seen = step_->masks.at(window);
       return at::scaled_dot_product_attention(q.view({1, kv_heads, group, d}), k.unsqueeze(0),
-                                              v.unsqueeze(0))
+                                              v.unsqueeze(0), seen)
           .reshape({1, query_heads * d});
     }
     // Heads that share keys are a second dimension, along which keys and values are not copied.
@@ -178,8 +185,14 @@ class Pass {
   }
 
  private:
-  // Writes `fresh` [kv_heads, tokens, d] behind what a cache holds; all that it holds then.
+  // Writes `fresh` [kv_heads, tokens, d] behind what a cache holds; all that it holds then, or the
+  // span of a step.
   at::Tensor appended(const at::Tensor& cached, const at::Tensor& fresh) const {
+    if (step_ != nullptr) {
+      at::Tensor slots = cached;
+      slots.index_copy_(1, step_->position, fresh);
+      return cached.narrow(1, 0, step_->masks.begin()->second.size(3));
+    }
     cached.narrow(1, start_, fresh.size(1)).copy_(fresh);
     return cached.narrow(1, 0, start_ + fresh.size(1));
   }
@@ -189,6 +202,7 @@ class Pass {
   const Tap& tap_;
   const BlockCache* cache_;
   const int64_t start_;
+  const DecodeStep* step_;
 };
 
 at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden, const Rope& rope,
@@ -276,6 +290,31 @@ at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::T
                           const Rope& rope, const BlockCache& cache, int64_t start) {
   const Tap no_tap;
   return run(spec, Pass(spec, block, no_tap, &cache, start), hidden, rope, 0);
+}
+
+DecodeStep make_decode_step(const ModelSpec& spec, const Rope& rope, const at::Tensor& position,
+                            int64_t span) {
+  DecodeStep step;
+  step.position = position;
+  if (rope.cos.defined()) {
+    step.rope = {rope.cos.index_select(0, position), rope.sin.index_select(0, position)};
+  }
+  const at::Tensor slots = at::arange(span, position.options());
+  for (const int64_t window : spec.config.windows) {
+    if (step.masks.count(window) != 0) continue;
+    at::Tensor hidden = slots.gt(position);
+    if (window > 0) hidden = hidden.logical_or(slots.le(position.sub(window)));
+    step.masks[window] = at::zeros({span}, position.options().dtype(at::kFloat))
+                             .masked_fill_(hidden, -std::numeric_limits<float>::infinity())
+                             .view({1, 1, 1, span});
+  }
+  return step;
+}
+
+at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                       const DecodeStep& step, const BlockCache& cache) {
+  const Tap no_tap;
+  return run(spec, Pass(spec, block, no_tap, &cache, 0, &step), hidden, step.rope, 0);
 }
 
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,

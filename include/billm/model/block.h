@@ -73,6 +73,24 @@ at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Te
 at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                           const Rope& rope, const BlockCache& cache, int64_t start);
 
+// The same of one token whose position only the device knows, so that a program recorded once (a
+// CUDA graph) serves every position: all shapes are fixed, and `span` slots of the cache are looked
+// at, of which a mask leaves those that the token sees.
+struct DecodeStep {
+  at::Tensor position;  // int64 [1], less than the span
+  Rope rope;            // of that position: [1, head_dim / 2]
+  // By Block::window: fp32 [1, 1, 1, span], 0 where the token sees a slot, -infinity elsewhere.
+  std::map<int64_t, at::Tensor> masks;
+};
+// `rope` of at least `span` positions; all that depends on the position is computed by operations
+// on the device.
+DecodeStep make_decode_step(const ModelSpec& spec, const Rope& rope, const at::Tensor& position,
+                            int64_t span);
+// hidden [1, hidden] -> [1, hidden]. All slots of the span must hold finite numbers: what the mask
+// hides is multiplied by 0.
+at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                       const DecodeStep& step, const BlockCache& cache);
+
 // What enters the first block for the tokens at the positions start, start + 1, ...: [tokens,
 // hidden] fp32 on the CPU.
 at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
