@@ -330,7 +330,7 @@ std::function<void()> setup_generate(CLI::App& app) {
   app.add_flag("--ignore-eos", options->ignore_eos, "Go on after a token that ends a text");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
   app.add_option("--head-bits", options->head_bits,
-                 "Output head of a packed model on the CPU: 8 (faster) or 32 (as it is stored)")
+                 "Output head of a packed model: 8 (faster) or 32 (as it is stored)")
       ->capture_default_str()
       ->check(CLI::IsMember({8, 32}));
   app.add_flag("--no-graph", options->no_graph,

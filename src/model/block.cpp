@@ -23,6 +23,7 @@
 #include <limits>
 
 #include "billm/base/log.h"
+#include "billm/model/runtime.h"
 
 namespace billm {
 namespace {
@@ -261,7 +262,8 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
                  c10::Device device) {
   Block block = load_block_vectors(weights, spec, index, device);
   for (const LinearSpec& linear : spec.family->linears) {
-    block.linears[linear.suffix] = weights.linear(spec.module(index, linear), threads).to(device);
+    block.linears[linear.suffix] =
+        to_device(weights.linear(spec.module(index, linear), threads), device);
   }
   return block;
 }

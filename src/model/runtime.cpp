@@ -76,4 +76,9 @@ c10::Device resolve_device(const std::string& name, int index) {
   return c10::Device(c10::kCPU);
 }
 
+at::Tensor to_device(const at::Tensor& host, c10::Device device) {
+  if (!device.is_cuda()) return host.to(device);
+  return host.pin_memory().to(device, host.scalar_type(), /*non_blocking=*/true);
+}
+
 }  // namespace billm

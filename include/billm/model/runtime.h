@@ -5,6 +5,7 @@
 // matrix product depend on the number of threads; so results never depend on --threads.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
 #include <string>
@@ -21,5 +22,9 @@ void init_torch();
 // Error{kFailure} if "cuda" is asked for and LibTorch's CUDA library, the driver or the device is
 // missing, Error{kUsage} for another name.
 c10::Device resolve_device(const std::string& name, int index = 0);
+
+// `host`, a tensor of the CPU, on `device`. To a GPU it is copied from page-locked memory in ATen's
+// current stream, and nothing waits for the copy; to the CPU it is not copied.
+at::Tensor to_device(const at::Tensor& host, c10::Device device);
 
 }  // namespace billm
