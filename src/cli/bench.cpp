@@ -56,9 +56,10 @@ class Bench {
     options_.common.check_json();
     std::vector<Shape> shapes;
     for (const std::string& text : options_.shapes) shapes.push_back(parse_shape(text));
-    // Before anything is measured: whether there is such a model.
-    if (!options_.skip_model) model_ = model_or_newest(options_.model, options_.common.quiet);
-    on_cpu_ = resolve_device(options_.device).is_cpu();
+    if (!options_.skip_model) {  // before anything is measured: whether there are such
+      (void)resolve_device(options_.device);
+      model_ = model_or_newest(options_.model, options_.common.quiet);
+    }
     bandwidth_ = memory_bandwidth(threads_);
     if (options_.common.print()) {
       std::printf("threads       %d\nmemory        %.1f GB/s (reading 1 GB)\n", threads_,
@@ -111,7 +112,7 @@ class Bench {
       std::printf("%-8s %-14s %5ld  %6.3f  %6.3f  %12.1f  %5.1f  %4.0f %%  %.1fx\n", name.c_str(),
                   size.c_str(), static_cast<long>(batch), result.stored_bits, result.run_bits,
                   result.seconds * 1e6, result.bytes_per_second() / 1e9, 100 * share, speedup);
-      std::fflush(stdout);
+      flush_stdout();
     }
     report_["layers"].push_back({{"layer", name},
                                  {"rows", shape.rows},
@@ -140,6 +141,8 @@ class Bench {
     if (options_.common.print()) std::printf("\nmodel         %s\n", model.c_str());
     report_["model"] = model.string();
     const ModelBench packed = bench_model(request);
+    on_cpu_ = packed.on_cpu;
+    request.device = on_cpu_ ? "cpu" : "cuda";  // both on the same one
     report_["device"] = on_cpu_ ? "cpu" : "cuda";
     const bool is_packed = packed.stored_bits > 0;
     print_model(is_packed ? "packed" : "fp32", packed);

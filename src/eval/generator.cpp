@@ -20,7 +20,7 @@
 namespace billm {
 namespace {
 
-void check_context(const ModelSpec& spec, int64_t context) {
+void check_context(const ModelSpec& spec, int64_t context, const std::string& flags) {
   const int64_t positions = spec.config.max_position_embeddings;
   if (context < 1) {
     throw Error(ErrorCode::kUsage,
@@ -30,30 +30,37 @@ void check_context(const ModelSpec& spec, int64_t context) {
     throw Error(ErrorCode::kUsage,
                 "context: expected at most the model's " + std::to_string(positions) +
                     " positions, got " + std::to_string(context),
-                "use --ctx-size " + std::to_string(positions));
+                "give " + flags + " at most " + std::to_string(positions));
   }
 }
 
 }  // namespace
 
 struct Generator::Impl {
-  Impl(const GeneratorRequest& request, int threads, c10::Device device)
-      : device(device),
-        model(request.model, threads),
+  Impl(const GeneratorRequest& request, int threads)
+      : model(request.model, threads),
         spec(model.spec()),
-        cache((check_context(spec, request.context), spec), request.context, device),
+        runs_packed(request.run_packed && model.packed() != nullptr),
+        device(resolve_device(request.device,
+                              runs_packed ? DeviceUse::kKernels : DeviceUse::kTensors)),
+        cache((check_context(spec, request.context, request.context_flags), spec), request.context,
+              device, "make " + request.context_flags + " smaller"),
+        embed(model.weights(), spec),
         last(load_final_layers(model.weights(), spec, device)) {
     check_length(spec, request.context);
-    if (request.run_packed && model.packed() != nullptr) runner = make_runner(device, threads);
+    if (runs_packed) runner = make_runner(device, threads);
+    if (!runner && device.is_cpu()) own_team.emplace(threads);
+    WorkerTeam* const team = runner ? runner->team() : own_team ? &*own_team : nullptr;
     if (runner && request.head_bits == 8) {
       head.emplace(model.weights(), spec, *runner);
     } else {
-      head.emplace(model.weights(), spec, threads, device);
+      head.emplace(model.weights(), spec, threads, device, team);
     }
     Progress progress("load", spec.blocks(), request.quiet);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
       blocks.push_back(runner ? load_running_block(model.weights(), spec, b, *runner, device)
                               : load_block(model.weights(), spec, b, threads, device));
+      if (!runner && team != nullptr) share_linears(blocks.back(), *team);
       progress.step();
     }
     // A dynamic scaling is none up to this length.
@@ -69,12 +76,15 @@ struct Generator::Impl {
     return rope_is_dynamic() && end > positions() ? make_rope(spec, end, device) : table;
   }
 
-  const c10::Device device;
   const Model model;
   const ModelSpec& spec;
+  const bool runs_packed;
+  const c10::Device device;
   KvCache cache;
+  const Embedding embed;
   const FinalLayers last;
   std::unique_ptr<LinearRunner> runner;  // null: nothing is run packed
+  std::optional<WorkerTeam> own_team;    // on the CPU without a runner, which has one
   std::optional<OutputHead> head;
   std::vector<Block> blocks;
   Rope table;
@@ -85,8 +95,7 @@ struct Generator::Impl {
 Generator::Generator(const GeneratorRequest& request) {
   init_torch();
   const c10::InferenceMode inference;
-  const c10::Device device = resolve_device(request.device);
-  impl_ = std::make_unique<Impl>(request, resolve_threads(request.threads), device);
+  impl_ = std::make_unique<Impl>(request, resolve_threads(request.threads));
 }
 
 Generator::~Generator() = default;
@@ -107,8 +116,7 @@ std::span<const float> Generator::append(std::span<const int32_t> tokens) {
   at::Tensor hidden;
   for (int64_t done = 0; done < count; done += kPrefillChunk) {
     const int64_t start = length() + done, chunk = std::min(kPrefillChunk, count - done);
-    hidden = embed(my.model.weights(), my.spec,
-                   tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(chunk)), start)
+    hidden = my.embed(tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(chunk)), start)
                  .to(my.device);
     for (int64_t b = 0; b < my.spec.blocks(); ++b) {
       hidden = forward_cached(my.spec, my.blocks[static_cast<size_t>(b)], hidden, rope,
@@ -131,6 +139,8 @@ void Generator::truncate(int64_t length) {
 int64_t Generator::length() const { return impl_->length; }
 int64_t Generator::context() const { return impl_->cache.capacity(); }
 int64_t Generator::vocab() const { return impl_->spec.config.vocab_size; }
+
+bool Generator::on_cpu() const { return impl_->device.is_cpu(); }
 
 int64_t Generator::linear_bytes() const {
   int64_t sum = 0;
@@ -156,9 +166,9 @@ double Generator::stored_bits() const {
   if (packed == nullptr) return 0;
   double bytes = 0, weights = 0;
   for (const std::string& name : packed->names()) {
-    const PackedLinear linear = packed->open(name);
-    bytes += static_cast<double>(linear.bytes());
-    weights += static_cast<double>(linear.shape.rows * linear.shape.cols);
+    const LinearShape& shape = packed->shape(name);
+    bytes += static_cast<double>(packed->bytes(name));
+    weights += static_cast<double>(shape.rows * shape.cols);
   }
   return 8 * bytes / weights;
 }

@@ -62,6 +62,7 @@ struct ModelBench {
   int64_t linear_weights = 0;                // of the blocks
   double stored_bits = 0;                    // of the packed linears; 0 for a dense model
   double load_seconds = 0;
+  bool on_cpu = true;
 };
 // Random tokens: what they are does not matter for the time. As llama-bench: prompt and generation
 // are measured each from an empty context.
