@@ -34,17 +34,19 @@ class Bench {
   void run() {
     options_.common.check_json();
     (void)bench_shapes(options_.shapes);
-    // Before anything is measured: whether there is such a model.
+    // Before anything is measured: whether there is such a model. All is measured on one device,
+    // which must have the kernels.
+    const c10::Device device = resolve_device(options_.device, DeviceUse::kKernels);
+    on_cpu_ = device.is_cpu();
     if (!options_.skip_model) model_ = model_or_newest(options_.model, options_.common.quiet);
-    const c10::Device device = resolve_device(options_.device);
     device_ = make_bench_device(device, threads_);
     if (options_.common.print()) {
       std::printf("threads       %d\ndevice        %s\nmemory        %.1f GB/s (%s)\n", threads_,
                   device_->name().c_str(), device_->bandwidth() / 1e9,
-                  device.is_cpu() ? "reading 1 GB" : "by its clock and width");
+                  on_cpu_ ? "reading 1 GB" : "by its clock and width");
     }
     report_ = {{"threads", threads_},
-               {"device", device.is_cpu() ? "cpu" : "cuda"},
+               {"device", on_cpu_ ? "cpu" : "cuda"},
                {"device_name", device_->name()},
                {"memory_bytes_per_second", device_->bandwidth()}};
     if (!options_.skip_layers) {
@@ -68,7 +70,7 @@ class Bench {
     request.generate = options_.generate;
     request.threads = threads_;
     request.repetitions = options_.repetitions;
-    request.device = options_.device;
+    request.device = on_cpu_ ? "cpu" : "cuda";
     request.head_bits = options_.head_bits;
     request.graphs = !options_.no_graph;
     request.quiet = options_.common.quiet;
@@ -143,6 +145,7 @@ class Bench {
   const Options& options_;
   const int threads_;
   std::optional<std::filesystem::path> model_;
+  bool on_cpu_ = true;
   std::unique_ptr<BenchDevice> device_;
   Json report_;
 };

@@ -1,9 +1,7 @@
 // billm generate.
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -79,19 +77,6 @@ int64_t context_size(const Options& options, const ModelConfig& config, size_t p
   const bool bounded = prompt > 0 && tokens > 0;
   return std::min(static_cast<int64_t>(prompt) + (bounded ? tokens : kDefaultContext),
                   config.max_position_embeddings);
-}
-
-// A reader that stopped reading is no failure; main reports what else went wrong.
-bool write_text(const std::string& text) {
-  const bool ok =
-      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
-  if (ok) return true;
-  if (errno == EPIPE) {
-    std::clearerr(stdout);
-    return false;
-  }
-  throw Error(ErrorCode::kFailure,
-              std::string("standard output: cannot write: ") + std::strerror(errno));
 }
 
 double rate(int64_t count, double seconds) {
@@ -194,24 +179,23 @@ class Generation {
     const bool stream = options_.common.json != "-";
     const Answer answer =
         session_->answer(ids, !options_.chat, limits_,
-                         [&](const std::string& text) { return !stream || write_text(text); });
-    if (stream) write_text("\n");
+                         [&](const std::string& text) { return !stream || write_stdout(text); });
+    if (stream) write_stdout("\n");
     if (!options_.common.quiet) print_summary(answer, load_seconds_);
     write_report(ids, answer);
   }
 
   void converse() {
     for (;;) {
-      std::fputs("> ", stdout);
-      std::fflush(stdout);
+      write_stdout("> ");
       std::string line;
       if (!std::getline(std::cin, line) || line == "/bye") break;
       if (line.empty()) continue;
       try {
         const std::vector<int32_t> ids = sequence(line);
         check_room(ids, generator_->context());
-        const Answer answer = session_->answer(ids, false, limits_, write_text);
-        write_text("\n");
+        const Answer answer = session_->answer(ids, false, limits_, write_stdout);
+        write_stdout("\n");
         if (!options_.common.quiet) print_summary(answer, load_seconds_);
         messages_.push_back({ChatRole::kAssistant, answer.text});
       } catch (const Error& error) {  // of this message: the conversation goes on without it
@@ -220,7 +204,7 @@ class Generation {
         log_warning(error.message());
       }
     }
-    std::fputs("\n", stdout);
+    write_stdout("\n");
   }
 
   void write_report(const std::vector<int32_t>& prompt_ids, const Answer& answer) const {

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "billm/base/error.h"
+#include "common.h"
 
 namespace billm {
 namespace {
@@ -50,7 +51,7 @@ void print_row(const std::string& layer, const BenchShape& shape, const LayerBen
   } else {
     std::printf("-\n");
   }
-  std::fflush(stdout);
+  flush_stdout();
 }
 
 // null: not known.

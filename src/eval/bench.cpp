@@ -162,18 +162,15 @@ ModelBench bench_model(const ModelBenchRequest& request) {
   GeneratorRequest generator_request;
   generator_request.model = request.model;
   generator_request.context = std::max<int64_t>({1, request.prompt, request.generate});
+  generator_request.context_flags = "-p and -n";
   generator_request.threads = request.threads;
   generator_request.device = request.device;
   generator_request.head_bits = request.head_bits;
   generator_request.run_packed = request.run_packed;
   generator_request.graphs = request.graphs;
   generator_request.quiet = request.quiet;
-  init_torch();
-  // Of linears that are not run packed; those that are have the threads of their runner.
-  const int threads = at::get_num_threads();
   const Stopwatch load;
   Generator generator(generator_request);
-  if (!request.run_packed || generator.stored_bits() == 0) at::set_num_threads(request.threads);
   result.load_seconds = load.seconds();
   result.linear_bytes = generator.linear_bytes();
   result.head_bytes = generator.head_bytes();
@@ -209,7 +206,6 @@ ModelBench bench_model(const ModelBenchRequest& request) {
     }
     progress.step();
   }
-  at::set_num_threads(threads);
   return result;
 }
 

@@ -22,7 +22,7 @@
 namespace billm {
 namespace {
 
-void check_context(const ModelSpec& spec, int64_t context) {
+void check_context(const ModelSpec& spec, int64_t context, const std::string& flags) {
   const int64_t positions = spec.config.max_position_embeddings;
   if (context < 1) {
     throw Error(ErrorCode::kUsage,
@@ -32,30 +32,37 @@ void check_context(const ModelSpec& spec, int64_t context) {
     throw Error(ErrorCode::kUsage,
                 "context: expected at most the model's " + std::to_string(positions) +
                     " positions, got " + std::to_string(context),
-                "use --ctx-size " + std::to_string(positions));
+                "give " + flags + " at most " + std::to_string(positions));
   }
 }
 
 }  // namespace
 
 struct Generator::Impl {
-  Impl(const GeneratorRequest& request, int threads, c10::Device device)
-      : device(device),
-        model(request.model, threads),
+  Impl(const GeneratorRequest& request, int threads)
+      : model(request.model, threads),
         spec(model.spec()),
-        cache((check_context(spec, request.context), spec), request.context, device),
+        runs_packed(request.run_packed && model.packed() != nullptr),
+        device(resolve_device(request.device,
+                              runs_packed ? DeviceUse::kKernels : DeviceUse::kTensors)),
+        cache((check_context(spec, request.context, request.context_flags), spec), request.context,
+              device, "make " + request.context_flags + " smaller"),
+        embed(model.weights(), spec),
         last(load_final_layers(model.weights(), spec, device)) {
     check_length(spec, request.context);
-    if (request.run_packed && model.packed() != nullptr) runner = make_runner(device, threads);
+    if (runs_packed) runner = make_runner(device, threads);
+    if (!runner && device.is_cpu()) own_team.emplace(threads);
+    WorkerTeam* const team = runner ? runner->team() : own_team ? &*own_team : nullptr;
     if (runner && request.head_bits == 8) {
       head.emplace(model.weights(), spec, *runner);
     } else {
-      head.emplace(model.weights(), spec, threads, device);
+      head.emplace(model.weights(), spec, threads, device, team);
     }
     Progress progress("load", spec.blocks(), request.quiet);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
       blocks.push_back(runner ? load_running_block(model.weights(), spec, b, *runner, device)
                               : load_block(model.weights(), spec, b, threads, device));
+      if (!runner && team != nullptr) share_linears(blocks.back(), *team);
       progress.step();
     }
     // A dynamic scaling is none up to this length.
@@ -97,8 +104,7 @@ struct Generator::Impl {
     at::Tensor hidden;
     for (int64_t done = 0; done < count; done += kPrefillChunk) {
       const int64_t start = length + done, chunk = std::min(kPrefillChunk, count - done);
-      hidden = embed(model.weights(), spec,
-                     tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(chunk)), start)
+      hidden = embed(tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(chunk)), start)
                    .to(device);
       for (int64_t b = 0; b < spec.blocks(); ++b) {
         hidden = forward_cached(spec, blocks[static_cast<size_t>(b)], hidden, angles,
@@ -113,15 +119,18 @@ struct Generator::Impl {
   at::Tensor replay(std::span<const int32_t> token) {
     const bool other_angles = rope_is_dynamic() && length + 1 > positions();
     if (graphs == nullptr || other_angles) return {};
-    return graphs->run(embed(model.weights(), spec, token, length), length);
+    return graphs->run(embed(token, length), length);
   }
 
-  const c10::Device device;
   const Model model;
   const ModelSpec& spec;
+  const bool runs_packed;
+  const c10::Device device;
   KvCache cache;
+  const Embedding embed;
   const FinalLayers last;
   std::unique_ptr<LinearRunner> runner;  // null: nothing is run packed
+  std::optional<WorkerTeam> own_team;    // on the CPU without a runner, which has one
   std::optional<OutputHead> head;
   std::vector<Block> blocks;
   Rope table;
@@ -133,8 +142,7 @@ struct Generator::Impl {
 Generator::Generator(const GeneratorRequest& request) {
   init_torch();
   const c10::InferenceMode inference;
-  const c10::Device device = resolve_device(request.device);
-  impl_ = std::make_unique<Impl>(request, resolve_threads(request.threads), device);
+  impl_ = std::make_unique<Impl>(request, resolve_threads(request.threads));
 }
 
 Generator::~Generator() = default;
@@ -193,9 +201,9 @@ double Generator::stored_bits() const {
   if (packed == nullptr) return 0;
   double bytes = 0, weights = 0;
   for (const std::string& name : packed->names()) {
-    const PackedLinear linear = packed->open(name);
-    bytes += static_cast<double>(linear.bytes());
-    weights += static_cast<double>(linear.shape.rows * linear.shape.cols);
+    const LinearShape& shape = packed->shape(name);
+    bytes += static_cast<double>(packed->bytes(name));
+    weights += static_cast<double>(shape.rows * shape.cols);
   }
   return 8 * bytes / weights;
 }

@@ -23,6 +23,7 @@
 #include <limits>
 
 #include "billm/base/log.h"
+#include "billm/model/dense_linear.h"
 #include "billm/model/runtime.h"
 
 namespace billm {
@@ -106,9 +107,9 @@ class Pass {
   at::Tensor apply(LinearRole role, const at::Tensor& x) const {
     const LinearSpec& linear = spec_.linear(role);
     const at::Tensor bias = get(block_.biases, linear.suffix);
-    const auto packed = block_.operators.find(linear.suffix);
-    if (packed != block_.operators.end()) {
-      at::Tensor y = packed->second->apply(x);
+    const auto shared = block_.operators.find(linear.suffix);
+    if (shared != block_.operators.end()) {
+      at::Tensor y = shared->second->apply(x);
       return bias.defined() ? y.add_(bias) : y;
     }
     const at::Tensor weight = block_.linears.at(linear.suffix).t();
@@ -268,6 +269,13 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
   return block;
 }
 
+void share_linears(Block& block, WorkerTeam& team) {
+  for (const auto& [suffix, weight] : block.linears) {
+    block.operators[suffix] = std::make_shared<DenseLinear>(weight, &team);
+  }
+  block.linears.clear();
+}
+
 Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
                          LinearRunner& runner, c10::Device device) {
   Block block = load_block_vectors(weights, spec, index, device);
@@ -276,10 +284,13 @@ Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int
     if (auto packed = weights.packed_operator(module, runner)) {
       block.operators[linear.suffix] = std::move(packed);
     } else {
-      log_warning(module + ": its layout cannot be run packed; it is decoded to fp32");
+      if (weights.is_packed(module)) {
+        log_warning(module + ": its layout cannot be run packed; it is decoded to fp32");
+      }
       block.linears[linear.suffix] = weights.linear(module, runner.threads()).to(device);
     }
   }
+  if (runner.team() != nullptr) share_linears(block, *runner.team());
   return block;
 }
 
@@ -319,16 +330,22 @@ at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tens
   return run(spec, Pass(spec, block, no_tap, &cache, 0, &step), hidden, step.rope, 0);
 }
 
-at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
-                 std::span<const int32_t> tokens, int64_t start) {
-  at::Tensor hidden = weights.gather(spec.embed, tokens);
+Embedding::Embedding(const ModelWeights& weights, const ModelSpec& spec)
+    : weights_(weights), spec_(spec) {
   if (spec.has_projections()) {
-    const std::string project_in = spec.base + spec.family->project_in + ".weight";
-    hidden = at::mm(hidden, weights.dense(project_in, 1).t());
+    project_in_ = weights.dense(spec.base + spec.family->project_in + ".weight", 1);
   }
-  if (spec.family->position == PositionKind::kLearned) {
-    hidden.add_(weights.rows(spec.base + spec.family->positions + ".weight",
-                             kPositionOffset + start, static_cast<int64_t>(tokens.size())));
+}
+
+at::Tensor Embedding::operator()(std::span<const int32_t> tokens, int64_t start) const {
+  at::Tensor hidden = weights_.gather(spec_.embed, tokens);
+  weights_.release(spec_.embed);
+  if (project_in_.defined()) hidden = at::mm(hidden, project_in_.t());
+  if (spec_.family->position == PositionKind::kLearned) {
+    const std::string positions = spec_.base + spec_.family->positions + ".weight";
+    hidden.add_(
+        weights_.rows(positions, kPositionOffset + start, static_cast<int64_t>(tokens.size())));
+    weights_.release(positions);
   }
   return hidden;
 }

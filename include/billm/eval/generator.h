@@ -20,8 +20,9 @@ namespace billm {
 inline constexpr int64_t kPrefillChunk = 512;
 
 struct GeneratorRequest {
-  std::filesystem::path model;  // dense or packed directory
-  int64_t context = 0;          // most tokens of the sequence, at least 1
+  std::filesystem::path model;               // dense or packed directory
+  int64_t context = 0;                       // most tokens of the sequence, at least 1
+  std::string context_flags = "--ctx-size";  // what chooses it, for hints
   int threads = 1;
   std::string device = "auto";  // as resolve_device
   // 8: the output head of a packed model is rounded to 8 bits (OutputHead) where packed layers are

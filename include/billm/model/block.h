@@ -29,7 +29,7 @@ struct Block {
   std::map<std::string, at::Tensor> norms;    // weight [width]
   std::map<std::string, at::Tensor> linears;  // weight [out, in]
   std::map<std::string, at::Tensor> biases;   // of norms [width] and linears [out]
-  // Linears that are run packed; they are not among `linears`.
+  // Linears that threads share or that are run packed; they are not among `linears`.
   std::map<std::string, std::shared_ptr<const LinearOperator>> operators;
 
   int64_t bytes() const;
@@ -49,7 +49,11 @@ using Tap = std::function<bool(const std::string& group, const at::Tensor& input
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
                  c10::Device device);
 
-// load_block() with packed linears as operators, where `runner` (of that device) can run them.
+// Makes `linears` (on the CPU) operators whose products the team's threads share.
+void share_linears(Block& block, WorkerTeam& team);
+
+// load_block() with packed linears as operators, where `runner` (of that device) can run them; the
+// others are shared by its threads.
 Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
                          LinearRunner& runner, c10::Device device);
 
@@ -91,10 +95,21 @@ DecodeStep make_decode_step(const ModelSpec& spec, const Rope& rope, const at::T
 at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                        const DecodeStep& step, const BlockCache& cache);
 
-// What enters the first block for the tokens at the positions start, start + 1, ...: [tokens,
-// hidden] fp32 on the CPU.
-at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
-                 std::span<const int32_t> tokens, int64_t start = 0);
+// What stands before the first block.
+class Embedding {
+ public:
+  // Keeps both references.
+  Embedding(const ModelWeights& weights, const ModelSpec& spec);
+
+  // What enters the first block for the tokens at the positions start, start + 1, ...: [tokens,
+  // hidden] fp32 on the CPU. Rows are read from the file, whose pages do not stay in memory.
+  at::Tensor operator()(std::span<const int32_t> tokens, int64_t start = 0) const;
+
+ private:
+  const ModelWeights& weights_;
+  const ModelSpec& spec_;
+  at::Tensor project_in_;  // [hidden, embed_width]; undefined if the model has none
+};
 
 // What stands between the last block and the output head; undefined is what the model has not.
 struct FinalLayers {

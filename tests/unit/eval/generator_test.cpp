@@ -14,6 +14,7 @@
 #include "billm/base/error.h"
 #include "billm/checkpoint/config.h"
 #include "billm/checkpoint/npy.h"
+#include "packed_testing.h"
 #include "support/compare.h"
 #include "support/environment.h"
 #include "support/fake_capture.h"
@@ -241,12 +242,51 @@ TEST(Generator, WhatWasTruncatedIsForgotten) {
   EXPECT_THROW(generator.truncate(-1), Error);
 }
 
+// Linears that are not run packed have the threads that were asked for, too.
+TEST(Generator, ThreadsOfLinearsInFp32) {
+  const test::TemporaryDirectory directory;
+  const auto dense = directory.path() / "dense", packed = directory.path() / "packed";
+  test::write_tiny_llama(dense);
+  write_packed(dense, packed, some_codes(96, 64, OffsetKind::kRegion));  // cannot be run packed
+  const std::vector<int32_t> tokens = random_tokens(40, 80);
+  for (const auto& model : {dense, packed}) {
+    std::vector<std::vector<float>> results;
+    for (const int threads : {1, 3}) {
+      const int before = test::running_threads();
+      Generator generator = make(model, 50, threads);
+      EXPECT_EQ(test::running_threads(), before + threads - 1) << model;
+      generator.append(std::span(tokens).first(39));
+      const std::span<const float> logits = generator.append(std::span(tokens).last(1));
+      results.emplace_back(logits.begin(), logits.end());
+    }
+    EXPECT_EQ(results[0], results[1]) << model;
+  }
+}
+
+TEST(Generator, StoredBitsAreThoseOfThePlanesWhichAreNotRead) {
+  const test::TemporaryDirectory directory;
+  const auto dense = directory.path() / "dense", packed = directory.path() / "packed";
+  test::TinyLlama options;
+  options.hidden = 256;
+  options.intermediate = 8192;
+  options.head_dim = 64;
+  test::write_tiny_llama(dense, options);
+  const QuantizedLinear linear = some_codes(8192, 256);
+  write_packed(dense, packed, linear);
+  const Generator generator = make(packed, 10);
+  EXPECT_DOUBLE_EQ(generator.stored_bits(), pack(linear).stored_bits());
+  ASSERT_GT(pack(linear).bytes(), 512 << 10);
+  // Headers, and ends of tensors that share a page with another.
+  EXPECT_LT(test::resident_bytes(packed / "model.safetensors"), 256 << 10);
+  EXPECT_EQ(make(dense, 10).stored_bits(), 0);
+}
+
 std::string message_of(const std::function<void()>& body, ErrorCode code) {
   try {
     body();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), code) << error.message();
-    return error.message();
+    return error.message() + " (" + error.hint() + ")";
   }
   return "no error";
 }
@@ -260,7 +300,8 @@ TEST(Generator, RefusesWhatDoesNotFit) {
   const auto before = generator.append(std::span(tokens).first(6));
   const std::vector<float> logits(before.begin(), before.end());
   EXPECT_EQ(message_of([&] { generator.append(std::span(tokens).first(3)); }, ErrorCode::kFailure),
-            "the context is full: 8 tokens, 6 of them used, 3 more to add");
+            "the context is full: 8 tokens, 6 of them used, 3 more to add (use a larger --ctx-size "
+            "or a shorter text)");
   EXPECT_THROW(generator.append({}), Error);
   EXPECT_NE(message_of([&] { generator.append(std::vector<int32_t>{80}); }, ErrorCode::kBadInput)
                 .find("outside the vocabulary"),
@@ -270,9 +311,14 @@ TEST(Generator, RefusesWhatDoesNotFit) {
   EXPECT_TRUE(test::close(generator.append(std::span(tokens).subspan(5, 1)), logits,
                           {.absolute = 1e-4 * test::root_mean_square(logits)}));
   EXPECT_NE(message_of([&] { make(directory.path(), 0); }, ErrorCode::kUsage), "no error");
-  EXPECT_NE(message_of([&] { make(directory.path(), int64_t{1} << 40); }, ErrorCode::kFailure)
-                .find("keys and values would take"),
-            std::string::npos);
+  // 512 bytes a token.
+  const auto message =
+      message_of([&] { make(directory.path(), int64_t{1} << 40); }, ErrorCode::kFailure);
+  EXPECT_TRUE(
+      message.starts_with("context of 1099511627776 tokens: keys and values would take "
+                          "562950.0 GB, "))
+      << message;
+  EXPECT_TRUE(message.ends_with(" of memory are free (make --ctx-size smaller)")) << message;
 }
 
 }  // namespace
