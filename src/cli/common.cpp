@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <iostream>
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
@@ -45,7 +44,7 @@ void CommonOptions::write_json(const nlohmann::ordered_json& report) const {
   if (json.empty()) return;
   const std::string text = report.dump(2) + "\n";
   if (json == "-") {
-    std::cout << text << std::flush;
+    write_stdout(text);
     return;
   }
   std::error_code failure;
@@ -55,6 +54,32 @@ void CommonOptions::write_json(const nlohmann::ordered_json& report) const {
   } else {
     write_file_atomic(target, text);
   }
+}
+
+namespace {
+
+// What is to be said of the write before; errno was 0 before it.
+bool check_stdout(bool ok) {
+  if (ok) return true;
+  const int reason = errno;
+  std::clearerr(stdout);
+  if (reason == EPIPE) return false;
+  throw Error(ErrorCode::kFailure,
+              std::string("standard output: cannot write") +
+                  (reason == 0 ? "" : std::string(": ") + std::strerror(reason)));
+}
+
+}  // namespace
+
+bool write_stdout(const std::string& text) {
+  errno = 0;
+  return check_stdout(std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
+                      std::fflush(stdout) == 0);
+}
+
+bool flush_stdout() {
+  errno = 0;
+  return check_stdout(std::fflush(stdout) == 0 && std::ferror(stdout) == 0);
 }
 
 TokenizedSource load_tokens(const TokenRequest& request) {

@@ -48,6 +48,12 @@ struct TokenizedSource {
 };
 TokenizedSource load_tokens(const TokenRequest& request);
 
+// Writes to standard output at once; false if its reader stopped reading, which is no failure.
+// Throws Error{kFailure} with the system's reason (a full disk).
+bool write_stdout(const std::string& text);
+// The same of what printf() left in its buffer.
+bool flush_stdout();
+
 // All of a file, which may be a pipe or a device, or with "-" of standard input. Throws
 // Error{kBadInput} if the file cannot be read.
 std::string read_input(const std::string& file);

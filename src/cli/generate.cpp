@@ -1,9 +1,7 @@
 // billm generate.
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -33,7 +31,7 @@ struct Options {
   std::string model, prompt, file, system, device = "auto";
   std::vector<std::string> stops;
   bool has_prompt = false, has_system = false;  // given, be they empty
-  bool chat = false, greedy = false, ignore_eos = false;
+  bool chat = false, greedy = false, ignore_eos = false, no_graph = false;
   std::optional<int64_t> tokens, context, top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   uint64_t seed = 0;
@@ -79,19 +77,6 @@ int64_t context_size(const Options& options, const ModelConfig& config, size_t p
   const bool bounded = prompt > 0 && tokens > 0;
   return std::min(static_cast<int64_t>(prompt) + (bounded ? tokens : kDefaultContext),
                   config.max_position_embeddings);
-}
-
-// A reader that stopped reading is no failure; main reports what else went wrong.
-bool write_text(const std::string& text) {
-  const bool ok =
-      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
-  if (ok) return true;
-  if (errno == EPIPE) {
-    std::clearerr(stdout);
-    return false;
-  }
-  throw Error(ErrorCode::kFailure,
-              std::string("standard output: cannot write: ") + std::strerror(errno));
 }
 
 double rate(int64_t count, double seconds) {
@@ -173,6 +158,7 @@ class Generation {
     request.threads = options_.common.resolved_threads();
     request.device = options_.device;
     request.head_bits = options_.head_bits;
+    request.graphs = !options_.no_graph;
     // A log has no use for a line a block.
     request.quiet = options_.common.quiet || isatty(STDERR_FILENO) == 0;
     check_room(ids, request.context);
@@ -193,24 +179,23 @@ class Generation {
     const bool stream = options_.common.json != "-";
     const Answer answer =
         session_->answer(ids, !options_.chat, limits_,
-                         [&](const std::string& text) { return !stream || write_text(text); });
-    if (stream) write_text("\n");
+                         [&](const std::string& text) { return !stream || write_stdout(text); });
+    if (stream) write_stdout("\n");
     if (!options_.common.quiet) print_summary(answer, load_seconds_);
     write_report(ids, answer);
   }
 
   void converse() {
     for (;;) {
-      std::fputs("> ", stdout);
-      std::fflush(stdout);
+      write_stdout("> ");
       std::string line;
       if (!std::getline(std::cin, line) || line == "/bye") break;
       if (line.empty()) continue;
       try {
         const std::vector<int32_t> ids = sequence(line);
         check_room(ids, generator_->context());
-        const Answer answer = session_->answer(ids, false, limits_, write_text);
-        write_text("\n");
+        const Answer answer = session_->answer(ids, false, limits_, write_stdout);
+        write_stdout("\n");
         if (!options_.common.quiet) print_summary(answer, load_seconds_);
         messages_.push_back({ChatRole::kAssistant, answer.text});
       } catch (const Error& error) {  // of this message: the conversation goes on without it
@@ -219,7 +204,7 @@ class Generation {
         log_warning(error.message());
       }
     }
-    std::fputs("\n", stdout);
+    write_stdout("\n");
   }
 
   void write_report(const std::vector<int32_t>& prompt_ids, const Answer& answer) const {
@@ -329,9 +314,11 @@ std::function<void()> setup_generate(CLI::App& app) {
   app.add_flag("--ignore-eos", options->ignore_eos, "Go on after a token that ends a text");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
   app.add_option("--head-bits", options->head_bits,
-                 "Output head of a packed model on the CPU: 8 (faster) or 32 (as it is stored)")
+                 "Output head of a packed model: 8 (faster) or 32 (as it is stored)")
       ->capture_default_str()
       ->check(CLI::IsMember({8, 32}));
+  app.add_flag("--no-graph", options->no_graph,
+               "On a GPU: launch a token's kernels one by one, not as a CUDA graph");
   add_sampling(app, *options);
   options->common.add_to(app);
   app.get_option("--quiet")->description("Nothing but the text, and errors");

@@ -1,17 +1,22 @@
 // The program: parses the command line, runs one command, turns every error into one line on stderr
 // and an exit status (include/billm/base/error.h).
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <numeric>
+#include <sstream>
 #include <vector>
 
 #include "billm/base/error.h"
 #include "command.h"
+#include "common.h"
+#include "kernels/cpu/targets.h"
 
 namespace {
 
@@ -44,14 +49,24 @@ size_t distance(const std::string& a, const std::string& b) {
   return row.back();
 }
 
-// Results that did not reach stdout are a failure (a full disk), unless the reader stopped reading.
-void flush_results() {
-  errno = 0;
-  std::cout.flush();
-  const bool ok = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
-  if (ok || errno == EPIPE) return;
-  throw billm::Error(ErrorCode::kFailure,
-                     std::string("standard output: cannot write: ") + std::strerror(errno));
+// The next file that is opened would take the place of a standard one that is closed, and a model
+// get what is printed. This way reading and writing them fails.
+void occupy_closed_standard_files() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) >= 0) continue;
+    if (::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) return;
+  }
+}
+
+// BILLM_CPU_TARGET: the best instructions that the kernels may use, for measurements.
+void limit_instructions() {
+  const char* const target = std::getenv("BILLM_CPU_TARGET");
+  if (target == nullptr || *target == '\0') return;
+  try {
+    billm::kernels::limit_targets(target);
+  } catch (const billm::Error& error) {
+    throw billm::Error(error.code(), "BILLM_CPU_TARGET: " + error.message());
+  }
 }
 
 // The command that `word` may have meant, or "".
@@ -74,6 +89,10 @@ int main(int argc, char** argv) {
   // Writing to a closed pipe or past a file size limit is an error to report, not to die of.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
+  occupy_closed_standard_files();
+  // Tables are written when they are flushed, where the system says why it cannot.
+  static char buffer[1 << 20];
+  if (::isatty(STDOUT_FILENO) == 0) std::setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
   CLI::App app("billm: LLM checkpoints at about one bit per weight, truly packed", "billm");
   app.set_version_flag("--version", "billm " BILLM_VERSION);
   app.require_subcommand(1);
@@ -99,14 +118,21 @@ int main(int argc, char** argv) {
       throw billm::Error(ErrorCode::kUsage, "unknown command '" + word + "'",
                          guess.empty() ? "see billm --help" : "did you mean '" + guess + "'?");
     }
-    app.parse(argc, argv);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::Success& asked) {  // --help, --version
+      std::ostringstream text;
+      app.exit(asked, text);
+      billm::write_stdout(text.str());
+      return 0;
+    }
+    limit_instructions();
     for (const Entry& entry : entries) {
       if (entry.app->parsed()) entry.run();
     }
-    flush_results();
+    billm::flush_stdout();
     return 0;
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     return report(named, error.what(), "see billm " + (named.empty() ? "" : named + " ") + "--help",
                   ErrorCode::kUsage);
   } catch (const billm::Error& error) {

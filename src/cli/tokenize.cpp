@@ -1,6 +1,5 @@
 // billm tokenize.
 #include <charconv>
-#include <iostream>
 #include <memory>
 #include <sstream>
 
@@ -46,7 +45,7 @@ void run(const Options& options) {
       resolve_model(options.model, ModelPart::kTokenizer, options.common.quiet));
   if (options.decode) {
     const std::string text = tokenizer.decode(parse_ids(input), options.no_special);
-    if (options.common.print()) std::cout << text << "\n";
+    if (options.common.print()) write_stdout(text + "\n");
     options.common.write_json({{"text", text}});
     return;
   }
@@ -54,7 +53,7 @@ void run(const Options& options) {
   if (options.common.print()) {
     std::string line;
     for (const int32_t id : ids) line += (line.empty() ? "" : " ") + std::to_string(id);
-    std::cout << line << "\n";
+    write_stdout(line + "\n");
   }
   options.common.write_json({{"ids", ids}});
 }

@@ -1,6 +1,7 @@
 // See include/billm/eval/generation_config.h.
 #include "billm/eval/generation_config.h"
 
+#include <cmath>
 #include <string>
 
 #include "billm/base/error.h"
@@ -30,13 +31,14 @@ class Reader {
     return found->get<bool>();
   }
 
+  // Some files have whole numbers as 50.0.
   int64_t count(const char* key, int64_t otherwise) const {
-    const auto found = find(key);
-    if (found == nullptr) return otherwise;
-    if (!found->is_number_unsigned() || *found > (int64_t{1} << 30)) {
-      refuse(key, "a number from 0 on", *found);
+    constexpr double kMost = 1 << 30;
+    const double value = number(key, static_cast<double>(otherwise));
+    if (!(value >= 0 && value <= kMost) || value != std::floor(value)) {
+      refuse(key, "a whole number from 0 on", *find(key));
     }
-    return found->get<int64_t>();
+    return static_cast<int64_t>(value);
   }
 
   // One number or a list of them; negative ones name no token.

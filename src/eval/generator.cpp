@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "billm/base/error.h"
@@ -16,11 +17,12 @@
 #include "billm/model/model.h"
 #include "billm/model/output_head.h"
 #include "billm/model/runtime.h"
+#include "decode_graphs.h"
 
 namespace billm {
 namespace {
 
-void check_context(const ModelSpec& spec, int64_t context) {
+void check_context(const ModelSpec& spec, int64_t context, const std::string& flags) {
   const int64_t positions = spec.config.max_position_embeddings;
   if (context < 1) {
     throw Error(ErrorCode::kUsage,
@@ -30,36 +32,61 @@ void check_context(const ModelSpec& spec, int64_t context) {
     throw Error(ErrorCode::kUsage,
                 "context: expected at most the model's " + std::to_string(positions) +
                     " positions, got " + std::to_string(context),
-                "use --ctx-size " + std::to_string(positions));
+                "give " + flags + " at most " + std::to_string(positions));
   }
 }
 
 }  // namespace
 
 struct Generator::Impl {
-  Impl(const GeneratorRequest& request, int threads, c10::Device device)
-      : device(device),
-        model(request.model, threads),
+  Impl(const GeneratorRequest& request, int threads)
+      : model(request.model, threads),
         spec(model.spec()),
-        cache((check_context(spec, request.context), spec), request.context, device),
+        runs_packed(request.run_packed && model.packed() != nullptr),
+        device(resolve_device(request.device,
+                              runs_packed ? DeviceUse::kKernels : DeviceUse::kTensors)),
+        cache((check_context(spec, request.context, request.context_flags), spec), request.context,
+              device, "make " + request.context_flags + " smaller"),
+        embed(model.weights(), spec),
         last(load_final_layers(model.weights(), spec, device)) {
     check_length(spec, request.context);
-    if (request.run_packed && model.packed() != nullptr) runner = make_runner(device, threads);
+    if (runs_packed) runner = make_runner(device, threads);
+    if (!runner && device.is_cpu()) own_team.emplace(threads);
+    team = runner ? runner->team() : own_team ? &*own_team : nullptr;
     if (runner && request.head_bits == 8) {
       head.emplace(model.weights(), spec, *runner);
     } else {
-      head.emplace(model.weights(), spec, threads, device);
+      head.emplace(model.weights(), spec, threads, device, team);
     }
-    if (runner && device.is_cpu()) block_threads = threads;
     Progress progress("load", spec.blocks(), request.quiet);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
       blocks.push_back(runner ? load_running_block(model.weights(), spec, b, *runner, device)
                               : load_block(model.weights(), spec, b, threads, device));
+      if (!runner && team != nullptr) share_linears(blocks.back(), *team);
       progress.step();
     }
     // A dynamic scaling is none up to this length.
     table = make_rope(
         spec, rope_is_dynamic() ? std::min(request.context, positions()) : request.context, device);
+    if (request.graphs) make_graphs(request.make_capture(device));
+  }
+
+  void make_graphs(std::unique_ptr<GraphCapture> capture) {
+    if (capture == nullptr) return;
+    for (int64_t b = 0; b < spec.blocks(); ++b) {  // decode_step() wants finite numbers
+      for (at::Tensor slots : {cache.block(b).keys, cache.block(b).values}) slots.zero_();
+    }
+    graphs = std::make_unique<DecodeGraphs>(
+        std::move(capture),
+        [this](const at::Tensor& hidden, const at::Tensor& position, int64_t span) {
+          const DecodeStep step = make_decode_step(spec, table, position, span);
+          at::Tensor x = hidden;
+          for (int64_t b = 0; b < spec.blocks(); ++b) {
+            x = decode_step(spec, blocks[static_cast<size_t>(b)], x, step, cache.block(b));
+          }
+          return head->logits(final_states(spec, last, x));
+        },
+        spec.config.hidden_size, spec.config.vocab_size, cache.capacity(), device);
   }
 
   int64_t positions() const { return spec.config.max_position_embeddings; }
@@ -70,16 +97,45 @@ struct Generator::Impl {
     return rope_is_dynamic() && end > positions() ? make_rope(spec, end, device) : table;
   }
 
-  const c10::Device device;
+  // Logits [1, vocab] of the last of `tokens`, which follow those that there are.
+  at::Tensor forward(std::span<const int32_t> tokens) {
+    const auto count = static_cast<int64_t>(tokens.size());
+    const Rope angles = rope(length + count);
+    at::Tensor hidden;
+    for (int64_t done = 0; done < count; done += kPrefillChunk) {
+      const int64_t start = length + done, chunk = std::min(kPrefillChunk, count - done);
+      hidden = embed(tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(chunk)), start)
+                   .to(device);
+      for (int64_t b = 0; b < spec.blocks(); ++b) {
+        hidden = forward_cached(spec, blocks[static_cast<size_t>(b)], hidden, angles,
+                                cache.block(b), start, team);
+      }
+    }
+    const at::Tensor state = hidden.narrow(0, hidden.size(0) - 1, 1);
+    return head->logits(final_states(spec, last, state));
+  }
+
+  // The same of one token by a graph; undefined where there is none for it.
+  at::Tensor replay(std::span<const int32_t> token) {
+    const bool other_angles = rope_is_dynamic() && length + 1 > positions();
+    if (graphs == nullptr || other_angles) return {};
+    return graphs->run(embed(token, length), length);
+  }
+
   const Model model;
   const ModelSpec& spec;
+  const bool runs_packed;
+  const c10::Device device;
   KvCache cache;
+  const Embedding embed;
   const FinalLayers last;
   std::unique_ptr<LinearRunner> runner;  // null: nothing is run packed
-  int block_threads = 1;                 // of forward_cached()
+  std::optional<WorkerTeam> own_team;    // on the CPU without a runner, which has one
+  WorkerTeam* team = nullptr;            // the runner's or our own; null on a GPU
   std::optional<OutputHead> head;
   std::vector<Block> blocks;
   Rope table;
+  std::unique_ptr<DecodeGraphs> graphs;  // null: none
   int64_t length = 0;
   at::Tensor logits;  // of the last call: [1, vocab] on the CPU
 };
@@ -87,8 +143,7 @@ struct Generator::Impl {
 Generator::Generator(const GeneratorRequest& request) {
   init_torch();
   const c10::InferenceMode inference;
-  const c10::Device device = resolve_device(request.device);
-  impl_ = std::make_unique<Impl>(request, resolve_threads(request.threads), device);
+  impl_ = std::make_unique<Impl>(request, resolve_threads(request.threads));
 }
 
 Generator::~Generator() = default;
@@ -105,21 +160,10 @@ std::span<const float> Generator::append(std::span<const int32_t> tokens) {
                     " more to add",
                 "use a larger --ctx-size or a shorter text");
   }
-  const Rope rope = my.rope(length() + count);
-  at::Tensor hidden;
-  for (int64_t done = 0; done < count; done += kPrefillChunk) {
-    const int64_t start = length() + done, chunk = std::min(kPrefillChunk, count - done);
-    hidden = embed(my.model.weights(), my.spec,
-                   tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(chunk)), start)
-                 .to(my.device);
-    for (int64_t b = 0; b < my.spec.blocks(); ++b) {
-      hidden = forward_cached(my.spec, my.blocks[static_cast<size_t>(b)], hidden, rope,
-                              my.cache.block(b), start, my.block_threads);
-    }
-  }
+  at::Tensor logits = count == 1 ? my.replay(tokens) : at::Tensor();
+  if (!logits.defined()) logits = my.forward(tokens);
   my.length += count;
-  const at::Tensor state = hidden.narrow(0, hidden.size(0) - 1, 1);
-  my.logits = my.head->logits(final_states(my.spec, my.last, state)).cpu();
+  my.logits = logits.cpu();
   return {my.logits.const_data_ptr<float>(), static_cast<size_t>(my.logits.numel())};
 }
 
@@ -158,9 +202,9 @@ double Generator::stored_bits() const {
   if (packed == nullptr) return 0;
   double bytes = 0, weights = 0;
   for (const std::string& name : packed->names()) {
-    const PackedLinear linear = packed->open(name);
-    bytes += static_cast<double>(linear.bytes());
-    weights += static_cast<double>(linear.shape.rows * linear.shape.cols);
+    const LinearShape& shape = packed->shape(name);
+    bytes += static_cast<double>(packed->bytes(name));
+    weights += static_cast<double>(shape.rows * shape.cols);
   }
   return 8 * bytes / weights;
 }

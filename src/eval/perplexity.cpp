@@ -36,12 +36,11 @@ class Evaluation {
   std::vector<at::Tensor> hidden_states(const Model& model, int64_t first, int64_t count,
                                         Progress& progress, LinearRunner* runner = nullptr) const {
     const ModelSpec& spec = model.spec();
+    const Embedding embed(model.weights(), spec);
     std::vector<at::Tensor> hidden(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) {
-      hidden[static_cast<size_t>(i)] =
-          embed(model.weights(), spec, request_.windows.row(first + i)).to(device_);
+      hidden[static_cast<size_t>(i)] = embed(request_.windows.row(first + i)).to(device_);
     }
-    model.weights().release(spec.embed);
     const Rope rope = make_rope(spec, request_.windows.cols, device_);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
       if (runner != nullptr) {  // it has the threads
@@ -126,7 +125,8 @@ EvalResult evaluate(const EvalRequest& request) {
   const auto start = std::chrono::steady_clock::now();
   init_torch();
   check_request(request);
-  const c10::Device device = resolve_device(request.device);
+  const c10::Device device = resolve_device(
+      request.device, request.run_packed ? DeviceUse::kKernels : DeviceUse::kTensors);
   // Streams of a GPU are filled by one thread.
   const int threads = device.is_cpu() ? resolve_threads(request.threads) : 1;
   const Model model(request.model, threads);

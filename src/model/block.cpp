@@ -3,8 +3,10 @@
 // rounding.
 #include "billm/model/block.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
@@ -16,12 +18,16 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <atomic>
+#include <limits>
 
 #include "billm/base/log.h"
-#include "billm/base/parallel.h"
+#include "billm/model/dense_linear.h"
+#include "billm/model/runtime.h"
 
 namespace billm {
 namespace {
@@ -89,11 +95,18 @@ constexpr int64_t kSharedTokens = 32;
 
 class Pass {
  public:
-  // `start`: the position of the first token; `cache` (may be null) holds those before. With more
-  // than one of `threads` no gradients are recorded.
+  // `start`: the position of the first token; `cache` (may be null) holds those before. With a
+  // `step` there is one token, the step says where, and `start` is 0 as its rope has one row. With
+  // a `team` no gradients are recorded.
   Pass(const ModelSpec& spec, const Block& block, const Tap& tap, const BlockCache* cache = nullptr,
-       int64_t start = 0, int threads = 1)
-      : spec_(spec), block_(block), tap_(tap), cache_(cache), start_(start), threads_(threads) {}
+       int64_t start = 0, WorkerTeam* team = nullptr, const DecodeStep* step = nullptr)
+      : spec_(spec),
+        block_(block),
+        tap_(tap),
+        cache_(cache),
+        start_(start),
+        team_(team),
+        step_(step) {}
 
   bool tap(LinearRole role, const at::Tensor& input) const {
     return !tap_ || tap_(spec_.linear(role).group, input);
@@ -102,9 +115,9 @@ class Pass {
   at::Tensor apply(LinearRole role, const at::Tensor& x) const {
     const LinearSpec& linear = spec_.linear(role);
     const at::Tensor bias = get(block_.biases, linear.suffix);
-    const auto packed = block_.operators.find(linear.suffix);
-    if (packed != block_.operators.end()) {
-      at::Tensor y = packed->second->apply(x);
+    const auto shared = block_.operators.find(linear.suffix);
+    if (shared != block_.operators.end()) {
+      at::Tensor y = shared->second->apply(x);
       return bias.defined() ? y.add_(bias) : y;
     }
     const at::Tensor weight = block_.linears.at(linear.suffix).t();
@@ -152,13 +165,16 @@ class Pass {
       v = appended(cache_->values, v);
     }
     const int64_t window = block_.window;
-    // Keys that lie before every query's window are left out.
-    const int64_t keys = window == 0 ? k.size(1) : std::min(k.size(1), queries + window - 1);
+    // Keys that lie before every query's window are left out (a step's are masked).
+    const bool all = window == 0 || step_ != nullptr;
+    const int64_t keys = all ? k.size(1) : std::min(k.size(1), queries + window - 1);
     k = k.narrow(1, k.size(1) - keys, keys);
     v = v.narrow(1, v.size(1) - keys, keys);
     if (queries == 1) {  // sees all of them: the heads that share keys are so many queries
+      std::optional<at::Tensor> seen;
+      if (step_ != nullptr) seen = step_->masks.at(window);
       return at::scaled_dot_product_attention(q.view({1, kv_heads, group, d}), k.unsqueeze(0),
-                                              v.unsqueeze(0))
+                                              v.unsqueeze(0), seen)
           .reshape({1, query_heads * d});
     }
     // Heads that share keys are a second dimension, along which keys and values are not copied.
@@ -169,7 +185,7 @@ class Pass {
     if (queries < keys || (window > 0 && window < keys)) {
       mask = causal_mask(queries, keys, window, x.device());
     }
-    if (threads_ > 1 && queries >= kSharedTokens) {
+    if (team_ != nullptr && queries >= kSharedTokens) {
       const at::Tensor out = at::empty({queries, query_heads, d}, q.options());
       in_parallel(query_heads, [&](int64_t head) {
         const auto alone = [](const at::Tensor& heads, int64_t index) {
@@ -208,32 +224,43 @@ class Pass {
   }
 
  private:
-  // body(i) for i < count, each on one thread.
+  // body(i) for i < count, each on one thread of the team.
   template <typename Body>
   void in_parallel(int64_t count, Body body) const {
     const bool inference = c10::InferenceMode::is_enabled();
-    parallel_for(count, threads_, [&](int64_t i) {
-      const c10::InferenceMode mode(inference);  // a thread's own setting
-      body(i);
+    const int aten_threads = at::get_num_threads();
+    std::atomic<int64_t> next{0};
+    team_->run([&](int) {
+      const c10::InferenceMode mode(inference);  // these two are a thread's own
+      at::set_num_threads(1);
+      for (int64_t i = next++; i < count; i = next++) body(i);
     });
+    at::set_num_threads(aten_threads);
   }
 
   // A tensor of `sizes`, whose dimension `dim` is the tokens; part(first, count) makes those of
   // some tokens.
   template <typename Part>
   at::Tensor by_tokens(int64_t tokens, int64_t dim, at::IntArrayRef sizes, Part part) const {
-    if (threads_ == 1 || tokens < kSharedTokens) return part(0, tokens);
+    if (team_ == nullptr || tokens < kSharedTokens) return part(0, tokens);
     const at::Tensor result =
         at::empty(sizes, at::TensorOptions(at::kFloat).device(c10::Device(c10::kCPU)));
-    in_parallel(threads_, [&](int64_t i) {
-      const int64_t first = tokens * i / threads_, end = tokens * (i + 1) / threads_;
+    const int64_t parts = team_->size();
+    in_parallel(parts, [&](int64_t i) {
+      const int64_t first = tokens * i / parts, end = tokens * (i + 1) / parts;
       if (first < end) result.narrow(dim, first, end - first).copy_(part(first, end - first));
     });
     return result;
   }
 
-  // Writes `fresh` [kv_heads, tokens, d] behind what a cache holds; all that it holds then.
+  // Writes `fresh` [kv_heads, tokens, d] behind what a cache holds; all that it holds then, or the
+  // span of a step.
   at::Tensor appended(const at::Tensor& cached, const at::Tensor& fresh) const {
+    if (step_ != nullptr) {
+      at::Tensor slots = cached;
+      slots.index_copy_(1, step_->position, fresh);
+      return cached.narrow(1, 0, step_->masks.begin()->second.size(3));
+    }
     cached.narrow(1, start_, fresh.size(1)).copy_(fresh);
     return cached.narrow(1, 0, start_ + fresh.size(1));
   }
@@ -243,7 +270,8 @@ class Pass {
   const Tap& tap_;
   const BlockCache* cache_;
   const int64_t start_;
-  const int threads_;
+  WorkerTeam* const team_;
+  const DecodeStep* step_;
 };
 
 at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden, const Rope& rope,
@@ -302,9 +330,17 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
                  c10::Device device) {
   Block block = load_block_vectors(weights, spec, index, device);
   for (const LinearSpec& linear : spec.family->linears) {
-    block.linears[linear.suffix] = weights.linear(spec.module(index, linear), threads).to(device);
+    block.linears[linear.suffix] =
+        to_device(weights.linear(spec.module(index, linear), threads), device);
   }
   return block;
+}
+
+void share_linears(Block& block, WorkerTeam& team) {
+  for (const auto& [suffix, weight] : block.linears) {
+    block.operators[suffix] = std::make_shared<DenseLinear>(weight, &team);
+  }
+  block.linears.clear();
 }
 
 Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
@@ -315,10 +351,13 @@ Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int
     if (auto packed = weights.packed_operator(module, runner)) {
       block.operators[linear.suffix] = std::move(packed);
     } else {
-      log_warning(module + ": its layout cannot be run packed; it is decoded to fp32");
+      if (weights.is_packed(module)) {
+        log_warning(module + ": its layout cannot be run packed; it is decoded to fp32");
+      }
       block.linears[linear.suffix] = weights.linear(module, runner.threads()).to(device);
     }
   }
+  if (runner.team() != nullptr) share_linears(block, *runner.team());
   return block;
 }
 
@@ -328,21 +367,53 @@ at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Te
 }
 
 at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                          const Rope& rope, const BlockCache& cache, int64_t start, int threads) {
+                          const Rope& rope, const BlockCache& cache, int64_t start,
+                          WorkerTeam* team) {
   const Tap no_tap;
-  return run(spec, Pass(spec, block, no_tap, &cache, start, threads), hidden, rope, 0);
+  return run(spec, Pass(spec, block, no_tap, &cache, start, team), hidden, rope, 0);
 }
 
-at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
-                 std::span<const int32_t> tokens, int64_t start) {
-  at::Tensor hidden = weights.gather(spec.embed, tokens);
-  if (spec.has_projections()) {
-    const std::string project_in = spec.base + spec.family->project_in + ".weight";
-    hidden = at::mm(hidden, weights.dense(project_in, 1).t());
+DecodeStep make_decode_step(const ModelSpec& spec, const Rope& rope, const at::Tensor& position,
+                            int64_t span) {
+  DecodeStep step;
+  step.position = position;
+  if (rope.cos.defined()) {
+    step.rope = {rope.cos.index_select(0, position), rope.sin.index_select(0, position)};
   }
-  if (spec.family->position == PositionKind::kLearned) {
-    hidden.add_(weights.rows(spec.base + spec.family->positions + ".weight",
-                             kPositionOffset + start, static_cast<int64_t>(tokens.size())));
+  const at::Tensor slots = at::arange(span, position.options());
+  for (const int64_t window : spec.config.windows) {
+    if (step.masks.count(window) != 0) continue;
+    at::Tensor hidden = slots.gt(position);
+    if (window > 0) hidden = hidden.logical_or(slots.le(position.sub(window)));
+    step.masks[window] = at::zeros({span}, position.options().dtype(at::kFloat))
+                             .masked_fill_(hidden, -std::numeric_limits<float>::infinity())
+                             .view({1, 1, 1, span});
+  }
+  return step;
+}
+
+at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                       const DecodeStep& step, const BlockCache& cache) {
+  const Tap no_tap;
+  return run(spec, Pass(spec, block, no_tap, &cache, 0, nullptr, &step), hidden, step.rope, 0);
+}
+
+Embedding::Embedding(const ModelWeights& weights, const ModelSpec& spec)
+    : weights_(weights), spec_(spec) {
+  if (spec.has_projections()) {
+    project_in_ = weights.dense(spec.base + spec.family->project_in + ".weight", 1);
+  }
+}
+
+at::Tensor Embedding::operator()(std::span<const int32_t> tokens, int64_t start) const {
+  at::Tensor hidden = weights_.gather(spec_.embed, tokens);
+  weights_.release(spec_.embed);
+  if (project_in_.defined()) hidden = at::mm(hidden, project_in_.t());
+  if (spec_.family->position == PositionKind::kLearned) {
+    const std::string positions = spec_.base + spec_.family->positions + ".weight";
+    hidden.add_(
+        weights_.rows(positions, kPositionOffset + start, static_cast<int64_t>(tokens.size())));
+    weights_.release(positions);
   }
   return hidden;
 }

@@ -151,6 +151,7 @@ class CpuLinear : public LinearOperator {
 CpuRunner::CpuRunner(int threads) : impl_(std::make_unique<Impl>(threads)) {}
 CpuRunner::~CpuRunner() = default;
 int CpuRunner::threads() const { return impl_->team.size(); }
+WorkerTeam* CpuRunner::team() { return &impl_->team; }
 
 std::unique_ptr<LinearRunner> make_runner(c10::Device device, int threads) {
   if (device.is_cpu()) return std::make_unique<CpuRunner>(threads);

@@ -2,46 +2,38 @@
 #include "billm/model/output_head.h"
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "billm/base/parallel.h"
+#include "billm/model/dense_linear.h"
 
 namespace billm {
-namespace {
-
-// Rows of the head that one thread multiplies at a time. Fixed, since a product's rounding may
-// depend on its size.
-constexpr int64_t kRows = 4096;
-
-}  // namespace
 
 OutputHead::OutputHead(const ModelWeights& weights, const ModelSpec& spec, int threads,
-                       c10::Device device)
-    : weight_(weights.dense(spec.head, threads).to(device)), threads_(threads) {}
+                       c10::Device device, WorkerTeam* team) {
+  parts_.push_back(
+      std::make_unique<DenseLinear>(weights.dense(spec.head, threads).to(device), team));
+}
 
 OutputHead::OutputHead(const ModelWeights& weights, const ModelSpec& spec, LinearRunner& runner) {
   const int64_t vocab = spec.config.vocab_size;
   for (int64_t first = 0; first < vocab; first += kHeadRows) {
     const at::Tensor rows = weights.rows(spec.head, first, std::min(kHeadRows, vocab - first));
-    parts_.push_back(runner.make(
-        pack(round_to_8_bits(rows.const_data_ptr<float>(), rows.size(0), rows.size(1)))));
+    parts_.push_back(runner.make(pack(round_to_8_bits(rows.const_data_ptr<float>(), rows.size(0),
+                                                      rows.size(1), runner.threads()))));
   }
   weights.release(spec.head);
 }
 
 int64_t OutputHead::bytes() const {
-  if (weight_.defined()) return static_cast<int64_t>(weight_.nbytes());
   int64_t sum = 0;
   for (const auto& part : parts_) sum += part->bytes();
   return sum;
 }
 
-QuantizedLinear round_to_8_bits(const float* weight, int64_t rows, int64_t cols) {
+QuantizedLinear round_to_8_bits(const float* weight, int64_t rows, int64_t cols, int threads) {
   constexpr int kLargest = 127, kZero = 128;
   LinearShape shape;
   shape.rows = rows;
@@ -52,7 +44,7 @@ QuantizedLinear round_to_8_bits(const float* weight, int64_t rows, int64_t cols)
   shape.scale_format = ScaleFormat::kF16;
   QuantizedLinear out = make_quantized_linear(shape);
   std::fill(out.region.begin(), out.region.end(), static_cast<uint8_t>(shape.integer_region()));
-  for (int64_t row = 0; row < rows; ++row) {
+  parallel_for(rows, threads, [&](int64_t row) {
     for (int64_t block = 0; block < shape.blocks(); ++block) {
       const int64_t first = row * cols + block * kHeadBlock;
       const int64_t end = row * cols + std::min<int64_t>(cols, (block + 1) * kHeadBlock);
@@ -68,27 +60,15 @@ QuantizedLinear round_to_8_bits(const float* weight, int64_t rows, int64_t cols)
       out.step[at] = step;
       out.zero[at] = kZero;
     }
-  }
+  });
   return out;
 }
 
 at::Tensor OutputHead::logits(const at::Tensor& states) const {
-  if (!weight_.defined()) {
-    std::vector<at::Tensor> parts;
-    for (const auto& part : parts_) parts.push_back(part->apply(states));
-    return at::cat(parts, 1);
-  }
-  if (!states.is_cpu()) return at::mm(states, weight_.t());
-  const int64_t vocab = weight_.size(0);
-  const at::Tensor result = at::empty({states.size(0), vocab}, states.options());
-  const bool inference = c10::InferenceMode::is_enabled();
-  parallel_for((vocab + kRows - 1) / kRows, threads_, [&](int64_t tile) {
-    const c10::InferenceMode mode(inference);  // a thread's own setting
-    const int64_t first = tile * kRows, count = std::min(kRows, vocab - first);
-    at::Tensor part = result.narrow(1, first, count);
-    at::mm_out(part, states, weight_.narrow(0, first, count).t());
-  });
-  return result;
+  if (parts_.size() == 1) return parts_[0]->apply(states);
+  std::vector<at::Tensor> parts;
+  for (const auto& part : parts_) parts.push_back(part->apply(states));
+  return at::cat(parts, 1);
 }
 
 }  // namespace billm

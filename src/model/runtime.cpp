@@ -10,7 +10,9 @@
 #include <filesystem>
 
 #include "billm/base/error.h"
+#include "billm/base/log.h"
 #include "billm/base/parallel.h"
+#include "kernels/cuda/load.h"
 
 namespace billm {
 namespace {
@@ -41,6 +43,15 @@ std::string why_no_cuda() {
   return "";
 }
 
+// The same of the kernels on a device.
+std::string why_no_kernels(int device) {
+  std::string why;
+  const kernels::cuda::CudaApi* const api = kernels::cuda::load_cuda_kernels(&why);
+  if (api == nullptr) return why;
+  const char* const problem = api->use_device(device);
+  return problem == nullptr ? "" : problem;
+}
+
 }  // namespace
 
 void init_torch() {
@@ -58,22 +69,43 @@ void init_torch() {
   (void)once;
 }
 
-c10::Device resolve_device(const std::string& name, int index) {
+DeviceChoice choose_device(const std::string& name, const std::string& no_device,
+                           const std::function<std::string()>& no_kernels) {
+  const bool automatic = name == "auto";
+  if (!no_device.empty()) {
+    if (automatic) return {};
+    throw Error(ErrorCode::kFailure, "device cuda: " + no_device, "use --device cpu");
+  }
+  const std::string reason = no_kernels();
+  if (reason.empty()) return {true, ""};
+  const std::string message = "cannot load the CUDA kernels: " + reason;
+  const std::string hint = "build billm where nvcc 13 is";
+  if (automatic)
+    return {false, "the CPU is used instead of the GPU: " + message + " (" + hint + ")"};
+  throw Error(ErrorCode::kFailure, message, hint + ", or use --device cpu");
+}
+
+c10::Device resolve_device(const std::string& name, DeviceUse use, int index) {
   if (name == "cpu") return c10::Device(c10::kCPU);
   if (name != "auto" && name != "cuda") {
     throw Error(ErrorCode::kUsage, "device: expected auto, cpu or cuda, got " + name);
   }
-  const std::string reason = why_no_cuda();
-  if (reason.empty()) {
-    // fp32 as on the CPU: TF32 rounds every factor to 11 bits.
-    at::globalContext().setAllowTF32CuBLAS(false);
-    const auto devices = at::detail::getCUDAHooks().deviceCount();
-    return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index % devices));
-  }
-  if (name == "cuda") {
-    throw Error(ErrorCode::kFailure, "device cuda: " + reason, "use --device cpu");
-  }
-  return c10::Device(c10::kCPU);
+  const std::string no_device = why_no_cuda();
+  const int64_t devices = no_device.empty() ? at::detail::getCUDAHooks().deviceCount() : 1;
+  const auto chosen = static_cast<int>(index % devices);
+  const DeviceChoice choice = choose_device(name, no_device, [&]() -> std::string {
+    return use == DeviceUse::kKernels ? why_no_kernels(chosen) : "";
+  });
+  if (!choice.warning.empty()) log_warning(choice.warning);
+  if (!choice.cuda) return c10::Device(c10::kCPU);
+  // fp32 as on the CPU: TF32 rounds every factor to 11 bits.
+  at::globalContext().setAllowTF32CuBLAS(false);
+  return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(chosen));
+}
+
+at::Tensor to_device(const at::Tensor& host, c10::Device device) {
+  if (!device.is_cuda()) return host.to(device);
+  return host.pin_memory().to(device, host.scalar_type(), /*non_blocking=*/true);
 }
 
 }  // namespace billm

@@ -107,7 +107,7 @@ at::Tensor decode_weight(const PackedLinear& packed, const std::string& module, 
 
 std::unique_ptr<LinearOperator> ModelWeights::packed_operator(const std::string& module,
                                                               LinearRunner& runner) const {
-  if (packed_ == nullptr || !packed_->has(module)) return nullptr;
+  if (!is_packed(module)) return nullptr;
   const PackedLinear planes = packed_->open(module);
   std::unique_ptr<LinearOperator> result = runner.make(planes);
   for (const Plane& plane : planes.planes) checkpoint_.release(module + "." + plane.name);
@@ -115,7 +115,7 @@ std::unique_ptr<LinearOperator> ModelWeights::packed_operator(const std::string&
 }
 
 at::Tensor ModelWeights::linear(const std::string& module, int threads) const {
-  if (packed_ == nullptr || !packed_->has(module)) return dense(module + ".weight", threads);
+  if (!is_packed(module)) return dense(module + ".weight", threads);
   const PackedLinear planes = packed_->open(module);
   at::Tensor result = decode_weight(planes, module, threads);
   for (const Plane& plane : planes.planes) checkpoint_.release(module + "." + plane.name);

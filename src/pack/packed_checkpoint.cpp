@@ -26,6 +26,16 @@ void check_version(const nlohmann::json& object, const char* key, const std::str
   }
 }
 
+// Calls body(name, tensor) for the planes of a module.
+template <typename Body>
+void for_each_plane(const TensorMap& tensors, const std::string& module, const Body& body) {
+  const std::string prefix = module + ".";
+  for (auto it = tensors.lower_bound(prefix);
+       it != tensors.end() && it->first.compare(0, prefix.size(), prefix) == 0; ++it) {
+    body(it->first.substr(prefix.size()), it->second);
+  }
+}
+
 }  // namespace
 
 bool is_packed_model(const Checkpoint& checkpoint) {
@@ -136,18 +146,24 @@ PackedLinear PackedModules::open(const std::string& module) const {
 
 bool is_module_key(std::string_view key) { return key != kFormatKey && key != "format"; }
 
+int64_t PackedModules::bytes(const std::string& module) const {
+  int64_t sum = 0;
+  for_each_plane(entry(module).shard->tensors(), module,
+                 [&](const std::string&, const TensorView& plane) {
+                   sum += static_cast<int64_t>(plane.data.size());
+                 });
+  return sum;
+}
+
 PackedLinear open_packed(const TensorMap& tensors, const std::string& module,
                          const PackedLinear& description, const std::string& where) {
   PackedLinear packed;
   packed.layout = description.layout;
   packed.shape = description.shape;
   packed.index_bits = description.index_bits;
-  const std::string prefix = module + ".";
-  for (auto it = tensors.lower_bound(prefix);
-       it != tensors.end() && it->first.compare(0, prefix.size(), prefix) == 0; ++it) {
-    packed.planes.push_back({it->first.substr(prefix.size()), dtype_name(it->second.dtype),
-                             it->second.shape, it->second.data});
-  }
+  for_each_plane(tensors, module, [&](const std::string& name, const TensorView& plane) {
+    packed.planes.push_back({name, dtype_name(plane.dtype), plane.shape, plane.data});
+  });
   check_packed(packed, where);
   return packed;
 }

@@ -3,12 +3,11 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <fstream>
-#include <limits>
 #include <set>
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/memory.h"
 #include "billm/base/progress.h"
 #include "billm/checkpoint/json.h"
 #include "billm/model/model.h"
@@ -54,18 +53,6 @@ nlohmann::ordered_json read_manifest(const DistillRequest& request, const Model&
                     "give --original the same checkpoint");
   }
   return manifest;
-}
-
-// MemAvailable of /proc/meminfo in bytes; 0 if it is not known.
-int64_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  int64_t kilobytes = 0;
-  while (file >> key >> kilobytes) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
-    file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
-  }
-  return 0;
 }
 
 void check_memory(const ModelSpec& spec) {

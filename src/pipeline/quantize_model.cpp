@@ -57,10 +57,12 @@ class Run {
         method_(find_method(request.method.method)),
         processes_(processes),
         rows_(processes),
-        device_(resolve_device(request.device, processes.alone() ? 0 : local_rank())),
+        device_(resolve_device(request.device, DeviceUse::kTensors,
+                               processes.alone() ? 0 : local_rank())),
         forward_threads_(device_.is_cpu() ? request.threads : 1),
         own_(own_sequences(request.calibration.rows, processes)),
         model_(request.model, request.threads),
+        embed_(model_.weights(), model_.spec()),
         loader_(model_.weights(), model_.spec(), request.threads, device_, !device_.is_cpu()) {
     if (!device_.is_cpu()) start_accelerator();
     if (model_.packed() != nullptr) {
@@ -177,7 +179,7 @@ class Run {
   }
 
   at::Tensor embed_sequence(int64_t i) const {
-    return embed(model_.weights(), model_.spec(), request_.calibration.row(i)).to(device_);
+    return embed_(request_.calibration.row(i)).to(device_);
   }
 
   HiddenShape hidden_shape() const {
@@ -440,6 +442,7 @@ class Run {
   const int forward_threads_;  // a GPU's stream is filled by one thread
   const OwnSequences own_;     // of the calibration sequences
   Model model_;
+  const Embedding embed_;
   BlockLoader loader_;
   std::optional<GpuAccelerator> accelerator_;  // not on a CPU
   std::optional<OutputDirectory> directory_;   // of the first process

@@ -76,9 +76,10 @@ class Distiller {
 
  private:
   std::vector<at::Tensor> embed_all(const std::vector<size_t>& chosen) const {
+    const Embedding embed(original_, spec_);
     std::vector<at::Tensor> hidden;
     for (const size_t i : chosen) {
-      hidden.push_back(embed(original_, spec_, windows_[i].tokens).to(device_));
+      hidden.push_back(embed(windows_[i].tokens).to(device_));
     }
     return hidden;
   }

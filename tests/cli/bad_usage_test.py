@@ -298,15 +298,38 @@ class BadUsage(bt.TestCase):
     def test_unwritable_stdout(self):
         if not os.path.exists("/dev/full"):
             self.skipTest("no /dev/full")
-        for command in (("eval", "--model", self.model, "--ppl", self.tokens, "--json", "-"),
+        for command in (("--version",), ("--help",), ("quantize", "--help"),
+                        ("eval", "--model", self.model, "--ppl", self.tokens, "--json", "-"),
                         ("eval", "--model", self.model, "--ppl", self.tokens),
-                        ("tokenize", "--model", self.model, "x")):
+                        ("generate", "--model", self.model, "-p", "x", "-n", 3),
+                        ("generate", "--model", self.model, "-p", "x", "-n", 3, "--json", "-"),
+                        ("tokenize", "--model", self.model, "x" * 3_000),
+                        ("tokenize", "--model", self.model, "--json", "-", "x" * 100_000)):
             with self.subTest(command=command), open("/dev/full", "w") as full:
                 result = subprocess.run([bt.binary(), *map(str, command)], stdout=full,
                                         stderr=subprocess.PIPE, text=True, timeout=60,
                                         env=self.environment())
                 self.assertEqual(result.returncode, bt.FAILURE)
-                self.assertIn("error: standard output: cannot write", result.stderr)
+                self.assertEqual(result.stderr.count("error: standard output: cannot write: "
+                                                     "No space left on device\n"), 1, result)
+
+    def test_closed_stdout(self):
+        for command in ("--version", "--help", f"tokenize --model {self.model} x",
+                        f"tokenize --model {self.model} x --json -"):
+            with self.subTest(command=command):
+                result = subprocess.run(["sh", "-c", f"exec {bt.binary()} {command} >&-"],
+                                        capture_output=True, text=True, timeout=60,
+                                        env=self.environment())
+                self.assertEqual(result.returncode, bt.FAILURE, result)
+                self.assertIn("error: standard output: cannot write: Bad file", result.stderr)
+        # Nothing else takes its place.
+        out = self.dir / "result"
+        command = (f"exec {bt.binary()} quantize --model {self.model} --calib {self.tokens} "
+                   f"--method rtn --out {out} --json - >&-")
+        result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60,
+                                env=self.environment())
+        self.assertEqual(result.returncode, bt.FAILURE, result)
+        self.billm("inspect", out)
 
     def test_threads_that_the_system_refuses(self):
         # A stack of 64 GB does not fit: one thread does the work, with the same result.

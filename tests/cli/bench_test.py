@@ -1,6 +1,7 @@
 """billm bench: its report, what can be left out, and what is refused. Times themselves are not
 tested, only that they are there and consistent."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -57,6 +58,26 @@ class Bench(bt.TestCase):
         text = self.billm("bench", "--skip-layers", "-p", "4", "-n", "2", "-r", "1").stdout
         for needle in (str(model), "prefill of 4 tokens", "decode of 2 tokens", "fp32"):
             self.assertIn(needle, text)
+
+    def test_instructions(self):
+        layer = ("bench", "--skip-model", "--shape", "40x256", "--layer", "signs", "-r", 1,
+                 "--rotate", 1, "--quiet", "--json", "-")
+
+        def run(target):
+            return self.run_billm(*layer, variables={"BILLM_CPU_TARGET": target})
+
+        result = run("AVX9")
+        self.assert_error(result, "bench", bt.USAGE, "BILLM_CPU_TARGET: expected one of ",
+                          ", got AVX9")
+        targets = result.stderr.split("one of ")[1].split(", got")[0].split(", ")
+        bits = {}
+        for target in ["", *targets]:
+            result = run(target)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            bits[target] = json.loads(result.stdout)["layers"][0]["run_bits"]
+        self.assertEqual(bits[""], bits[targets[0]])  # the best
+        if "AVX3_DL" in bits:  # its tiles have 16 rows, those of others 64
+            self.assertLess(bits["AVX3_DL"], bits["AVX2"])
 
     def test_refused(self):
         for shape in ("4096", "0x4", "4x", "4x4x", "axb", "-1x4", "2000000x4"):

@@ -194,7 +194,8 @@ class Generate(bt.TestCase):
         self.refused(bt.BAD_INPUT, "-p", "xyz " * 100, needles=["the context of 256"])
         # 512 bytes a token.
         self.refused(bt.FAILURE, "-p", "x", "-c", (1 << 31) - 1,
-                     needles=["keys and values would take 1099 GB"])
+                     needles=["keys and values would take 1099.5 GB, ", " of memory are free",
+                              "make --ctx-size smaller"])
 
     # --- sampling ---------------------------------------------------------------------------------
 
@@ -231,7 +232,10 @@ class Generate(bt.TestCase):
         self.assertEqual(settings(), (0.6, 20, 0.9, 0, 1.05))
         self.assertEqual(settings("--temp", 0.2, "--top-k", 0), (0.2, 0, 0.9, 0, 1.05))
         self.assertEqual(settings("--greedy")[0], 0)
+        (self.model / "generation_config.json").write_text('{"top_k": 7.0}')
+        self.assertEqual(settings()[1], 7)
         for changes in ({"do_sample": 1}, {"temperature": "hot"}, {"top_k": -1}, {"top_k": 1e30},
+                        {"top_k": 50.5}, {"top_k": "50"},
                         {"eos_token_id": "x"}, {"eos_token_id": [[1]]}):
             (self.model / "generation_config.json").write_text(json.dumps(changes))
             self.refused(bt.BAD_INPUT, "-p", "x",

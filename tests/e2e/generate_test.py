@@ -65,7 +65,12 @@ class AgainstTransformers(bt.TestCase):
         self.assertGreater(len(spoken), 50)
         # Beyond the positions that a model has learned there is no context.
         self.fails(bt.USAGE, "generate", "--model", models / "opt", "-p", "The", "-c", 257,
-                   needles=["at most the model's 256 positions", "--ctx-size 256"])
+                   needles=["at most the model's 256 positions",
+                            "give --ctx-size at most 256"])
+        for flags in (("-p", 257), ("-p", 0, "-n", 257)):
+            self.fails(bt.USAGE, "bench", "--model", models / "opt", "--skip-layers", *flags,
+                       needles=["at most the model's 256 positions",
+                                "give -p and -n at most 256"])
 
     def test_demo_model(self):
         model = bt.demo_model()

@@ -95,9 +95,10 @@ class TestCase(unittest.TestCase):
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                 **options)
 
-    def run_billm(self, *arguments, timeout=300, **options):
+    def run_billm(self, *arguments, timeout=300, variables=None, **options):
         """CompletedProcess with text output. A crash (a signal) is a failure of the test."""
-        result = subprocess.run([binary(), *map(str, arguments)], env=self.environment(),
+        result = subprocess.run([binary(), *map(str, arguments)],
+                                env=self.environment() | (variables or {}),
                                 capture_output=True, text=True, errors="replace", timeout=timeout,
                                 **options)
         self.assertGreaterEqual(result.returncode, 0, f"died of a signal: {result}")

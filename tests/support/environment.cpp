@@ -67,6 +67,27 @@ std::string run_python(const std::string& python, const std::string& script,
   return read_all(out);
 }
 
+int64_t resident_bytes(const std::filesystem::path& path) {
+  std::ifstream maps("/proc/self/smaps");
+  const std::string name = std::filesystem::canonical(path).string();
+  int64_t kilobytes = 0;
+  bool inside = false;
+  for (std::string line; std::getline(maps, line);) {
+    const std::string key = line.substr(0, line.find(' '));
+    if (!key.ends_with(':')) {
+      inside = line.ends_with(name);  // the first line of a mapping
+    } else if (inside && key == "Rss:") {
+      kilobytes += std::stoll(line.substr(4));
+    }
+  }
+  return kilobytes * 1024;
+}
+
+int running_threads() {
+  const std::filesystem::directory_iterator tasks("/proc/self/task");
+  return static_cast<int>(std::distance(begin(tasks), end(tasks)));
+}
+
 std::vector<float> read_floats(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) throw std::runtime_error(path.string() + ": cannot open");

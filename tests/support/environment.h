@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -43,6 +44,11 @@ class TemporaryDirectory {
 // std::runtime_error with the end of its output if it fails.
 std::string run_python(const std::string& python, const std::string& script,
                        const std::vector<std::string>& arguments);
+
+// Bytes of a file that this process has mapped and that are resident in its memory, and threads of
+// this process, as /proc says.
+int64_t resident_bytes(const std::filesystem::path& path);
+int running_threads();
 
 // A file of raw little-endian fp32 values.
 std::vector<float> read_floats(const std::filesystem::path& path);

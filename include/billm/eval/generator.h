@@ -7,9 +7,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+
+#include "billm/model/graph_capture.h"
 
 namespace billm {
 
@@ -17,8 +20,9 @@ namespace billm {
 inline constexpr int64_t kPrefillChunk = 512;
 
 struct GeneratorRequest {
-  std::filesystem::path model;  // dense or packed directory
-  int64_t context = 0;          // most tokens of the sequence, at least 1
+  std::filesystem::path model;               // dense or packed directory
+  int64_t context = 0;                       // most tokens of the sequence, at least 1
+  std::string context_flags = "--ctx-size";  // what chooses it, for hints
   int threads = 1;
   std::string device = "auto";  // as resolve_device
   // 8: the output head of a packed model is rounded to 8 bits (OutputHead) where packed layers are
@@ -26,6 +30,10 @@ struct GeneratorRequest {
   int head_bits = 8;
   bool run_packed = true;  // false: packed linears are decoded to fp32 once
   bool quiet = true;       // no progress on stderr
+  // Whether a token after the first is one replay of a captured graph, where the device has graphs
+  // (CUDA). Logits then differ from those without in rounding.
+  bool graphs = true;
+  std::function<std::unique_ptr<GraphCapture>(c10::Device)> make_capture = make_graph_capture;
 };
 
 class Generator {

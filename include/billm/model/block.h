@@ -29,7 +29,7 @@ struct Block {
   std::map<std::string, at::Tensor> norms;    // weight [width]
   std::map<std::string, at::Tensor> linears;  // weight [out, in]
   std::map<std::string, at::Tensor> biases;   // of norms [width] and linears [out]
-  // Linears that are run packed; they are not among `linears`.
+  // Linears that threads share or that are run packed; they are not among `linears`.
   std::map<std::string, std::shared_ptr<const LinearOperator>> operators;
 
   int64_t bytes() const;
@@ -49,7 +49,11 @@ using Tap = std::function<bool(const std::string& group, const at::Tensor& input
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
                  c10::Device device);
 
-// load_block() with packed linears as operators, where `runner` (of that device) can run them.
+// Makes `linears` (on the CPU) operators whose products the team's threads share.
+void share_linears(Block& block, WorkerTeam& team);
+
+// load_block() with packed linears as operators, where `runner` (of that device) can run them; the
+// others are shared by its threads.
 Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
                          LinearRunner& runner, c10::Device device);
 
@@ -69,15 +73,45 @@ at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Te
 
 // The same of the tokens at the positions start, start + 1, ... of a sequence, all before being in
 // `cache`: hidden [tokens, hidden] -> [tokens, hidden]. Their keys and values are added to the
-// cache, which must have room for them. Where ATen has one thread, because the linears have
-// `threads` of their own, what lies between them is shared among as many (on the CPU).
+// cache, which must have room for them. `team` (may be null) shares what lies between the linears,
+// which have its threads, too.
 at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                          const Rope& rope, const BlockCache& cache, int64_t start, int threads);
+                          const Rope& rope, const BlockCache& cache, int64_t start,
+                          WorkerTeam* team);
 
-// What enters the first block for the tokens at the positions start, start + 1, ...: [tokens,
-// hidden] fp32 on the CPU.
-at::Tensor embed(const ModelWeights& weights, const ModelSpec& spec,
-                 std::span<const int32_t> tokens, int64_t start = 0);
+// The same of one token whose position only the device knows, so that a program recorded once (a
+// CUDA graph) serves every position: all shapes are fixed, and `span` slots of the cache are looked
+// at, of which a mask leaves those that the token sees.
+struct DecodeStep {
+  at::Tensor position;  // int64 [1], less than the span
+  Rope rope;            // of that position: [1, head_dim / 2]
+  // By Block::window: fp32 [1, 1, 1, span], 0 where the token sees a slot, -infinity elsewhere.
+  std::map<int64_t, at::Tensor> masks;
+};
+// `rope` of at least `span` positions; all that depends on the position is computed by operations
+// on the device.
+DecodeStep make_decode_step(const ModelSpec& spec, const Rope& rope, const at::Tensor& position,
+                            int64_t span);
+// hidden [1, hidden] -> [1, hidden]. All slots of the span must hold finite numbers: what the mask
+// hides is multiplied by 0.
+at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                       const DecodeStep& step, const BlockCache& cache);
+
+// What stands before the first block.
+class Embedding {
+ public:
+  // Keeps both references.
+  Embedding(const ModelWeights& weights, const ModelSpec& spec);
+
+  // What enters the first block for the tokens at the positions start, start + 1, ...: [tokens,
+  // hidden] fp32 on the CPU. Rows are read from the file, whose pages do not stay in memory.
+  at::Tensor operator()(std::span<const int32_t> tokens, int64_t start = 0) const;
+
+ private:
+  const ModelWeights& weights_;
+  const ModelSpec& spec_;
+  at::Tensor project_in_;  // [hidden, embed_width]; undefined if the model has none
+};
 
 // What stands between the last block and the output head; undefined is what the model has not.
 struct FinalLayers {

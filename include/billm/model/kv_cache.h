@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "billm/model/family.h"
@@ -21,8 +22,9 @@ struct BlockCache {
 
 class KvCache {
  public:
-  // Throws Error{kFailure} if it would not fit into this machine's memory.
-  KvCache(const ModelSpec& spec, int64_t capacity, c10::Device device);
+  // Throws Error{kFailure}, which has this hint, if it would not fit into the memory that is free
+  // (available_memory(), or the device's).
+  KvCache(const ModelSpec& spec, int64_t capacity, c10::Device device, const std::string& hint);
 
   int64_t capacity() const { return capacity_; }
   const BlockCache& block(int64_t index) const { return blocks_.at(static_cast<size_t>(index)); }

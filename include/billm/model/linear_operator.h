@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "billm/base/worker_team.h"
 #include "billm/pack/packed_linear.h"
 
 namespace billm {
@@ -32,6 +33,8 @@ class LinearRunner {
   virtual std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedLinear& packed,
                                                                    int64_t bytes) = 0;
   virtual int threads() const = 0;  // for work on the CPU
+  // What else runs on the same threads; null on another device than the CPU.
+  virtual WorkerTeam* team() { return nullptr; }
 };
 
 // A runner for `device`. Of a CUDA device: libbillm_cuda.so is loaded (kernels/cuda/cuda_api.h);
@@ -46,6 +49,7 @@ class CpuRunner : public LinearRunner {
   std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedLinear& packed,
                                                            int64_t bytes) override;
   int threads() const override;
+  WorkerTeam* team() override;
 
  private:
   friend class CpuLinear;

@@ -16,8 +16,9 @@ namespace billm {
 
 class OutputHead {
  public:
-  // In fp32 on `device`: 4 * vocab * embed_width bytes.
-  OutputHead(const ModelWeights& weights, const ModelSpec& spec, int threads, c10::Device device);
+  // In fp32 on `device`: 4 * vocab * embed_width bytes. `team`: as of DenseLinear.
+  OutputHead(const ModelWeights& weights, const ModelSpec& spec, int threads, c10::Device device,
+             WorkerTeam* team);
   // Rounded to 8 bits, on the CPU: about 1.07 bytes a weight. Integers of -127..127 times a step in
   // fp16 per row and kHeadBlock columns.
   OutputHead(const ModelWeights& weights, const ModelSpec& spec, LinearRunner& runner);
@@ -28,9 +29,7 @@ class OutputHead {
   int64_t bytes() const;  // read for one token
 
  private:
-  at::Tensor weight_;  // [vocab, embed_width]; undefined if there are parts_
-  int threads_ = 1;
-  std::vector<std::unique_ptr<LinearOperator>> parts_;  // of kHeadRows rows each
+  std::vector<std::unique_ptr<LinearOperator>> parts_;  // rows, one behind the other
 };
 
 inline constexpr int kHeadBlock = 128;
@@ -38,6 +37,6 @@ inline constexpr int kHeadBlock = 128;
 inline constexpr int64_t kHeadRows = 8192;
 
 // The layer that stands for rows [rows, cols] of a head: the nearest 8-bit integers.
-QuantizedLinear round_to_8_bits(const float* weight, int64_t rows, int64_t cols);
+QuantizedLinear round_to_8_bits(const float* weight, int64_t rows, int64_t cols, int threads);
 
 }  // namespace billm

@@ -29,6 +29,10 @@ class ModelWeights {
   // Error{kBadInput} "FILE: tensor: NaN at [r, c]" where a weight is not finite.
   at::Tensor dense(const std::string& name, int threads) const;
 
+  bool is_packed(const std::string& module) const {
+    return packed_ != nullptr && packed_->has(module);
+  }
+
   // The weight [out, in] of a linear: decoded from its planes if packed, else "<module>.weight".
   at::Tensor linear(const std::string& module, int threads) const;
 

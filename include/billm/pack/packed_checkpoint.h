@@ -52,6 +52,7 @@ class PackedModules {
   // Shape [out, in] of the weight that the module's planes decode to.
   const LinearShape& shape(const std::string& module) const;
   PackedLinear open(const std::string& module) const;  // checked views
+  int64_t bytes(const std::string& module) const;      // of its planes, which are not read
 
  private:
   struct Entry {

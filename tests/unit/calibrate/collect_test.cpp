@@ -42,7 +42,7 @@ class Collect : public testing::Test {
     for (const int64_t length : {40, 57, 33, 1}) {
       std::vector<int32_t> tokens(static_cast<size_t>(length));
       for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * i * 7 % 80);
-      hidden_.push_back(embed(model_->weights(), spec(), tokens));
+      hidden_.push_back(Embedding(model_->weights(), spec())(tokens));
     }
     rope_ = make_rope(spec(), 57, kCpu);
     block_ = load_block(model_->weights(), spec(), 0, 1, kCpu);

@@ -4,87 +4,17 @@
 
 #include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "billm/base/error.h"
-#include "billm/base/sha256.h"
-#include "billm/checkpoint/checkpoint.h"
-#include "billm/checkpoint/safetensors.h"
-#include "billm/codes/quantized_linear.h"
 #include "billm/eval/perplexity.h"
-#include "billm/pack/packed_linear.h"
+#include "packed_testing.h"
 #include "support/environment.h"
 #include "support/tiny_checkpoint.h"
 
 namespace billm {
 namespace {
-
-constexpr const char* kModule = "model.layers.1.mlp.up_proj";
-
-// Codes without meaning but of every region: [rows, cols].
-QuantizedLinear some_codes(int64_t rows, int64_t cols) {
-  LinearShape shape;
-  shape.rows = rows;
-  shape.cols = cols;
-  shape.block_size = 32;
-  shape.salient_classes = 0;
-  shape.scale_format = ScaleFormat::kF16;
-  QuantizedLinear linear = make_quantized_linear(shape);
-  for (size_t i = 0; i < linear.region.size(); ++i) {
-    linear.region[i] = static_cast<uint8_t>(1 + i * i % 7 % 2);
-    linear.code[i] = static_cast<uint8_t>(i * i * i % 11 % 2);
-  }
-  for (size_t i = 0; i < linear.scale.size(); ++i) {
-    linear.scale[i] = 0.125f + 0.03125f * static_cast<float>(i % 5);
-  }
-  check_codes(linear);
-  return linear;
-}
-
-// Copies the model in `dense` to `out` with the module's weight replaced by `replacement`.
-void replace_weight(const std::filesystem::path& dense, const std::filesystem::path& out,
-                    std::vector<TensorToWrite> replacement, const Metadata& metadata,
-                    const nlohmann::json& config_changes) {
-  std::filesystem::create_directories(out);
-  const Checkpoint checkpoint(dense);
-  std::vector<TensorToWrite> tensors = std::move(replacement);
-  for (const std::string& name : checkpoint.names()) {
-    if (name == std::string(kModule) + ".weight") continue;
-    const TensorView& view = checkpoint.tensor(name);
-    tensors.push_back({name, view.dtype, view.shape, view.data});
-  }
-  write_safetensors(out / "model.safetensors", tensors, metadata);
-  nlohmann::json config = checkpoint.config().raw;
-  config.merge_patch(config_changes);
-  std::ofstream(out / "config.json") << config.dump();
-}
-
-void write_manifest(const std::filesystem::path& directory) {
-  nlohmann::json manifest = {{"format_version", 1}};
-  for (const char* name : {"config.json", "model.safetensors"}) {
-    manifest["files"][name] = {{"sha256", sha256_file(directory / name)},
-                               {"bytes", std::filesystem::file_size(directory / name)}};
-  }
-  const std::string text = manifest.dump();
-  std::ofstream(directory / "manifest.json") << text;
-  std::ofstream(directory / "manifest.sha256") << sha256_hex(text) << "  manifest.json\n";
-}
-
-void write_packed(const std::filesystem::path& dense, const std::filesystem::path& out,
-                  const QuantizedLinear& linear) {
-  const PackedLinear packed = pack(linear);
-  std::vector<TensorToWrite> planes;
-  for (const Plane& plane : packed.planes) {
-    planes.push_back({std::string(kModule) + "." + plane.name, *parse_dtype(plane.dtype),
-                      plane.shape, plane.bytes});
-  }
-  replace_weight(dense, out, std::move(planes),
-                 {{"format", "pt"}, {"billm_format", "1"}, {kModule, describe(packed)}},
-                 {{"quantization_config", {{"quant_method", "billm"}, {"format_version", 1}}}});
-  write_manifest(out);
-}
 
 class PackedEval : public testing::Test {
  protected:

@@ -3,8 +3,10 @@
 #include "billm/model/block.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/mm.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <set>
 #include <span>
 #include <sstream>
@@ -38,7 +40,7 @@ void expect_agreement(const std::filesystem::path& path) {
   const FinalLayers last = load_final_layers(model.weights(), spec, cpu);
   std::vector<float> all_logits, all_hidden;
   for (int64_t row = 0; row < tokens.rows; ++row) {
-    at::Tensor hidden = embed(model.weights(), spec, tokens.row(row));
+    at::Tensor hidden = Embedding(model.weights(), spec)(tokens.row(row));
     for (int64_t b = 0; b < spec.blocks(); ++b) {
       const Block block = load_block(model.weights(), spec, b, 2, cpu);
       const at::Tensor before = hidden.clone();
@@ -93,7 +95,7 @@ TEST(Block, TapsSeeEachGroupOnceInOrderAndCanStop) {
   const Block block = load_block(model.weights(), spec, 1, 1, cpu);
   EXPECT_EQ(block.bytes(), 4 * (2 * 48 + 4 * 48 * 80 + 3 * 48 * 112));
   const std::vector<int32_t> tokens = {5, 6, 7, 8, 9};
-  const at::Tensor hidden = embed(model.weights(), spec, tokens);
+  const at::Tensor hidden = Embedding(model.weights(), spec)(tokens);
   std::vector<std::string> seen;
   std::vector<int64_t> widths;
   const Tap tap = [&](const std::string& group, const at::Tensor& input) {
@@ -110,6 +112,39 @@ TEST(Block, TapsSeeEachGroupOnceInOrderAndCanStop) {
             (std::vector<std::string>{"attention_in", "attention_out", "mlp_in", "mlp_middle"}));
   EXPECT_EQ(widths, (std::vector<int64_t>{48, 80, 48, 112}));
   EXPECT_TRUE(forward_block(spec, block, hidden, rope).defined());
+}
+
+TEST(Block, LinearsThatCannotBeRunPackedHaveTheRunnersThreads) {
+  const test::TemporaryDirectory directory;
+  test::write_tiny_llama(directory.path());
+  const c10::Device cpu(c10::kCPU);
+  const Model model(directory.path(), 1);
+  CpuRunner runner(2);
+  const Block block = load_running_block(model.weights(), model.spec(), 0, runner, cpu);
+  EXPECT_TRUE(block.linears.empty());
+  EXPECT_EQ(block.operators.size(), 7u);
+  for (const auto& [suffix, shared] : block.operators) {
+    const at::Tensor weight = model.weights().linear("model.layers.0." + suffix, 1);
+    const at::Tensor x = weight.narrow(0, 0, 3), expected = at::mm(x, weight.t());
+    EXPECT_LT(shared->apply(x).sub(expected).norm().item<double>(),
+              1e-6 * expected.norm().item<double>())
+        << suffix;
+  }
+}
+
+TEST(Block, PagesOfTheEmbeddingDoNotStay) {
+  const test::TemporaryDirectory directory;
+  test::TinyLlama options;
+  options.vocab = 20000;
+  test::write_tiny_llama(directory.path(), options);
+  const auto file = directory.path() / "model.safetensors";
+  const Model model(directory.path(), 1);
+  const Embedding embed(model.weights(), model.spec());
+  std::vector<int32_t> tokens(20000);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  const int64_t before = test::resident_bytes(file);
+  EXPECT_EQ(embed(tokens).sizes(), (at::IntArrayRef{20000, 64}));  // 2.5 MB
+  EXPECT_LT(test::resident_bytes(file), before + (256 << 10));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "billm/codes/quantized_linear.h"
+#include "billm/model/dense_linear.h"
 #include "billm/model/output_head.h"
 #include "support/random_layer.h"
 
@@ -98,11 +99,28 @@ TEST(LinearOperator, NothingForLayersThatCannotBeRunPacked) {
   EXPECT_EQ(runner.make(pack(test::random_codes(shape, 1))), nullptr);
 }
 
+TEST(DenseLinear, AnyNumberOfTokensAndThreads) {
+  std::vector<float> w = test::random_normal(700 * 90, 1);
+  const at::Tensor weight = matrix(w, 700, 90);
+  WorkerTeam one(1), three(3);
+  const DenseLinear a(weight, &one), b(weight, &three), without(weight, nullptr);
+  EXPECT_EQ(a.bytes(), 4 * 700 * 90);
+  for (const int64_t tokens : {1, 2, 16, 17, 256, 300}) {
+    std::vector<float> values = test::random_normal(tokens * 90, 2);
+    const at::Tensor x = matrix(values, tokens, 90), y = a.apply(x);
+    ASSERT_EQ(y.sizes(), (at::IntArrayRef{tokens, 700}));
+    EXPECT_LT(relative_error(y, at::mm(x, weight.t())), 1e-6) << tokens;
+    EXPECT_TRUE(b.apply(x).equal(y)) << tokens;
+    EXPECT_LT(relative_error(without.apply(x), y), 1e-6) << tokens;
+  }
+}
+
 TEST(OutputHead, EightBitsAreTheNearest) {
   std::vector<float> weight = test::random_normal(70 * 200, 3, 0.02f);
   for (int64_t col = 0; col < 128; ++col) weight[static_cast<size_t>(5 * 200 + col)] = 0;
-  const QuantizedLinear rounded = round_to_8_bits(weight.data(), 70, 200);
+  const QuantizedLinear rounded = round_to_8_bits(weight.data(), 70, 200, 2);
   check_codes(rounded);
+  EXPECT_EQ(round_to_8_bits(weight.data(), 70, 200, 1).code, rounded.code);
   const std::vector<float> w = dequantize(rounded);
   for (int64_t row = 0; row < 70; ++row) {
     for (int64_t col = 0; col < 200; ++col) {

@@ -35,7 +35,7 @@ class Distill : public testing::Test {
     }
     std::vector<at::Tensor> hidden;
     for (int64_t row = 0; row < tokens_.rows; ++row) {
-      hidden.push_back(embed(model_->weights(), spec(), tokens_.row(row)));
+      hidden.push_back(Embedding(model_->weights(), spec())(tokens_.row(row)));
     }
     rope_ = make_rope(spec(), tokens_.cols, kCpu);
     MethodConfig method;

@@ -46,7 +46,7 @@ struct Subject {
       tokens.values.push_back(static_cast<int32_t>((i * i * 7 + i * 13) % 97));
     }
     for (int64_t row = 0; row < tokens.rows; ++row) {
-      hidden.push_back(embed(model.weights(), spec(), tokens.row(row)));
+      hidden.push_back(Embedding(model.weights(), spec())(tokens.row(row)));
     }
     rope = make_rope(spec(), kLength, kCpu);
     block = load_block(model.weights(), spec(), 0, 1, kCpu);

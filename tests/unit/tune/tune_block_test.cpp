@@ -36,7 +36,7 @@ class TuneBlock : public testing::Test {
       for (size_t t = 0; t < tokens.size(); ++t) {
         tokens[t] = static_cast<int32_t>((t * t * (7 + i) + i * 13 + t) % 80);
       }
-      inputs_.push_back(embed(model_->weights(), spec(), tokens));
+      inputs_.push_back(Embedding(model_->weights(), spec())(tokens));
     }
     rope_ = make_rope(spec(), 48, kCpu);
     original_ = load_block(model_->weights(), spec(), 0, 1, kCpu);

@@ -1,0 +1,51 @@
+// See include/billm/model/dense_linear.h.
+#include "billm/model/dense_linear.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <atomic>
+
+namespace billm {
+namespace {
+
+// Pieces of a product. Of few tokens, where reading the weight takes the time: so many bytes of it,
+// about 20 microseconds. Of more: sizes at which packing the factors anew for each piece costs a
+// twentieth.
+constexpr int64_t kFewTokens = 16;
+constexpr int64_t kPieceBytes = 256 << 10, kFewestRows = 64;
+constexpr int64_t kPieceTokens = 256, kPieceRows = 256;
+
+}  // namespace
+
+at::Tensor DenseLinear::apply(const at::Tensor& x) const {
+  if (team_ == nullptr) return at::mm(x, weight_.t());
+  const int64_t tokens = x.size(0), rows = weight_.size(0), columns = weight_.size(1);
+  const bool few = tokens <= kFewTokens;
+  const int64_t piece_tokens = few ? tokens : kPieceTokens;
+  const int64_t piece_rows = few ? std::max(kFewestRows, kPieceBytes / (4 * columns)) : kPieceRows;
+  const int64_t across = (rows + piece_rows - 1) / piece_rows;
+  const int64_t pieces = across * ((tokens + piece_tokens - 1) / piece_tokens);
+  at::Tensor result = at::empty({tokens, rows}, x.options());
+  const bool inference = c10::InferenceMode::is_enabled();
+  const int aten_threads = at::get_num_threads();
+  std::atomic<int64_t> next{0};
+  team_->run([&](int) {
+    const c10::InferenceMode mode(inference);  // these two are a thread's own
+    at::set_num_threads(1);
+    for (int64_t piece = next++; piece < pieces; piece = next++) {
+      const int64_t row = piece % across * piece_rows, token = piece / across * piece_tokens;
+      const int64_t width = std::min(piece_rows, rows - row);
+      const int64_t height = std::min(piece_tokens, tokens - token);
+      at::Tensor part = result.narrow(0, token, height).narrow(1, row, width);
+      at::mm_out(part, x.narrow(0, token, height), weight_.narrow(0, row, width).t());
+    }
+  });
+  at::set_num_threads(aten_threads);
+  return result;
+}
+
+}  // namespace billm
