@@ -26,8 +26,9 @@ at::Tensor DenseLinear::apply(const at::Tensor& x) const {
   const int64_t tokens = x.size(0), rows = weight_.size(0), columns = weight_.size(1);
   const bool few = tokens <= kFewTokens;
   const int64_t piece_tokens = few ? tokens : kPieceTokens;
-  const int64_t piece_rows = few ? std::max(kFewestRows, kPieceBytes / (4 * columns)) : kPieceRows;
-  const int64_t across = (rows + piece_rows - 1) / piece_rows;
+  const int64_t most_rows = few ? std::max(kFewestRows, kPieceBytes / (4 * columns)) : kPieceRows;
+  const int64_t across = (rows + most_rows - 1) / most_rows;
+  const int64_t piece_rows = (rows + across - 1) / across;
   const int64_t pieces = across * ((tokens + piece_tokens - 1) / piece_tokens);
   at::Tensor result = at::empty({tokens, rows}, x.options());
   const bool inference = c10::InferenceMode::is_enabled();
