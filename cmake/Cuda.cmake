@@ -5,7 +5,8 @@
 # out. A compiler elsewhere: -DCMAKE_CUDA_COMPILER=<nvcc>.
 set(BILLM_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (if there is an nvcc), ON, OFF")
 set_property(CACHE BILLM_CUDA PROPERTY STRINGS AUTO ON OFF)
-# SASS for every GPU from the A100 on, PTX of the newest for those to come.
+# SASS for every GPU from the A100 on; PTX of the newest for those to come, and of the oldest for what
+# lies between and has no SASS of its own (sm_87, sm_103, sm_110).
 set(BILLM_CUDA_ARCHITECTURES 80 86 89 90 100 120)
 set(BILLM_HAS_CUDA OFF)
 if(BILLM_CUDA STREQUAL "OFF" OR BILLM_FUZZ)
@@ -16,8 +17,9 @@ set(architectures "")
 foreach(architecture ${BILLM_CUDA_ARCHITECTURES})
   list(APPEND architectures "${architecture}-real")
 endforeach()
+list(GET BILLM_CUDA_ARCHITECTURES 0 oldest)
 list(GET BILLM_CUDA_ARCHITECTURES -1 newest)
-list(APPEND architectures "${newest}-virtual")
+list(APPEND architectures "${oldest}-virtual" "${newest}-virtual")
 set(CMAKE_CUDA_ARCHITECTURES ${architectures})
 include(CheckLanguage)
 check_language(CUDA)

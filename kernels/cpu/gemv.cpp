@@ -483,17 +483,31 @@ void Gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64
   }
 }
 
-// The weights of one segment of a tile for `n` rows, column by column.
-template <int kPlanes>
+// The low byte of each lane is the octet of a row from `row` on, `line` the octet's for row 0.
+template <class DI_>
+HWY_INLINE hn::Vec<DI_> LoadOctets(DI_ di, const TileOrder& order, const uint8_t* line, int row) {
+#if HWY_TARGET <= HWY_AVX3_DL
+  (void)order, (void)row;  // a line has four octets of each of 16 rows
+  return hn::LoadU(di, reinterpret_cast<const int32_t*>(line));
+#else
+  const hn::Rebind<uint16_t, DI_> d16;  // two rows, the second of which is in the tile's upper half
+  const int half = order.tile_rows / 2, upper = row >= half ? 1 : 0;
+  const auto pairs = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(line) + (row - upper * half));
+  const auto lanes = hn::PromoteTo(di, pairs);
+  return upper != 0 ? hn::ShiftRight<8>(lanes) : lanes;
+#endif
+}
+
+// The weights of one segment of a tile.
+template <int kPlanes, int kStored = kPlanes>
 void DecodeSegment(const PlaneTilesView& view, const PlaneGroup& group, int s, int64_t tile,
                    float* out, int64_t stride) {
   const D d;
   const DI di;
-  const hn::Rebind<uint8_t, DI> d8;
   const int n = static_cast<int>(hn::Lanes(d));
   const PlaneSegment& segment = view.segments[s];
   const uint8_t* bytes = view.planes + tile * view.tile_bytes;
-  alignas(64) uint8_t columns[kPlanes][kMostRows];
+  const int64_t line_bytes = view.order.line_bytes();
   for (int row = 0; row < view.order.tile_rows; row += n) {
     V c[kPlanes];
     Coefficients<kPlanes>(d, view, segment, tile, row, c);
@@ -505,32 +519,35 @@ void DecodeSegment(const PlaneTilesView& view, const PlaneGroup& group, int s, i
           d, view.constants + (tile * view.segment_count + s) * view.order.tile_rows + row);
     }
     for (int o = segment.first_octet; o < segment.first_octet + segment.octets; ++o) {
-      const uint8_t* first = bytes + plane_byte(view.order, group, 0, o, 0);  // row 0 has place 0
-      for (int p = 0; p < group.stored; ++p) {
-        const uint8_t* line = first + p * view.order.line_bytes();
-        for (int i = 0; i < n; ++i) {
-          columns[p][i] = line[view.order.place(row + i) * view.order.interleave];
-        }
+      // A whole line, of which the octet's byte is then moved down (AVX3_DL), or the octet's own.
+      const int in_line = (o - group.first_octet) % view.order.interleave;
+      const uint8_t* line = bytes + plane_byte(view.order, group, 0, o - in_line, 0);
+      hn::Vec<DI> bits[kPlanes];
+      for (int p = 0; p < kStored; ++p) {
+        bits[p] =
+            hn::ShiftRightSame(LoadOctets(di, view.order, line + p * line_bytes, row), 8 * in_line);
       }
-      if constexpr (kPlanes == kFoldedPlanes) {
-        for (int i = 0; i < n && group.stored < kPlanes; ++i) {
-          uint8_t octet[kFoldedPlanes];
-          unfold<uint8_t>(columns[0][i], columns[1][i], columns[2][i], octet);
-          for (int p = 0; p < kPlanes; ++p) columns[p][i] = octet[p];
-        }
+      if constexpr (kStored < kPlanes) {  // unfold()
+        const auto sign = bits[0], low = bits[1], high = bits[2];
+        bits[1] = hn::Not(hn::Xor(sign, hn::Or(low, high)));
+        bits[2] = hn::Not(hn::Xor(sign, high));
+        bits[3] = hn::Not(hn::Xor(sign, hn::And(low, high)));
       }
-      hn::Vec<DI> bits[kPlanes];  // of each row, complemented
-      for (int p = 0; p < kPlanes; ++p) {
-        bits[p] = hn::Not(hn::PromoteTo(di, hn::Load(d8, columns[p])));
-      }
+      for (auto& of_plane : bits) of_plane = hn::Not(of_plane);
       const auto sign = hn::Set(di, INT32_MIN);
+      const int32_t* columns = view.source + 8 * int64_t{o};
       for (int bit = 0; bit < 8; ++bit) {
+        const int32_t column = columns[bit];
+        if (column < 0) continue;
         V value = constant;
         for (int p = 0; p < kPlanes; ++p) {
           const auto flip = hn::And(hn::ShiftLeftSame(bits[p], 31 - bit), sign);
           value = hn::Add(value, hn::Xor(c[p], hn::BitCast(d, flip)));
         }
-        hn::StoreU(value, d, out + (8 * int64_t{o} + bit) * stride + row);
+        if (view.column_scale != nullptr) {
+          value = hn::Mul(value, hn::Set(d, view.column_scale[column]));
+        }
+        hn::StoreU(value, d, out + column * stride + row);
       }
     }
   }
@@ -543,15 +560,15 @@ void DecodeTiles(const PlaneTilesView& view, int64_t first, int64_t count, float
       nullptr,          DecodeSegment<1>, DecodeSegment<2>, DecodeSegment<3>, DecodeSegment<4>,
       DecodeSegment<5>, DecodeSegment<6>, DecodeSegment<7>, DecodeSegment<8>};
   const int tile_rows = view.order.tile_rows;
-  for (int64_t place = 0; place < 8 * view.octets; ++place) {
-    if (view.source[place] < 0) std::fill_n(out + place * stride, count * tile_rows, 0.0f);
-  }
   for (int64_t tile = first; tile < first + count; ++tile) {
     float* to = out + (tile - first) * tile_rows;
     for (int g = 0; g < view.group_count; ++g) {
       const PlaneGroup& group = view.groups[g];
       for (int s = group.first_segment; s < group.first_segment + group.segments; ++s) {
-        kKernels[group.planes](view, group, s, tile, to, stride);
+        const Kernel kernel = group.stored < group.planes
+                                  ? DecodeSegment<kFoldedPlanes, kFoldedStored>
+                                  : kKernels[group.planes];
+        kernel(view, group, s, tile, to, stride);
       }
     }
     if (view.scattered.start == nullptr) continue;
@@ -561,11 +578,12 @@ void DecodeTiles(const PlaneTilesView& view, int64_t first, int64_t count, float
       for (int s = 0; s < view.segment_count; ++s) {
         const int64_t at = row * view.segment_count + s;
         for (const uint32_t end = entry + view.scattered.count[at]; entry < end; ++entry) {
-          const int64_t place =
-              8 * int64_t{view.segments[s].first_octet} + view.scattered.column[entry];
-          to[place * stride + i] +=
-              static_cast<float>(view.scattered.code[entry]) * view.scattered.step[row] +
-              view.scattered.shift[at];
+          const int32_t column =
+              view.source[8 * int64_t{view.segments[s].first_octet} + view.scattered.column[entry]];
+          const float scale = view.column_scale == nullptr ? 1.0f : view.column_scale[column];
+          to[column * stride + i] +=
+              scale * (static_cast<float>(view.scattered.code[entry]) * view.scattered.step[row] +
+                       view.scattered.shift[at]);
         }
       }
     }

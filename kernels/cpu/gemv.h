@@ -54,9 +54,9 @@ class GemvInput {
 void gemv(const PlaneTilesView& view, const GemvInput* inputs, int tokens, int64_t first,
           int64_t count, float* y, int64_t stride);
 
-// The weights of the tiles [first, first + count), column by column in run order: out
-// [8 * octets][stride], of which row r of the tiles is element r; stride >= count * tile_rows.
-// Columns that stand for none get finite values. For products with many tokens.
+// The weights of the tiles [first, first + count), column scales included, column by column: out
+// [cols][stride], of which row r of the tiles is element r; stride >= count * tile_rows. For
+// products with many tokens.
 void decode_tiles(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
                   int64_t stride);
 

@@ -85,15 +85,20 @@ void gemv_reference(const PlaneTilesView& view, const float* x, int64_t first, i
 
 void decode_reference(const PlaneTilesView& view, int64_t first, int64_t count, float* out,
                       int64_t stride) {
-  for (int64_t place = 0; place < 8 * view.octets; ++place) {
-    std::fill_n(out + place * stride, count * view.order.tile_rows, 0.0f);
+  for (int64_t column = 0; column < view.cols; ++column) {
+    std::fill_n(out + column * stride, count * view.order.tile_rows, 0.0f);
   }
   for (int64_t tile = first; tile < first + count; ++tile) {
     for (int i = 0; i < view.order.tile_rows; ++i) {
       const int64_t row = tile * view.order.tile_rows + i;
-      float* column = out + (tile - first) * view.order.tile_rows + i;
+      float* to = out + (tile - first) * view.order.tile_rows + i;
       if (row >= view.rows) break;
-      const auto add = [&](int64_t place, float value) { column[place * stride] += value; };
+      const auto add = [&](int64_t place, float value) {
+        const int32_t column = view.source[place];
+        if (column < 0) return;
+        to[column * stride] +=
+            view.column_scale == nullptr ? value : value * view.column_scale[column];
+      };
       for_weights(view, tile, i, add);
       for_integers(view, row, add);
     }

@@ -73,20 +73,27 @@ const char* fill(void* memory, int byte, int64_t bytes, void* stream) {
 }
 
 TileOrder tile_order() { return kCudaTileOrder; }
-const char* upload(const PlaneTilesView* view, void* stream, CudaLayer** layer) {
-  return upload_layer(*view, stream_of(stream), layer);
+const char* memory_of_layer(const PlaneTilesView* view, int64_t* bytes) {
+  return layer_memory(*view, bytes);
+}
+const char* upload(const PlaneTilesView* view, void* memory, void* stream, CudaLayer** layer) {
+  return upload_layer(*view, memory, stream_of(stream), layer);
 }
 int64_t layer_bytes(const CudaLayer* layer) { return layer->bytes; }
+void free_layer(CudaLayer* layer) { delete layer; }
 
 const char* gemv(const CudaProduct* product, void* stream) {
-  return run_gemv(*product, stream_of(stream));
+  StreamLaunches launches(stream);
+  return run_gemv(*product, launches);
 }
 const char* workspace_bytes(const CudaProduct* product, CudaGemmPath path, int64_t* bytes) {
-  return gemm_workspace(*product, path, bytes);
+  StreamLaunches launches(nullptr);
+  return gemm_workspace(*product, path, launches, bytes);
 }
 const char* gemm(const CudaProduct* product, CudaGemmPath path, void* workspace, int64_t bytes,
                  void* stream) {
-  return run_gemm(*product, path, workspace, bytes, stream_of(stream));
+  StreamLaunches launches(stream);
+  return run_gemm(*product, path, workspace, bytes, launches);
 }
 
 // Captures the launches; ends the capture whatever goes wrong.
@@ -94,14 +101,23 @@ const char* capture(const CudaProduct* products, int count, cudaStream_t stream,
                     cudaGraph_t* graph) {
   const char* problem = check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
   if (problem != nullptr) return problem;
-  for (int i = 0; i < count && problem == nullptr; ++i) problem = run_gemv(products[i], stream);
+  for (int i = 0; i < count && problem == nullptr; ++i) problem = gemv(products + i, stream);
   const char* end = check(cudaStreamEndCapture(stream, graph));
   return problem != nullptr ? problem : end;
 }
 
 const char* new_graph(const CudaProduct* products, int count, CudaGraph** graph) {
   cudaStream_t stream = nullptr;
-  const char* problem = check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  const char* problem = nullptr;
+  StreamLaunches launches(nullptr);
+  for (int i = 0; i < count && problem == nullptr; ++i) {  // loading is not for a capture
+    GemvParams params;
+    problem = gemv_params(products[i], launches, &params);
+    if (problem == nullptr) problem = load_gemv(params.plan);
+  }
+  if (problem == nullptr) {
+    problem = check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  }
   if (problem != nullptr) return problem;
   cudaGraph_t captured = nullptr;
   cudaGraphExec_t executable = nullptr;
@@ -187,6 +203,7 @@ constexpr CudaApi kApi = {
     .copy_out = copy_out,
     .fill = fill,
     .tile_order = tile_order,
+    .layer_memory = memory_of_layer,
     .upload = upload,
     .layer_bytes = layer_bytes,
     .free_layer = free_layer,
@@ -200,6 +217,7 @@ constexpr CudaApi kApi = {
     .start_timer = start_timer,
     .stop_timer = stop_timer,
     .free_timer = free_timer,
+    .dense_problem = dense_problem,
     .dense_product = dense_product,
     .code_feedback = code_feedback,
     .code_rows = code_rows,

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "kernels/cuda/device_layer.h"
+#include "kernels/cuda/kernels.h"
 
 namespace billm::kernels::cuda {
 namespace {
@@ -23,7 +24,7 @@ struct Blas {
   GemmEx gemm = nullptr;
 };
 
-Blas load() {
+Blas load_blas() {
   Blas blas;
   // Found if LibTorch has loaded it, else where the dynamic linker looks.
   void* library = dlopen("libcublas.so.13", RTLD_NOW | RTLD_LOCAL);
@@ -41,7 +42,10 @@ Blas load() {
   return blas;
 }
 
-constexpr int kMaxDevices = 64;
+const Blas& loaded() {
+  static const Blas blas = load_blas();
+  return blas;
+}
 
 const char* text_of(cublasStatus_t status) {
   switch (status) {
@@ -58,8 +62,10 @@ const char* text_of(cublasStatus_t status) {
 
 }  // namespace
 
+const char* dense_problem() { return loaded().problem; }
+
 const char* run_dense_product(const DenseProduct& product, cudaStream_t stream) {
-  static const Blas blas = load();
+  const Blas& blas = loaded();
   static std::mutex mutex;  // a handle is for one thread at a time
   static cublasHandle_t handles[kMaxDevices] = {};
   if (blas.problem != nullptr) return blas.problem;

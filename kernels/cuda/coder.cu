@@ -31,13 +31,13 @@ unsigned ceil_div(int64_t a, int64_t b) { return static_cast<unsigned>((a + b - 
 
 const char* launch_code_rows(const CoderParams& params, int warps, cudaStream_t stream) {
   const int64_t bytes = coder_bytes(params.width);
-  return launch<RowsParams>(coder_kernel, dim3(ceil_div(params.rows, warps)), warps * 32,
-                            static_cast<int>(warps * bytes), stream, {params, warps, bytes});
+  return launch<coder_kernel>(dim3(ceil_div(params.rows, warps)), warps * 32,
+                              static_cast<int>(warps * bytes), stream,
+                              RowsParams{params, warps, bytes});
 }
 
 const char* launch_code_feedback(const CoderParams& params, cudaStream_t stream) {
-  return launch<CoderParams>(
-      feedback_kernel,
+  return launch<feedback_kernel>(
       dim3(ceil_div(params.rows, kFeedbackTile), ceil_div(params.width, kFeedbackTile)),
       kFeedbackThreads, kFeedbackBytes, stream, params);
 }

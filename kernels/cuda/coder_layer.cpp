@@ -12,7 +12,8 @@ namespace {
 // Memory of the device, and the first thing that went wrong.
 class Buffers {
  public:
-  explicit Buffers(const CudaApi& api) : api_(api) {}
+  Buffers(const CudaApi& api, const std::function<void()>& make_room)
+      : api_(api), make_room_(make_room) {}
   Buffers(const Buffers&) = delete;
   Buffers& operator=(const Buffers&) = delete;
   ~Buffers() {
@@ -23,7 +24,12 @@ class Buffers {
   T* room(int64_t count) {
     void* memory = nullptr;
     if (problem == nullptr) {
-      problem = api_.allocate(count * static_cast<int64_t>(sizeof(T)), &memory);
+      const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+      problem = api_.allocate(bytes, &memory);
+      if (problem != nullptr && make_room_) {
+        make_room_();
+        problem = api_.allocate(bytes, &memory);
+      }
       if (problem == nullptr) memory_.push_back(memory);
     }
     return static_cast<T*>(memory);
@@ -43,6 +49,7 @@ class Buffers {
 
  private:
   const CudaApi& api_;
+  const std::function<void()>& make_room_;
   std::vector<void*> memory_;
 };
 
@@ -72,7 +79,7 @@ const char* code_layer(const CudaApi& api, const CoderJob& job) {
   for (int64_t row = 0; layer.step != nullptr && row < layer.rows; ++row) {
     inverse.push_back(layer.step[row] > 0 ? 1.0f / layer.step[row] : 0.0f);
   }
-  Buffers buffers(api);
+  Buffers buffers(api, job.make_room);
   CoderParams params = layer;
   params.weight = buffers.copy(layer.weight, weights);
   params.factor = buffers.copy(layer.factor, layer.cols * layer.cols);

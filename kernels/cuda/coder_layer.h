@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "kernels/cuda/cuda_api.h"
 
@@ -17,6 +18,8 @@ struct CoderJob {
   uint8_t* region = nullptr;  // [rows, cols]
   uint8_t* code = nullptr;    // [rows, cols]
   float* levels = nullptr;    // [blocks][rows][kRowLevels]
+  // Called where the device has no memory left, before it is asked once more; may be empty.
+  std::function<void()> make_room;
 };
 
 // How many rows a block of threads codes, a warp for each: as many as `shared_bytes` hold, at most

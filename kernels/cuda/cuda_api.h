@@ -19,7 +19,7 @@
 
 namespace billm::kernels::cuda {
 
-inline constexpr int kCudaApiVersion = 1;
+inline constexpr int kCudaApiVersion = 2;
 inline constexpr char kCudaApiSymbol[] = "billm_cuda_api";
 inline constexpr char kCudaLibrary[] = "libbillm_cuda.so";
 
@@ -51,7 +51,7 @@ struct CudaProduct {
 };
 
 // How gemm() works. kAuto takes the GEMV for few tokens, else the fused kernel, or the dense way
-// where that is faster (see gemm.cu).
+// where that is faster (choose_gemm in launch.h).
 enum class CudaGemmPath { kAuto, kGemv, kFused, kDense };
 
 struct CudaApi {
@@ -72,13 +72,15 @@ struct CudaApi {
   const char* (*copy_out)(void* host, const void* from, int64_t bytes, void* stream);
   const char* (*fill)(void* memory, int byte, int64_t bytes, void* stream);
 
-  // `view` with host pointers, in the order of tile_order(). It may be freed when upload returns,
-  // unless its memory is page-locked: then when the stream has come so far. Other streams may use
-  // the layer after wait_stream().
+  // `view` with host pointers, in the order of tile_order(). The layer is copied into `memory`, of
+  // layer_memory() bytes and aligned to 256, which the caller frees after free_layer() and after
+  // the products. The view may be freed when upload returns, unless its memory is page-locked: then
+  // when the stream has come so far. Other streams may use the layer after wait_stream().
   TileOrder (*tile_order)();
-  const char* (*upload)(const PlaneTilesView* view, void* stream, CudaLayer** layer);
+  const char* (*layer_memory)(const PlaneTilesView* view, int64_t* bytes);
+  const char* (*upload)(const PlaneTilesView* view, void* memory, void* stream, CudaLayer** layer);
   int64_t (*layer_bytes)(const CudaLayer* layer);  // of weights, read for one product
-  void (*free_layer)(CudaLayer* layer);            // waits for the device
+  void (*free_layer)(CudaLayer* layer);
 
   // 1 to 8 tokens. Needs no workspace and may be captured in a graph.
   const char* (*gemv)(const CudaProduct* product, void* stream);
@@ -94,10 +96,12 @@ struct CudaApi {
 
   // For measurements: time between two points of a stream, and the rival: y = x W^T by cuBLAS with
   // dense fp16 matrices, sums in fp32. w [rows][cols], x [tokens][cols], y [tokens][rows].
+  // dense_problem(): null where cuBLAS can be loaded, else why not; then kAuto does without it.
   const char* (*new_timer)(CudaTimer** timer);
   const char* (*start_timer)(CudaTimer* timer, void* stream);
   const char* (*stop_timer)(CudaTimer* timer, void* stream, double* seconds);
   void (*free_timer)(CudaTimer* timer);
+  const char* (*dense_problem)();
   const char* (*dense_product)(const void* w, const void* x, void* y, int64_t rows, int64_t cols,
                                int64_t tokens, void* stream);
 

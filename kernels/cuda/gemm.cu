@@ -50,14 +50,16 @@ const char* launch_prepare(const TokensParams& params, int64_t padded_tokens, cu
   dim3 grid;
   const char* problem = grid_of(padded_tokens, &grid);
   if (problem != nullptr) return problem;
-  return launch(prepare_kernel, grid, kPrepareThreads, kPrepareThreads / kWarp * 4, stream, params);
+  return launch<prepare_kernel>(grid, kPrepareThreads, kPrepareThreads / kWarp * 4, stream, params);
 }
 
 const char* launch_gemm(const GemmParams& params, cudaStream_t stream) {
   const GemmPlan& plan = params.plan;
   const dim3 grid(static_cast<unsigned>(plan.grid_rows), static_cast<unsigned>(plan.grid_tokens));
-  return launch(plan.token_blocks == 16 ? gemm_kernel<16> : gemm_kernel<8>, grid, kGemmThreads,
-                plan.shared_bytes, stream, params);
+  if (plan.token_blocks == 16) {
+    return launch<gemm_kernel<16>>(grid, kGemmThreads, plan.shared_bytes, stream, params);
+  }
+  return launch<gemm_kernel<8>>(grid, kGemmThreads, plan.shared_bytes, stream, params);
 }
 
 const char* launch_dense(const DenseParams& params, cudaStream_t stream) {
@@ -66,19 +68,19 @@ const char* launch_dense(const DenseParams& params, cudaStream_t stream) {
   dim3 grid;
   const char* problem = grid_of(blocks(layer.tiles() * layer.strips), &grid);
   if (problem == nullptr) {
-    problem = launch(dense_kernel, grid, kDenseWarps * kWarp, 0, stream, params);
+    problem = launch<dense_kernel>(grid, kDenseWarps * kWarp, 0, stream, params);
   }
   if (problem != nullptr || layer.scattered.start == nullptr) return problem;
   problem = grid_of(blocks(layer.rows), &grid);
   if (problem != nullptr) return problem;
-  return launch(dense_scattered_kernel, grid, kDenseWarps * kWarp, 0, stream, params);
+  return launch<dense_scattered_kernel>(grid, kDenseWarps * kWarp, 0, stream, params);
 }
 
 const char* launch_scale(const ScaleParams& params, int64_t tokens, cudaStream_t stream) {
   dim3 grid;
   const char* problem = grid_of(tokens, &grid);
   if (problem != nullptr) return problem;
-  return launch(scale_kernel, grid, kPrepareThreads, 0, stream, params);
+  return launch<scale_kernel>(grid, kPrepareThreads, 0, stream, params);
 }
 
 }  // namespace billm::kernels::cuda

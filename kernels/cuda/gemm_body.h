@@ -250,6 +250,7 @@ BILLM_KERNEL_BODY void gemm_body(Thread& thread, const GemmParams& p) {
     for (int half = 0; half < 2; ++half) {
       uint32_t a[4][8];
       decode_half_strip(thread, p, strip, half, stage(strip), a);
+      thread.sync_warp();  // lanes part where places differ; an mma wants all of them
       BILLM_UNROLL
       for (int q = 0; q < 2; ++q) {
         BILLM_UNROLL

@@ -146,6 +146,7 @@ class WarpSums {
   // Adds a strip's planes. `keep`: they are wanted again.
   BILLM_KERNEL_BODY void multiply(const uint32_t (&b)[TokenBlocks][8], bool keep,
                                   PlaneRing<Thread>& ring) {
+    thread_.sync_warp();  // lanes part in flush(); an mma wants all of them
     if (keep) ring.await_all();
     if constexpr (P == kIntegers) {
       for (int plane = 0; plane < planes_; ++plane) {

@@ -8,6 +8,14 @@ namespace {
 
 constexpr int kLog8Bytes = 256 * 4;
 
+constexpr int64_t kGemvTokens = 32;  // up to here four GEMVs are the quickest
+
+// cuBLAS reaches the rate of Hopper's and Blackwell's tensor cores, which mma.sync does not; from
+// here on decoding the layer first is the smaller loss. Estimated, never measured: see
+// docs/measurements/gpu.md. 12.x has mma.sync as its only tensor instructions.
+constexpr int kDenseFromMajor = 9, kDenseBeforeMajor = 12;
+constexpr int64_t kDenseTokens = 1024;
+
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -81,6 +89,16 @@ int strip_coefficients(const DeviceLayer& layer, const PlaceRange* of_strip) {
     most = std::max(most, (of_strip[strip].last - of_strip[strip].first + 1) * each);
   }
   return most;
+}
+
+CudaGemmPath choose_gemm(const DeviceLayer& layer, int64_t tokens, int coefficients,
+                         const DeviceLimits& limits, bool blas) {
+  if (tokens <= kGemvTokens) return CudaGemmPath::kGemv;
+  GemmPlan plan;
+  const bool fused = plan_gemm(layer, tokens, coefficients, limits, &plan) == nullptr;
+  if (!blas) return fused ? CudaGemmPath::kFused : CudaGemmPath::kGemv;
+  const bool newer = limits.major >= kDenseFromMajor && limits.major < kDenseBeforeMajor;
+  return !fused || (newer && tokens >= kDenseTokens) ? CudaGemmPath::kDense : CudaGemmPath::kFused;
 }
 
 const char* plan_gemm(const DeviceLayer& layer, int64_t tokens, int coefficients,

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/cuda_api.h"
 #include "kernels/cuda/strips.h"
 
 namespace billm::kernels::cuda {
@@ -12,6 +13,7 @@ namespace billm::kernels::cuda {
 struct DeviceLimits {
   int sm_count = 1;
   int shared_bytes = 48 * 1024;  // of a block, opted in
+  int major = 0;                 // of the compute capability
 };
 
 // --- GEMV --------------------------------------------------------------------------------------
@@ -76,6 +78,10 @@ struct GemmPlan {
 // `coefficients`: the most (planes + constants) * places of a strip of the layer.
 const char* plan_gemm(const DeviceLayer& layer, int64_t tokens, int coefficients,
                       const DeviceLimits& limits, GemmPlan* plan);
+
+// What kAuto stands for (cuda_api.h); `blas`: whether cuBLAS is there.
+CudaGemmPath choose_gemm(const DeviceLayer& layer, int64_t tokens, int coefficients,
+                         const DeviceLimits& limits, bool blas);
 
 // Most coefficients of a strip, for plan_gemm.
 int strip_coefficients(const DeviceLayer& layer, const PlaceRange* of_strip);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 namespace billm {
 namespace {
@@ -58,8 +59,17 @@ void WorkerTeam::work(int worker) {
     wait_for_change(run_, seen);
     ++seen;
     if (stop_) return;
-    (*body_)(worker);
+    call(worker);
     if (working_.fetch_sub(1, std::memory_order_acq_rel) == 1) working_.notify_one();
+  }
+}
+
+void WorkerTeam::call(int worker) noexcept {
+  try {
+    (*body_)(worker);
+  } catch (...) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!failure_) failure_ = std::current_exception();
   }
 }
 
@@ -68,11 +78,12 @@ void WorkerTeam::run(const std::function<void(int)>& body) {
   working_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
   run_.fetch_add(1, std::memory_order_release);
   run_.notify_all();
-  body(0);
+  call(0);
   for (int left = working_.load(std::memory_order_acquire); left != 0;
        left = working_.load(std::memory_order_acquire)) {
     wait_for_change(working_, left);
   }
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 void WorkerTeam::barrier() {

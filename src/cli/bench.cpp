@@ -1,8 +1,6 @@
 // billm bench.
 #include "billm/eval/bench.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -11,6 +9,7 @@
 #include "billm/model/runtime.h"
 #include "command.h"
 #include "common.h"
+#include "layer_report.h"
 
 namespace billm {
 namespace {
@@ -22,30 +21,10 @@ struct Options {
   std::string model, device = "auto";
   std::vector<std::string> layers, shapes = {"4096x4096"};
   std::vector<int64_t> batches = {1};
-  bool skip_layers = false, skip_model = false, skip_dense = false;
+  bool skip_layers = false, skip_model = false, skip_dense = false, no_graph = false;
   int64_t prompt = 512, generate = 128, rotation = 512;
   int repetitions = 5, head_bits = 8;
 };
-
-struct Shape {
-  int64_t rows, cols;
-};
-
-// "ROWSxCOLS"
-Shape parse_shape(const std::string& text) {
-  Shape shape{};
-  int used = 0;
-  long rows = 0, cols = 0;
-  constexpr long kMost = 1 << 20, kMostWeights = 1l << 30;
-  if (std::sscanf(text.c_str(), "%ldx%ld%n", &rows, &cols, &used) != 2 ||
-      used != static_cast<int>(text.size()) || rows < 1 || cols < 1 || rows > kMost ||
-      cols > kMost || rows * cols > kMostWeights) {
-    throw Error(ErrorCode::kUsage, "--shape: expected ROWSxCOLS like 11008x4096, got " + text);
-  }
-  shape.rows = rows;
-  shape.cols = cols;
-  return shape;
-}
 
 class Bench {
  public:
@@ -54,80 +33,36 @@ class Bench {
 
   void run() {
     options_.common.check_json();
-    std::vector<Shape> shapes;
-    for (const std::string& text : options_.shapes) shapes.push_back(parse_shape(text));
-    if (!options_.skip_model) {  // before anything is measured: whether there are such
-      (void)resolve_device(options_.device);
-      model_ = model_or_newest(options_.model, options_.common.quiet);
-    }
-    bandwidth_ = memory_bandwidth(threads_);
+    (void)bench_shapes(options_.shapes);
+    // Before anything is measured: whether there is such a model. All is measured on one device,
+    // which must have the kernels.
+    const c10::Device device = resolve_device(options_.device, DeviceUse::kKernels);
+    on_cpu_ = device.is_cpu();
+    if (!options_.skip_model) model_ = model_or_newest(options_.model, options_.common.quiet);
+    device_ = make_bench_device(device, threads_);
     if (options_.common.print()) {
-      std::printf("threads       %d\nmemory        %.1f GB/s (reading 1 GB)\n", threads_,
-                  bandwidth_ / 1e9);
+      std::printf("threads       %d\ndevice        %s\nmemory        %.1f GB/s (%s)\n", threads_,
+                  device_->name().c_str(), device_->bandwidth() / 1e9,
+                  on_cpu_ ? "reading 1 GB" : "by its clock and width");
     }
-    report_ = {{"threads", threads_}, {"memory_bytes_per_second", bandwidth_}};
-    if (!options_.skip_layers) bench_layers_of(shapes);
+    report_ = {{"threads", threads_},
+               {"device", on_cpu_ ? "cpu" : "cuda"},
+               {"device_name", device_->name()},
+               {"memory_bytes_per_second", device_->bandwidth()}};
+    if (!options_.skip_layers) {
+      LayerReportOptions layers;
+      layers.layers = options_.layers;
+      layers.shapes = options_.shapes;
+      layers.batches = options_.batches;
+      layers.repetitions = options_.repetitions;
+      layers.rotation_bytes = options_.rotation << 20;
+      report_["layers"] = report_layers(layers, *device_, options_.common.print());
+    }
     if (model_) bench_model_of(*model_);
     options_.common.write_json(report_);
   }
 
  private:
-  void bench_layers_of(const std::vector<Shape>& shapes) {
-    std::vector<std::string> names = options_.layers;
-    if (names.empty()) {
-      for (const BenchLayer& layer : bench_layers()) names.push_back(layer.name);
-    }
-    if (options_.common.print()) {
-      std::printf(
-          "\nlayer    rows x cols    batch  stored  in use  microseconds   GB/s  share  "
-          "against fp32\n");
-    }
-    report_["layers"] = Json::array();
-    for (const Shape& shape : shapes) {
-      for (const std::string& name : names) {
-        for (const int64_t batch : options_.batches) bench_one(name, shape, batch);
-      }
-    }
-    if (options_.common.print()) {
-      std::printf(
-          "stored, in use: bits per weight in the file, and read for a product. share: of "
-          "the memory's bandwidth.\n");
-    }
-  }
-
-  void bench_one(const std::string& name, const Shape& shape, int64_t batch) {
-    LayerBenchRequest request;
-    request.layer = name;
-    request.rows = shape.rows;
-    request.cols = shape.cols;
-    request.tokens = batch;
-    request.threads = threads_;
-    request.repetitions = options_.repetitions;
-    request.rotation_bytes = options_.rotation << 20;
-    const LayerBench result = bench_layer(request);
-    const double share = result.bytes_per_second() / bandwidth_;
-    const double speedup = result.dense_seconds / result.seconds;
-    if (options_.common.print()) {
-      const std::string size = std::to_string(shape.rows) + " x " + std::to_string(shape.cols);
-      std::printf("%-8s %-14s %5ld  %6.3f  %6.3f  %12.1f  %5.1f  %4.0f %%  %.1fx\n", name.c_str(),
-                  size.c_str(), static_cast<long>(batch), result.stored_bits, result.run_bits,
-                  result.seconds * 1e6, result.bytes_per_second() / 1e9, 100 * share, speedup);
-      flush_stdout();
-    }
-    report_["layers"].push_back({{"layer", name},
-                                 {"rows", shape.rows},
-                                 {"cols", shape.cols},
-                                 {"batch", batch},
-                                 {"stored_bits", result.stored_bits},
-                                 {"run_bits", result.run_bits},
-                                 {"copies", result.copies},
-                                 {"seconds", result.seconds},
-                                 {"seconds_fastest", result.fastest},
-                                 {"bytes_per_second", result.bytes_per_second()},
-                                 {"bandwidth_share", share},
-                                 {"dense_fp32_seconds", result.dense_seconds}});
-  }
-
   void bench_model_of(const std::filesystem::path& model) {
     ModelBenchRequest request;
     request.model = model;
@@ -135,27 +70,23 @@ class Bench {
     request.generate = options_.generate;
     request.threads = threads_;
     request.repetitions = options_.repetitions;
-    request.device = options_.device;
+    request.device = on_cpu_ ? "cpu" : "cuda";
     request.head_bits = options_.head_bits;
+    request.graphs = !options_.no_graph;
     request.quiet = options_.common.quiet;
     if (options_.common.print()) std::printf("\nmodel         %s\n", model.c_str());
     report_["model"] = model.string();
     const ModelBench packed = bench_model(request);
-    on_cpu_ = packed.on_cpu;
-    request.device = on_cpu_ ? "cpu" : "cuda";  // both on the same one
-    report_["device"] = on_cpu_ ? "cpu" : "cuda";
     const bool is_packed = packed.stored_bits > 0;
     print_model(is_packed ? "packed" : "fp32", packed);
     report_[is_packed ? "packed" : "dense_fp32"] = to_json(packed);
     if (options_.skip_dense || !is_packed) return;
     const double dense_bytes = 4 * static_cast<double>(packed.linear_weights);
-    const double memory =
-        static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-    if (dense_bytes > memory / 2) {
+    if (dense_bytes > device_->memory_bytes() / 2) {
       if (options_.common.print()) {
         std::printf(
             "fp32          not measured: its weights would take %.0f GB, more than half of "
-            "this machine's memory\n",
+            "the device's memory\n",
             dense_bytes / 1e9);
       }
       return;
@@ -177,7 +108,9 @@ class Bench {
       const double rate = median(result.generate_rates);
       std::printf("%-13s decode of %ld tokens   %.1f tokens/s, %.1f GB/s", name,
                   static_cast<long>(options_.generate), rate, rate * token_bytes / 1e9);
-      if (on_cpu_) std::printf(" (%.0f %% of the memory's)", 100 * rate * token_bytes / bandwidth_);
+      if (device_->bandwidth() > 0) {
+        std::printf(" (%.0f %% of the memory's)", 100 * rate * token_bytes / device_->bandwidth());
+      }
       std::printf("\n");
     }
     std::printf("%-13s per token: linears %.1f MB, head %.1f MB; load %.1f s\n", name,
@@ -202,7 +135,9 @@ class Bench {
                         {"tokens_per_second", rate},
                         {"bytes_per_second", rate * bytes},
                         {"repetitions", result.generate_rates}};
-      if (on_cpu_) json["decode"]["bandwidth_share"] = rate * bytes / bandwidth_;
+      if (device_->bandwidth() > 0) {
+        json["decode"]["bandwidth_share"] = rate * bytes / device_->bandwidth();
+      }
     }
     return json;
   }
@@ -210,8 +145,8 @@ class Bench {
   const Options& options_;
   const int threads_;
   std::optional<std::filesystem::path> model_;
-  double bandwidth_ = 0;  // of the host's memory
-  bool on_cpu_ = true;    // the model runs there
+  bool on_cpu_ = true;
+  std::unique_ptr<BenchDevice> device_;
   Json report_;
 };
 
@@ -240,9 +175,10 @@ std::function<void()> setup_bench(CLI::App& app) {
       ->type_name("N");
   app.add_option("--layer", options->layers, "Kinds of layers: " + names + " (default: all)")
       ->type_name("NAME");
-  app.add_option("--shape", options->shapes, "Shapes of the layers")
+  app.add_option("--shape", options->shapes,
+                 "Shapes of the layers, or a list of them (" + bench_shape_lists() + ")")
       ->capture_default_str()
-      ->type_name("ROWSxCOLS");
+      ->type_name("ROWSxCOLS|LIST");
   app.add_option("--batch", options->batches, "Tokens multiplied together")
       ->check(CLI::Range(1, 65536))
       ->capture_default_str()
@@ -260,14 +196,18 @@ std::function<void()> setup_bench(CLI::App& app) {
                  "Output head of a packed model: 8, or 32 for fp32")
       ->check(CLI::IsMember({8, 32}))
       ->capture_default_str();
-  app.add_option("--device", options->device, "auto, cpu or cuda (of the model)")
+  app.add_option("--device", options->device,
+                 "auto, cpu or cuda; on a GPU layers are compared with fp16 by cuBLAS")
       ->capture_default_str();
+  app.add_flag("--no-graph", options->no_graph,
+               "On a GPU: launch a token's kernels one by one, not as a CUDA graph");
   options->common.add_to(app);
   app.footer(
       "Layers have random codes. The model's tokens are random; every repetition begins with an "
       "empty context.\n"
       "Examples:\n"
       "  billm bench --skip-model --layer billm stbllm --shape 4096x4096 11008x4096 --batch 1 8\n"
+      "  billm bench --device cuda --skip-model --shape llama --batch 1 4 8 512 1024 2048\n"
       "  billm bench --model ./result --skip-layers -p 512 -n 128 --json bench.json");
   return [options] { Bench(*options).run(); };
 }

@@ -31,7 +31,7 @@ struct Options {
   std::string model, prompt, file, system, device = "auto";
   std::vector<std::string> stops;
   bool has_prompt = false, has_system = false;  // given, be they empty
-  bool chat = false, greedy = false, ignore_eos = false;
+  bool chat = false, greedy = false, ignore_eos = false, no_graph = false;
   std::optional<int64_t> tokens, context, top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   uint64_t seed = 0;
@@ -158,6 +158,7 @@ class Generation {
     request.threads = options_.common.resolved_threads();
     request.device = options_.device;
     request.head_bits = options_.head_bits;
+    request.graphs = !options_.no_graph;
     // A log has no use for a line a block.
     request.quiet = options_.common.quiet || isatty(STDERR_FILENO) == 0;
     check_room(ids, request.context);
@@ -313,9 +314,11 @@ std::function<void()> setup_generate(CLI::App& app) {
   app.add_flag("--ignore-eos", options->ignore_eos, "Go on after a token that ends a text");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
   app.add_option("--head-bits", options->head_bits,
-                 "Output head of a packed model on the CPU: 8 (faster) or 32 (as it is stored)")
+                 "Output head of a packed model: 8 (faster) or 32 (as it is stored)")
       ->capture_default_str()
       ->check(CLI::IsMember({8, 32}));
+  app.add_flag("--no-graph", options->no_graph,
+               "On a GPU: launch a token's kernels one by one, not as a CUDA graph");
   add_sampling(app, *options);
   options->common.add_to(app);
   app.get_option("--quiet")->description("Nothing but the text, and errors");

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "billm/base/error.h"
@@ -16,6 +17,7 @@
 #include "billm/model/model.h"
 #include "billm/model/output_head.h"
 #include "billm/model/runtime.h"
+#include "decode_graphs.h"
 
 namespace billm {
 namespace {
@@ -50,7 +52,7 @@ struct Generator::Impl {
     check_length(spec, request.context);
     if (runs_packed) runner = make_runner(device, threads);
     if (!runner && device.is_cpu()) own_team.emplace(threads);
-    WorkerTeam* const team = runner ? runner->team() : own_team ? &*own_team : nullptr;
+    team = runner ? runner->team() : own_team ? &*own_team : nullptr;
     if (runner && request.head_bits == 8) {
       head.emplace(model.weights(), spec, *runner);
     } else {
@@ -66,6 +68,25 @@ struct Generator::Impl {
     // A dynamic scaling is none up to this length.
     table = make_rope(
         spec, rope_is_dynamic() ? std::min(request.context, positions()) : request.context, device);
+    if (request.graphs) make_graphs(request.make_capture(device));
+  }
+
+  void make_graphs(std::unique_ptr<GraphCapture> capture) {
+    if (capture == nullptr) return;
+    for (int64_t b = 0; b < spec.blocks(); ++b) {  // decode_step() wants finite numbers
+      for (at::Tensor slots : {cache.block(b).keys, cache.block(b).values}) slots.zero_();
+    }
+    graphs = std::make_unique<DecodeGraphs>(
+        std::move(capture),
+        [this](const at::Tensor& hidden, const at::Tensor& position, int64_t span) {
+          const DecodeStep step = make_decode_step(spec, table, position, span);
+          at::Tensor x = hidden;
+          for (int64_t b = 0; b < spec.blocks(); ++b) {
+            x = decode_step(spec, blocks[static_cast<size_t>(b)], x, step, cache.block(b));
+          }
+          return head->logits(final_states(spec, last, x));
+        },
+        spec.config.hidden_size, spec.config.vocab_size, cache.capacity(), device);
   }
 
   int64_t positions() const { return spec.config.max_position_embeddings; }
@@ -74,6 +95,31 @@ struct Generator::Impl {
   // Of tokens up to `end`.
   Rope rope(int64_t end) const {
     return rope_is_dynamic() && end > positions() ? make_rope(spec, end, device) : table;
+  }
+
+  // Logits [1, vocab] of the last of `tokens`, which follow those that there are.
+  at::Tensor forward(std::span<const int32_t> tokens) {
+    const auto count = static_cast<int64_t>(tokens.size());
+    const Rope angles = rope(length + count);
+    at::Tensor hidden;
+    for (int64_t done = 0; done < count; done += kPrefillChunk) {
+      const int64_t start = length + done, chunk = std::min(kPrefillChunk, count - done);
+      hidden = embed(tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(chunk)), start)
+                   .to(device);
+      for (int64_t b = 0; b < spec.blocks(); ++b) {
+        hidden = forward_cached(spec, blocks[static_cast<size_t>(b)], hidden, angles,
+                                cache.block(b), start, team);
+      }
+    }
+    const at::Tensor state = hidden.narrow(0, hidden.size(0) - 1, 1);
+    return head->logits(final_states(spec, last, state));
+  }
+
+  // The same of one token by a graph; undefined where there is none for it.
+  at::Tensor replay(std::span<const int32_t> token) {
+    const bool other_angles = rope_is_dynamic() && length + 1 > positions();
+    if (graphs == nullptr || other_angles) return {};
+    return graphs->run(embed(token, length), length);
   }
 
   const Model model;
@@ -85,9 +131,11 @@ struct Generator::Impl {
   const FinalLayers last;
   std::unique_ptr<LinearRunner> runner;  // null: nothing is run packed
   std::optional<WorkerTeam> own_team;    // on the CPU without a runner, which has one
+  WorkerTeam* team = nullptr;            // the runner's or our own; null on a GPU
   std::optional<OutputHead> head;
   std::vector<Block> blocks;
   Rope table;
+  std::unique_ptr<DecodeGraphs> graphs;  // null: none
   int64_t length = 0;
   at::Tensor logits;  // of the last call: [1, vocab] on the CPU
 };
@@ -112,20 +160,10 @@ std::span<const float> Generator::append(std::span<const int32_t> tokens) {
                     " more to add",
                 "use a larger --ctx-size or a shorter text");
   }
-  const Rope rope = my.rope(length() + count);
-  at::Tensor hidden;
-  for (int64_t done = 0; done < count; done += kPrefillChunk) {
-    const int64_t start = length() + done, chunk = std::min(kPrefillChunk, count - done);
-    hidden = my.embed(tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(chunk)), start)
-                 .to(my.device);
-    for (int64_t b = 0; b < my.spec.blocks(); ++b) {
-      hidden = forward_cached(my.spec, my.blocks[static_cast<size_t>(b)], hidden, rope,
-                              my.cache.block(b), start);
-    }
-  }
+  at::Tensor logits = count == 1 ? my.replay(tokens) : at::Tensor();
+  if (!logits.defined()) logits = my.forward(tokens);
   my.length += count;
-  const at::Tensor state = hidden.narrow(0, hidden.size(0) - 1, 1);
-  my.logits = my.head->logits(final_states(my.spec, my.last, state)).cpu();
+  my.logits = logits.cpu();
   return {my.logits.const_data_ptr<float>(), static_cast<size_t>(my.logits.numel())};
 }
 
@@ -139,8 +177,6 @@ void Generator::truncate(int64_t length) {
 int64_t Generator::length() const { return impl_->length; }
 int64_t Generator::context() const { return impl_->cache.capacity(); }
 int64_t Generator::vocab() const { return impl_->spec.config.vocab_size; }
-
-bool Generator::on_cpu() const { return impl_->device.is_cpu(); }
 
 int64_t Generator::linear_bytes() const {
   int64_t sum = 0;

@@ -3,8 +3,10 @@
 // rounding.
 #include "billm/model/block.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
@@ -16,11 +18,16 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <atomic>
+#include <limits>
 
 #include "billm/base/log.h"
 #include "billm/model/dense_linear.h"
+#include "billm/model/runtime.h"
 
 namespace billm {
 namespace {
@@ -64,11 +71,6 @@ at::Tensor get(const std::map<std::string, at::Tensor>& tensors, const char* nam
   return found == tensors.end() ? at::Tensor() : found->second;
 }
 
-// x [tokens, heads * d] -> [heads, tokens, d], contiguous (attention is a third faster on it).
-at::Tensor split_heads(const at::Tensor& x, int64_t heads) {
-  return x.view({x.size(0), heads, x.size(1) / heads}).transpose(0, 1).contiguous();
-}
-
 // x [heads, tokens, d], tokens from position `first` on: (a, b) -> (a cos - b sin, b cos + a sin),
 // where a and b are the halves of d.
 at::Tensor rotate(const at::Tensor& x, const Rope& rope, int64_t first) {
@@ -88,12 +90,23 @@ at::Tensor causal_mask(int64_t queries, int64_t tokens, int64_t window, c10::Dev
   return window == 0 ? mask : mask.triu(first - window + 1);
 }
 
+// From so many tokens on, what is done for each by itself is shared among threads.
+constexpr int64_t kSharedTokens = 32;
+
 class Pass {
  public:
-  // `start`: the position of the first token; `cache` (may be null) holds those before.
+  // `start`: the position of the first token; `cache` (may be null) holds those before. With a
+  // `step` there is one token, the step says where, and `start` is 0 as its rope has one row. With
+  // a `team` no gradients are recorded.
   Pass(const ModelSpec& spec, const Block& block, const Tap& tap, const BlockCache* cache = nullptr,
-       int64_t start = 0)
-      : spec_(spec), block_(block), tap_(tap), cache_(cache), start_(start) {}
+       int64_t start = 0, WorkerTeam* team = nullptr, const DecodeStep* step = nullptr)
+      : spec_(spec),
+        block_(block),
+        tap_(tap),
+        cache_(cache),
+        start_(start),
+        team_(team),
+        step_(step) {}
 
   bool tap(LinearRole role, const at::Tensor& input) const {
     return !tap_ || tap_(spec_.linear(role).group, input);
@@ -115,17 +128,23 @@ class Pass {
   at::Tensor normed(NormRole role, const at::Tensor& x) const {
     const NormSpec* found = spec_.find(role);
     if (found == nullptr) return x;
-    return norm(spec_, x, get(block_.norms, found->suffix), get(block_.biases, found->suffix));
+    const at::Tensor weight = get(block_.norms, found->suffix);
+    const at::Tensor bias = get(block_.biases, found->suffix);
+    return by_tokens(x.size(0), 0, x.sizes(), [&](int64_t first, int64_t count) {
+      return norm(spec_, x.narrow(0, first, count), weight, bias);
+    });
   }
 
   // x [tokens, width] of the tokens from `first` on -> queries or keys [heads, tokens, head_dim].
   at::Tensor heads(LinearRole linear, NormRole norm, const at::Tensor& x, int64_t count,
                    const Rope& rope, int64_t first) const {
-    const at::Tensor flat = apply(linear, x);
-    const at::Tensor split =
-        normed(norm, flat.view({x.size(0), count, spec_.config.head_dim})).transpose(0, 1);
-    // Contiguous, for attention is a third faster on it.
-    return rope.cos.defined() ? rotate(split.contiguous(), rope, first) : split.contiguous();
+    const int64_t tokens = x.size(0), d = spec_.config.head_dim;
+    const at::Tensor flat = normed(norm, apply(linear, x).view({tokens, count, d}));
+    return by_tokens(tokens, 1, {count, tokens, d}, [&](int64_t begin, int64_t part) {
+      // Contiguous, for attention is a third faster on it.
+      const at::Tensor split = flat.narrow(0, begin, part).transpose(0, 1).contiguous();
+      return rope.cos.defined() ? rotate(split, rope, first + begin) : split;
+    });
   }
 
   // The attention's output before its last linear for the tokens from `first` on:
@@ -138,19 +157,24 @@ class Pass {
     const at::Tensor q =
         heads(LinearRole::kQuery, NormRole::kQuery, late, query_heads, rope, start_ + first);
     at::Tensor k = heads(LinearRole::kKey, NormRole::kKey, x, kv_heads, rope, start_);
-    at::Tensor v = split_heads(apply(LinearRole::kValue, x), kv_heads);
+    at::Tensor v = apply(LinearRole::kValue, x).view({x.size(0), kv_heads, d}).transpose(0, 1);
+    // Contiguous, for attention is a third faster on it; a cache is.
+    if (cache_ == nullptr) v = v.contiguous();
     if (cache_ != nullptr) {
       k = appended(cache_->keys, k);
       v = appended(cache_->values, v);
     }
     const int64_t window = block_.window;
-    // Keys that lie before every query's window are left out.
-    const int64_t keys = window == 0 ? k.size(1) : std::min(k.size(1), queries + window - 1);
+    // Keys that lie before every query's window are left out (a step's are masked).
+    const bool all = window == 0 || step_ != nullptr;
+    const int64_t keys = all ? k.size(1) : std::min(k.size(1), queries + window - 1);
     k = k.narrow(1, k.size(1) - keys, keys);
     v = v.narrow(1, v.size(1) - keys, keys);
     if (queries == 1) {  // sees all of them: the heads that share keys are so many queries
+      std::optional<at::Tensor> seen;
+      if (step_ != nullptr) seen = step_->masks.at(window);
       return at::scaled_dot_product_attention(q.view({1, kv_heads, group, d}), k.unsqueeze(0),
-                                              v.unsqueeze(0))
+                                              v.unsqueeze(0), seen)
           .reshape({1, query_heads * d});
     }
     // Heads that share keys are a second dimension, along which keys and values are not copied.
@@ -161,6 +185,20 @@ class Pass {
     if (queries < keys || (window > 0 && window < keys)) {
       mask = causal_mask(queries, keys, window, x.device());
     }
+    if (team_ != nullptr && queries >= kSharedTokens) {
+      const at::Tensor out = at::empty({queries, query_heads, d}, q.options());
+      in_parallel(query_heads, [&](int64_t head) {
+        const auto alone = [](const at::Tensor& heads, int64_t index) {
+          return heads.narrow(0, index, 1).unsqueeze(0);
+        };
+        out.select(1, head).copy_(
+            at::scaled_dot_product_attention(alone(q, head), alone(k, head / group),
+                                             alone(v, head / group), mask, /*dropout_p=*/0.0,
+                                             /*is_causal=*/!mask.has_value())
+                .view({queries, d}));
+      });
+      return out.view({queries, query_heads * d});
+    }
     const at::Tensor out = at::scaled_dot_product_attention(
         q.view({kv_heads, group, queries, d}), shared(k), shared(v), mask, /*dropout_p=*/0.0,
         /*is_causal=*/!mask.has_value());
@@ -170,17 +208,59 @@ class Pass {
   // The input of the MLP's last linear.
   at::Tensor middle(const at::Tensor& x) const {
     if (spec_.find(LinearRole::kGate) == nullptr) {
-      return activate(spec_, apply(LinearRole::kUp, x));
+      const at::Tensor up = apply(LinearRole::kUp, x);
+      return by_tokens(x.size(0), 0, up.sizes(), [&](int64_t first, int64_t count) {
+        return activate(spec_, up.narrow(0, first, count));
+      });
     }
-    at::Tensor gate = activate(spec_, apply(LinearRole::kGate, x));
+    const at::Tensor gate = apply(LinearRole::kGate, x);
     const at::Tensor up = apply(LinearRole::kUp, x);
-    // The gradient of some activations needs their result.
-    return gate.requires_grad() ? gate.mul(up) : gate.mul_(up);
+    return by_tokens(x.size(0), 0, gate.sizes(), [&](int64_t first, int64_t count) {
+      at::Tensor active = activate(spec_, gate.narrow(0, first, count));
+      const at::Tensor factor = up.narrow(0, first, count);
+      // The gradient of some activations needs their result.
+      return active.requires_grad() ? active.mul(factor) : active.mul_(factor);
+    });
   }
 
  private:
-  // Writes `fresh` [kv_heads, tokens, d] behind what a cache holds; all that it holds then.
+  // body(i) for i < count, each on one thread of the team.
+  template <typename Body>
+  void in_parallel(int64_t count, Body body) const {
+    const bool inference = c10::InferenceMode::is_enabled();
+    const int aten_threads = at::get_num_threads();
+    std::atomic<int64_t> next{0};
+    team_->run([&](int) {
+      const c10::InferenceMode mode(inference);  // these two are a thread's own
+      at::set_num_threads(1);
+      for (int64_t i = next++; i < count; i = next++) body(i);
+    });
+    at::set_num_threads(aten_threads);
+  }
+
+  // A tensor of `sizes`, whose dimension `dim` is the tokens; part(first, count) makes those of
+  // some tokens.
+  template <typename Part>
+  at::Tensor by_tokens(int64_t tokens, int64_t dim, at::IntArrayRef sizes, Part part) const {
+    if (team_ == nullptr || tokens < kSharedTokens) return part(0, tokens);
+    const at::Tensor result =
+        at::empty(sizes, at::TensorOptions(at::kFloat).device(c10::Device(c10::kCPU)));
+    const int64_t parts = team_->size();
+    in_parallel(parts, [&](int64_t i) {
+      const int64_t first = tokens * i / parts, end = tokens * (i + 1) / parts;
+      if (first < end) result.narrow(dim, first, end - first).copy_(part(first, end - first));
+    });
+    return result;
+  }
+
+  // Writes `fresh` [kv_heads, tokens, d] behind what a cache holds; all that it holds then, or the
+  // span of a step.
   at::Tensor appended(const at::Tensor& cached, const at::Tensor& fresh) const {
+    if (step_ != nullptr) {
+      at::Tensor slots = cached;
+      slots.index_copy_(1, step_->position, fresh);
+      return cached.narrow(1, 0, step_->masks.begin()->second.size(3));
+    }
     cached.narrow(1, start_, fresh.size(1)).copy_(fresh);
     return cached.narrow(1, 0, start_ + fresh.size(1));
   }
@@ -190,6 +270,8 @@ class Pass {
   const Tap& tap_;
   const BlockCache* cache_;
   const int64_t start_;
+  WorkerTeam* const team_;
+  const DecodeStep* step_;
 };
 
 at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden, const Rope& rope,
@@ -248,7 +330,8 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
                  c10::Device device) {
   Block block = load_block_vectors(weights, spec, index, device);
   for (const LinearSpec& linear : spec.family->linears) {
-    block.linears[linear.suffix] = weights.linear(spec.module(index, linear), threads).to(device);
+    block.linears[linear.suffix] =
+        to_device(weights.linear(spec.module(index, linear), threads), device);
   }
   return block;
 }
@@ -284,9 +367,35 @@ at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Te
 }
 
 at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                          const Rope& rope, const BlockCache& cache, int64_t start) {
+                          const Rope& rope, const BlockCache& cache, int64_t start,
+                          WorkerTeam* team) {
   const Tap no_tap;
-  return run(spec, Pass(spec, block, no_tap, &cache, start), hidden, rope, 0);
+  return run(spec, Pass(spec, block, no_tap, &cache, start, team), hidden, rope, 0);
+}
+
+DecodeStep make_decode_step(const ModelSpec& spec, const Rope& rope, const at::Tensor& position,
+                            int64_t span) {
+  DecodeStep step;
+  step.position = position;
+  if (rope.cos.defined()) {
+    step.rope = {rope.cos.index_select(0, position), rope.sin.index_select(0, position)};
+  }
+  const at::Tensor slots = at::arange(span, position.options());
+  for (const int64_t window : spec.config.windows) {
+    if (step.masks.count(window) != 0) continue;
+    at::Tensor hidden = slots.gt(position);
+    if (window > 0) hidden = hidden.logical_or(slots.le(position.sub(window)));
+    step.masks[window] = at::zeros({span}, position.options().dtype(at::kFloat))
+                             .masked_fill_(hidden, -std::numeric_limits<float>::infinity())
+                             .view({1, 1, 1, span});
+  }
+  return step;
+}
+
+at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                       const DecodeStep& step, const BlockCache& cache) {
+  const Tap no_tap;
+  return run(spec, Pass(spec, block, no_tap, &cache, 0, nullptr, &step), hidden, step.rope, 0);
 }
 
 Embedding::Embedding(const ModelWeights& weights, const ModelSpec& spec)

@@ -29,20 +29,21 @@ constexpr int64_t kTilesAtOnce = 8;
 // With one: tiles that a thread takes at a time, so that none waits long for another.
 constexpr int64_t kFewestTiles = 8;
 
-// From so many tokens on, layers of more than kFewPlanes planes, or with scattered integers, are
-// multiplied by tiles decoded to fp32. On a Xeon of 2023 (1 thread, 4096 x 4096, 512 tokens) the
-// tables are 1.1 to 2.8 times as fast as an fp32 product with 2 and 1 planes, and half as fast with
-// STBLLM's 4.
+// From so many tokens on, layers of more than 2 planes, with scattered integers, or of 2 planes and
+// few rows (for which tables take too long to make) are multiplied by tiles decoded to fp32.
+// docs/measurements/speed.md, "Prefill", has both ways' times.
 constexpr int64_t kDecodedTokens = 32;
-constexpr int kFewPlanes = 2;
+constexpr int64_t kFewRows = 2048;
 constexpr int64_t kDecodedRows = 256;
 
 }  // namespace
 
 struct CpuRunner::Impl {
-  explicit Impl(int threads) : team(threads), inputs(kTokensAtOnce) {}
+  explicit Impl(int threads)
+      : team(threads), inputs(kTokensAtOnce), decoded(static_cast<size_t>(team.size())) {}
   WorkerTeam team;
   std::vector<kernels::GemvInput> inputs;
+  std::vector<std::vector<float>> decoded;  // by worker: tiles of a layer
 };
 
 class CpuLinear : public LinearOperator {
@@ -51,7 +52,8 @@ class CpuLinear : public LinearOperator {
     const kernels::PlaneTilesView& view = tiles_.view();
     decodes_ = view.scattered.start != nullptr;
     for (int g = 0; g < view.group_count; ++g) {
-      decodes_ = decodes_ || view.groups[g].planes > kFewPlanes;
+      const int planes = view.groups[g].planes;
+      decodes_ = decodes_ || planes > 2 || (planes == 2 && view.rows < kFewRows);
     }
   }
 
@@ -99,33 +101,28 @@ class CpuLinear : public LinearOperator {
 
   void multiply_decoded(const float* x, int64_t tokens, float* y) const {
     const kernels::PlaneTilesView& view = tiles_.view();
-    const int64_t width = 8 * int64_t{view.octets}, tile_rows = view.order.tile_rows;
-    std::vector<float> run(static_cast<size_t>(tokens * width));  // x in run order
-    const int team = runner_.team.size();
-    const int64_t at_once = std::max<int64_t>(1, kDecodedRows / tile_rows);
+    const int64_t tile_rows = view.order.tile_rows;
+    // As many pieces for each worker, as large as may be.
+    const int64_t pieces = (view.rows + kDecodedRows * runner_.team.size() - 1) /
+                           (kDecodedRows * runner_.team.size()) * runner_.team.size();
+    const int64_t at_once = (view.tiles() + pieces - 1) / pieces;
+    const int64_t stride = at_once * tile_rows;
     std::atomic<int64_t> next{0};
     const int aten_threads = at::get_num_threads();
     runner_.team.run([&](int worker) {
       at::set_num_threads(1);  // of this thread
       const at::NoGradGuard no_grad;
-      for (int64_t t = worker; t < tokens; t += team) {
-        for (int64_t place = 0; place < width; ++place) {
-          const int32_t column = view.source[place];
-          if (column < 0) continue;
-          const float scale = view.column_scale == nullptr ? 1.0f : view.column_scale[column];
-          run[static_cast<size_t>(t * width + place)] = x[t * view.cols + column] * scale;
-        }
-      }
-      runner_.team.barrier();
-      const at::Tensor input = at::from_blob(run.data(), {tokens, width}, at::kFloat);
-      std::vector<float> weight(static_cast<size_t>(width * at_once * tile_rows));
+      const at::Tensor input =
+          at::from_blob(const_cast<float*>(x), {tokens, view.cols}, at::kFloat);
+      std::vector<float>& weight = runner_.decoded[static_cast<size_t>(worker)];
+      weight.resize(std::max(weight.size(), static_cast<size_t>(view.cols * stride)));
       for (int64_t tile = next.fetch_add(at_once); tile < view.tiles();
            tile = next.fetch_add(at_once)) {
         const int64_t tiles = std::min(at_once, view.tiles() - tile), first = tile * tile_rows;
         const int64_t rows = std::min(tiles * tile_rows, view.rows - first);
-        kernels::decode_tiles(view, tile, tiles, weight.data(), at_once * tile_rows);
+        kernels::decode_tiles(view, tile, tiles, weight.data(), stride);
         const at::Tensor w =
-            at::from_blob(weight.data(), {width, rows}, {at_once * tile_rows, 1}, at::kFloat);
+            at::from_blob(weight.data(), {view.cols, rows}, {stride, 1}, at::kFloat);
         at::Tensor part = at::from_blob(y + first, {tokens, rows}, {view.rows, 1}, at::kFloat);
         at::mm_out(part, input, w);
       }

@@ -103,4 +103,9 @@ c10::Device resolve_device(const std::string& name, DeviceUse use, int index) {
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(chosen));
 }
 
+at::Tensor to_device(const at::Tensor& host, c10::Device device) {
+  if (!device.is_cuda()) return host.to(device);
+  return host.pin_memory().to(device, host.scalar_type(), /*non_blocking=*/true);
+}
+
 }  // namespace billm

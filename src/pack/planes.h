@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -13,6 +14,14 @@
 namespace billm {
 
 inline constexpr int kPow3[5] = {1, 3, 9, 27, 81};
+// The five digits of a byte of three classes; larger bytes than 242 are refused by check_packed.
+inline constexpr auto kDigits3 = [] {
+  std::array<std::array<uint8_t, 5>, 256> digits{};
+  for (int byte = 0; byte < 256; ++byte) {
+    for (int i = 0; i < 5; ++i) digits[byte][i] = static_cast<uint8_t>(byte / kPow3[i] % 3);
+  }
+  return digits;
+}();
 
 // The numbers that follow from a layer's shape.
 struct PlanesGeometry {
@@ -111,7 +120,9 @@ struct PlanesView {
     }
     if (const std::byte* stored = bytes_of("base")) base = load<float>(stored, 0);
     for (uint32_t rank = 0; mask != nullptr && rank < geometry.words.combinations; ++rank) {
-      mask_of_rank.push_back(static_cast<uint16_t>(mask_from_rank(rank, shape.nm.n)));
+      const uint32_t kept = mask_from_rank(rank, shape.nm.n);
+      auto& bytes = kept_of_rank.emplace_back();
+      for (int c = 0; c < kMostGroup; ++c) bytes[c] = (kept >> c) & 1;
     }
   }
 
@@ -153,12 +164,12 @@ struct PlanesView {
   int class_of(int64_t entry) const {
     if (geometry.class_radix == 1) return 0;
     if (geometry.class_radix == 2) return get_bit(classes, entry) ? 1 : 0;
-    return static_cast<int>(classes[entry / 5]) / kPow3[entry % 5] % 3;
+    return kDigits3[static_cast<size_t>(classes[entry / 5])][entry % 5];
   }
 
-  // Kept columns of a row as bytes 0/1, [cols].
+  // Kept columns of a row as bytes 0/1, [cols] and room for kMostGroup more.
   void kept_columns(int64_t row, std::vector<uint8_t>* kept) const {
-    kept->assign(static_cast<size_t>(shape.cols), 1);
+    kept->assign(static_cast<size_t>(shape.cols + kMostGroup), 1);
     if (!shape.nm.active() || shape.nm.n == shape.nm.m) return;
     const uint64_t combinations = geometry.words.combinations;
     const int64_t first = row * geometry.full_groups;
@@ -171,12 +182,14 @@ struct PlanesView {
             get_bits(mask, index / geometry.words.ranks * geometry.words.bits, geometry.words.bits);
         for (int64_t skip = place; skip > 0; --skip) word /= combinations;
       }
-      set_group(kept, g * shape.nm.m, shape.nm.m, mask_of_rank[word % combinations]);
+      std::memcpy(kept->data() + g * shape.nm.m, kept_of_rank[word % combinations].data(),
+                  kMostGroup);  // the next group writes over what is too much
       word /= combinations;
     }
     if (geometry.tail_columns > 0) {
-      set_group(kept, geometry.full_groups * shape.nm.m, geometry.tail_columns,
-                mask_from_rank(tail_rank(row), geometry.tail_kept));
+      const uint32_t mask = mask_from_rank(tail_rank(row), geometry.tail_kept);
+      uint8_t* tail = kept->data() + geometry.full_groups * shape.nm.m;
+      for (int c = 0; c < geometry.tail_columns; ++c) tail[c] = (mask >> c) & 1;
     }
   }
   uint32_t tail_rank(int64_t row) const {
@@ -201,6 +214,9 @@ struct PlanesView {
       if (delta != skip) (*kept)[col++] = 2;
     }
   }
+  struct RowBuffers {
+    std::vector<uint8_t> kept, digits;
+  };
   // Where the next weights of a row are in the streams.
   struct Cursor {
     int64_t binary = 0, integer = 0, salient = 0;
@@ -240,10 +256,46 @@ struct PlanesView {
     }
     *cursor = at;
   }
-  static void set_group(std::vector<uint8_t>* kept, int64_t first, int columns, uint32_t mask) {
-    for (int c = 0; c < columns; ++c) (*kept)[first + c] = (mask >> c) & 1;
+  // visit() of a whole row for layers without scattered integers, as fast as it can be: binary(col,
+  // kept 0 or 1, t, sign bit) for every column, t being the class within the column's set.
+  template <typename Binary>
+  void visit_row(int64_t row, RowBuffers* buffers, Binary binary) const {
+    kept_columns(row, &buffers->kept);
+    const bool few_digits = geometry.salient_digits();
+    int64_t entry = row * geometry.row_kept, digit = 0;
+    expand_digits(few_digits ? row * salient_columns : entry,
+                  few_digits ? salient_columns : geometry.row_kept, &buffers->digits);
+    const uint8_t* kept_of = buffers->kept.data();
+    const uint8_t* digits = buffers->digits.data();
+    const int64_t last = geometry.kept() - 1;
+    // Without branches on bits, half of which would be mispredicted.
+    for (int64_t col = 0; col < shape.cols; ++col) {
+      const int kept = kept_of[col];
+      const int has_digit = few_digits ? kept & is_salient_column[col] : kept;
+      const int t = digits[digit] & -has_digit;
+      digit += has_digit;
+      binary(col, kept, t, get_bit(signs, std::min(entry, last)));
+      entry += kept;
+    }
   }
-
+  // Digits [first, first + count) of the plane `classes` as bytes, and at least one more.
+  void expand_digits(int64_t first, int64_t count, std::vector<uint8_t>* out) const {
+    constexpr int64_t kRoom = 16;
+    if (geometry.class_radix == 1) return out->assign(static_cast<size_t>(count + kRoom), 0);
+    out->resize(static_cast<size_t>(count + kRoom));
+    uint8_t* to = out->data();
+    if (geometry.class_radix == 2) {
+      for (int64_t i = 0; i < count; ++i) to[i] = get_bit(classes, first + i);
+      return;
+    }
+    int64_t done = 0;
+    for (; done < count && (first + done) % 5 != 0; ++done) {
+      to[done] = static_cast<uint8_t>(class_of(first + done));
+    }
+    for (const std::byte* from = classes + (first + done) / 5; done < count; done += 5) {
+      std::memcpy(to + done, kDigits3[static_cast<size_t>(*from++)].data(), 5);
+    }
+  }
   // [rows + 1]: sums of the counts of the rows before.
   std::vector<int64_t> row_starts(const std::byte* counts) const {
     std::vector<int64_t> starts(static_cast<size_t>(shape.rows + 1), 0);
@@ -262,7 +314,8 @@ struct PlanesView {
   int64_t salient_columns = 0;
   std::vector<int64_t> integer_start, index_start;
   float base = 0;
-  std::vector<uint16_t> mask_of_rank;  // bit c: column c of the group is kept
+  static constexpr int kMostGroup = 16;
+  std::vector<std::array<uint8_t, kMostGroup>> kept_of_rank;  // of N:M groups, by column
 };
 
 }  // namespace billm

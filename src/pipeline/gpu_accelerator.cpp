@@ -8,6 +8,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 namespace billm {
 
@@ -38,6 +39,10 @@ std::vector<float> GpuAccelerator::factor(const std::vector<float>& matrix,
   std::vector<float> result(static_cast<size_t>(n * n));
   at::from_blob(result.data(), {n, n}, at::kFloat).copy_(r.to(at::kFloat));
   return result;
+}
+
+void GpuAccelerator::give_back_memory() const {
+  if (device_.is_cuda()) c10::getDeviceAllocator(device_.type())->emptyCache();
 }
 
 }  // namespace billm

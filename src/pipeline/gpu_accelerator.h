@@ -24,6 +24,7 @@ class GpuAccelerator : public Accelerator {
                             const std::vector<int64_t>& order) const override;
   const kernels::cuda::CudaApi* kernels() const override { return kernels_; }
   int device() const override { return device_.index(); }
+  void give_back_memory() const override;  // ATen's cache
 
  private:
   c10::Device device_;

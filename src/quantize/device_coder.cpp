@@ -80,6 +80,7 @@ void code_on_device(const WeightView& weight, const Hessian& hessian, const Bina
   kernels::cuda::CoderJob job;
   job.device = config.accelerator->device();
   job.block_size = shape.block_size;
+  job.make_room = [&] { config.accelerator->give_back_memory(); };
   CoderParams& layer = job.layer;
   layer.rows = count;
   layer.cols = shape.cols;

@@ -90,6 +90,62 @@ class Gpu(GpuCase):
         self.assertEqual(bt.digests(self.dir / "one"), bt.digests(self.dir / "two"))
 
 
+class Generation(GpuCase):
+    """Models on the GPU: the same tokens with a CUDA graph and without (packed ones differ from the
+    CPU's, which rounds inputs to 8 bits); what billm bench says."""
+
+    def packed(self, *method):
+        out = self.dir / "packed"
+        self.billm("quantize", "--model", self.model, *method, "--calib", self.tokens, "--device",
+                   "cuda", "--out", out, "--overwrite", "--quiet")
+        return out
+
+    def ids(self, model, device, *options, tokens=400):
+        """Longer than one span of the cache."""
+        result = self.billm("generate", "--model", model, "--prompt", "abc", "--greedy", "-n", tokens,
+                            "--ignore-eos", "--device", device, "--ctx-size", 600, *options, "--json",
+                            self.dir / "ids.json")
+        self.assertNotIn("no CUDA graphs", result.stderr)
+        return json.loads((self.dir / "ids.json").read_text())["ids"]
+
+    def test_the_same_tokens_with_a_graph_and_without(self):
+        for method in (("--method", "billm"), ("--method", "stbllm", "--nm", "4:8"),
+                       ("--method", "pbllm"), ("--method", "rtn")):
+            with self.subTest(method=method):
+                model = self.packed(*method)
+                graph = self.ids(model, "cuda")
+                self.assertEqual(graph, self.ids(model, "cuda", "--no-graph"))
+
+    def test_the_original(self):
+        graph = self.ids(self.model, "cuda", tokens=40)
+        self.assertEqual(graph, self.ids(self.model, "cuda", "--no-graph", tokens=40))
+        self.assertEqual(graph, self.ids(self.model, "cpu", tokens=40))
+
+    def test_bench(self):
+        report = self.report("bench", "--device", "cuda", "--model", self.packed("--method", "billm"),
+                             "--shape", "512x1024", "--batch", "1", "8", "64", "-r", "2", "--rotate",
+                             "256", "-p", "64", "-n", "32")
+        self.assertEqual(report["device"], "cuda")
+        self.assertTrue(report["device_name"])
+        bandwidth = report["memory_bytes_per_second"]
+        self.assertGreater(bandwidth, 5e10)
+        self.assertEqual(len(report["layers"]), 6 * 3)
+        for row in report["layers"]:
+            self.assertGreater(row["copies"], 10)
+            self.assertGreater(row["dense_copies"], 10)
+            self.assertGreaterEqual(row["seconds"], row["seconds_fastest"])
+            # Times are of the device: neither nothing nor what the host's clock adds.
+            self.assertGreater(row["seconds"], 5e-7)
+            self.assertLess(row["seconds"], 1e-3)
+            self.assertLess(row["bandwidth_share"], 1)
+            self.assertAlmostEqual(row["bandwidth_share"], row["bytes_per_second"] / bandwidth)
+            self.assertAlmostEqual(row["against_dense"], row["dense_fp16_seconds"] / row["seconds"])
+        for kind in ("packed", "dense_fp32"):
+            self.assertGreater(report[kind]["prefill"]["tokens_per_second"], 1)
+            self.assertLess(report[kind]["decode"]["bandwidth_share"], 1)
+        print("decode with a graph:", report["packed"]["decode"]["tokens_per_second"], "tokens/s")
+
+
 class DemoModel(GpuCase):
     """Rounding in an early block is passed on, so only the first blocks have the same inputs. By
     itself it moves untuned BiLLM's perplexity by 5 % and more (docs/measurements/scale.md, "Noise"),

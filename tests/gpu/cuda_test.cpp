@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <thread>
 
 #include "kernels/cuda/cuda_api.h"
 #include "support/compare.h"
@@ -56,6 +57,18 @@ TEST(CudaLibrary, LoadsWithoutAGpu) {
   EXPECT_TRUE(problem != nullptr || count > 0) << "neither a device nor a reason";
 }
 
+#ifdef BILLM_TORCH_CUDA_LIBRARY
+// The library of CUDA graphs, too: LibTorch's CUDA side needs no GPU to be loaded.
+TEST(TorchCudaLibrary, LoadsWithoutAGpu) {
+  void* library = dlopen(BILLM_TORCH_CUDA_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+  ASSERT_NE(library, nullptr) << dlerror();
+  const auto make =
+      reinterpret_cast<void* (*)(int version, int device)>(dlsym(library, "billm_graph_capture"));
+  ASSERT_NE(make, nullptr);
+  EXPECT_EQ(make(1 << 20, 0), nullptr);
+}
+#endif
+
 class Memory {
  public:
   explicit Memory(int64_t bytes) {
@@ -73,16 +86,24 @@ class Memory {
   void* data_ = nullptr;
 };
 
-struct FreeLayer {
-  void operator()(DeviceCudaLayer* layer) const { api().free_layer(layer); }
-};
-using Uploaded = std::unique_ptr<DeviceCudaLayer, FreeLayer>;
+class Uploaded {
+ public:
+  explicit Uploaded(const kernels::PlaneTilesView& view) : memory_(bytes_of(view)) {
+    ok(api().upload(&view, memory_.data(), nullptr, &layer_));
+  }
+  ~Uploaded() { api().free_layer(layer_); }
+  Uploaded(const Uploaded&) = delete;
+  const DeviceCudaLayer* get() const { return layer_; }
 
-Uploaded upload(const HostLayer& layer) {
-  DeviceCudaLayer* result = nullptr;
-  ok(api().upload(&layer.tiles.view(), nullptr, &result));
-  return Uploaded(result);
-}
+ private:
+  static int64_t bytes_of(const kernels::PlaneTilesView& view) {
+    int64_t bytes = 0;
+    ok(api().layer_memory(&view, &bytes));
+    return bytes;
+  }
+  const Memory memory_;
+  DeviceCudaLayer* layer_ = nullptr;
+};
 
 constexpr int64_t kMargin = 64;  // numbers around y that must not be written
 constexpr uint16_t kUntouched = 0x7f7f;
@@ -168,7 +189,7 @@ class Gpu : public testing::Test {
       if (how == How::kFused && shape.scattered) continue;
       SCOPED_TRACE(text_of(shape));
       const HostLayer host(shape, ++seed);
-      const Uploaded layer = upload(host);
+      const Uploaded layer(host.tiles.view());
       const int count = tokens[seed % tokens.size()];
       const Numbers x = random_x(count, shape.cols, seed % 2 == 0, seed);
       const auto y = multiply(host, layer.get(), x, count, how, false);
@@ -203,7 +224,7 @@ TEST_F(Gpu, LargeLayers) {
   shape.rows = 4096;
   shape.cols = 4096;
   const HostLayer host(shape, 1);
-  const Uploaded layer = upload(host);
+  const Uploaded layer(host.tiles.view());
   EXPECT_GT(api().layer_bytes(layer.get()), shape.rows * shape.cols / 4);
   for (const int tokens : {1, 2, 4, 8}) {
     const Numbers x = random_x(tokens, shape.cols, true, 2);
@@ -217,12 +238,31 @@ TEST_F(Gpu, LargeLayers) {
   }
 }
 
+// An error of an earlier call is told by that call and by no other; threads choose their device.
+TEST_F(Gpu, ErrorsStayWithTheirCall) {
+  LinearShape shape;
+  shape.rows = 64;
+  shape.cols = 256;
+  const HostLayer host(shape, 1);
+  const Uploaded layer(host.tiles.view());
+  const Numbers x = random_x(1, shape.cols, false, 2);
+  void* none = nullptr;
+  EXPECT_NE(api().allocate(int64_t{1} << 60, &none), nullptr);
+  EXPECT_NE(api().use_device(1000), nullptr);
+  std::vector<float> y;
+  std::thread([&] {
+    ok(api().use_device(0));
+    y = multiply(host, layer.get(), x, 1, How::kGemv, false);
+  }).join();
+  ASSERT_NO_FATAL_FAILURE(expect_product(host, x, shape.cols, 1, y, kFixedError));
+}
+
 TEST_F(Gpu, SaysWhatItCannotDo) {
   LinearShape shape;
   shape.rows = 64;
   shape.cols = 256;
   const HostLayer host(shape, 1);
-  const Uploaded layer = upload(host);
+  const Uploaded layer(host.tiles.view());
   const Memory memory(1 << 20);
   CudaProduct product;
   product.layer = layer.get();
@@ -241,7 +281,12 @@ TEST_F(Gpu, SaysWhatItCannotDo) {
   kernels::PlaneTilesView view = host.tiles.view();
   view.order.interleave = 1;
   DeviceCudaLayer* none = nullptr;
-  EXPECT_STREQ(api().upload(&view, nullptr, &none), "layer: not in the order of the CUDA kernels");
+  int64_t bytes = 0;
+  EXPECT_STREQ(api().layer_memory(&view, &bytes), "layer: not in the order of the CUDA kernels");
+  EXPECT_STREQ(api().upload(&view, memory.data(), nullptr, &none),
+               "layer: not in the order of the CUDA kernels");
+  EXPECT_STREQ(api().upload(&host.tiles.view(), nullptr, nullptr, &none),
+               "layer: its memory is missing or not aligned");
   EXPECT_EQ(none, nullptr);
 }
 

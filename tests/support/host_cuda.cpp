@@ -30,6 +30,8 @@ const char* device(int, CudaDevice* device) {
 }
 const char* allocate(int64_t bytes, void** memory) {
   if (const char* problem = next_call()) return problem;
+  if (host_cuda().allocations_left == 0) return "out of memory";
+  if (host_cuda().allocations_left > 0) --host_cuda().allocations_left;
   *memory = std::malloc(static_cast<size_t>(bytes));
   if (*memory == nullptr) return "out of memory";
   std::memset(*memory, 0xff, static_cast<size_t>(bytes));  // NaN until it is written

@@ -9,8 +9,9 @@ namespace billm::test {
 
 // How the calls of the thread went.
 struct HostCuda {
-  bool emulated = false;  // coming calls: threads of an emulated GPU
-  int fail_after = -1;    // this many calls succeed; then all say "no more"; -1: all do
+  bool emulated = false;      // coming calls: threads of an emulated GPU
+  int fail_after = -1;        // this many calls succeed; then all say "no more"; -1: all do
+  int allocations_left = -1;  // then there is no memory until this is -1 again; -1: always
   int live_allocations = 0, row_launches = 0, feedback_launches = 0;
 };
 HostCuda& host_cuda();

@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -22,17 +24,21 @@ class WorkerTeam {
   int size() const { return static_cast<int>(threads_.size()) + 1; }
 
   // Calls body(worker) for each worker in 0..size()-1, each on its own thread, 0 on the caller's,
-  // and returns when all have ended. Bodies must not throw. One call at a time.
+  // and returns when all have ended; the first exception that one threw is then thrown here. One
+  // call at a time.
   void run(const std::function<void(int)>& body);
 
-  // Within a body: waits until every worker of the run has come here.
+  // Within a body: waits until every worker of the run has come here. Nothing may throw before.
   void barrier();
 
  private:
   void work(int worker);
+  void call(int worker) noexcept;
 
   std::vector<std::thread> threads_;
   const std::function<void(int)>* body_ = nullptr;
+  std::mutex mutex_;
+  std::exception_ptr failure_;       // of the run
   std::atomic<uint32_t> run_{0};     // counts runs
   std::atomic<int> working_{0};      // workers that have not ended
   std::atomic<int> arrived_{0};      // at the barrier

@@ -7,9 +7,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+
+#include "billm/model/graph_capture.h"
 
 namespace billm {
 
@@ -27,6 +30,10 @@ struct GeneratorRequest {
   int head_bits = 8;
   bool run_packed = true;  // false: packed linears are decoded to fp32 once
   bool quiet = true;       // no progress on stderr
+  // Whether a token after the first is one replay of a captured graph, where the device has graphs
+  // (CUDA). Logits then differ from those without in rounding.
+  bool graphs = true;
+  std::function<std::unique_ptr<GraphCapture>(c10::Device)> make_capture = make_graph_capture;
 };
 
 class Generator {
@@ -52,7 +59,6 @@ class Generator {
   int64_t length() const;
   int64_t context() const;
   int64_t vocab() const;
-  bool on_cpu() const;
   // Read for one token: of the blocks' linears and of the output head.
   int64_t linear_bytes() const;
   int64_t head_bytes() const;

@@ -73,9 +73,29 @@ at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Te
 
 // The same of the tokens at the positions start, start + 1, ... of a sequence, all before being in
 // `cache`: hidden [tokens, hidden] -> [tokens, hidden]. Their keys and values are added to the
-// cache, which must have room for them.
+// cache, which must have room for them. `team` (may be null) shares what lies between the linears,
+// which have its threads, too.
 at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                          const Rope& rope, const BlockCache& cache, int64_t start);
+                          const Rope& rope, const BlockCache& cache, int64_t start,
+                          WorkerTeam* team);
+
+// The same of one token whose position only the device knows, so that a program recorded once (a
+// CUDA graph) serves every position: all shapes are fixed, and `span` slots of the cache are looked
+// at, of which a mask leaves those that the token sees.
+struct DecodeStep {
+  at::Tensor position;  // int64 [1], less than the span
+  Rope rope;            // of that position: [1, head_dim / 2]
+  // By Block::window: fp32 [1, 1, 1, span], 0 where the token sees a slot, -infinity elsewhere.
+  std::map<int64_t, at::Tensor> masks;
+};
+// `rope` of at least `span` positions; all that depends on the position is computed by operations
+// on the device.
+DecodeStep make_decode_step(const ModelSpec& spec, const Rope& rope, const at::Tensor& position,
+                            int64_t span);
+// hidden [1, hidden] -> [1, hidden]. All slots of the span must hold finite numbers: what the mask
+// hides is multiplied by 0.
+at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
+                       const DecodeStep& step, const BlockCache& cache);
 
 // What stands before the first block.
 class Embedding {

@@ -5,6 +5,7 @@
 // matrix product depend on the number of threads; so results never depend on --threads.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
 #include <functional>
@@ -38,5 +39,9 @@ struct DeviceChoice {
 };
 DeviceChoice choose_device(const std::string& name, const std::string& no_device,
                            const std::function<std::string()>& no_kernels);
+
+// `host`, a tensor of the CPU, on `device`. To a GPU it is copied from page-locked memory in ATen's
+// current stream, and nothing waits for the copy; to the CPU it is not copied.
+at::Tensor to_device(const at::Tensor& host, c10::Device device);
 
 }  // namespace billm

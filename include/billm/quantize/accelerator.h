@@ -28,6 +28,9 @@ class Accelerator {
   // The kernels that code binary layers, and the device they are to run on; null: the CPU codes.
   virtual const kernels::cuda::CudaApi* kernels() const = 0;
   virtual int device() const = 0;
+  // Gives memory of the device back that is kept for later and not in use: the kernels have another
+  // allocator.
+  virtual void give_back_memory() const = 0;
 };
 
 }  // namespace billm

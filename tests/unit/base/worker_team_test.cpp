@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <new>
 #include <numeric>
 
 namespace billm {
@@ -25,6 +27,21 @@ TEST(WorkerTeam, EveryWorkerRunsOnceAndTheBarrierHolds) {
       });
       for (const int sum : sums) ASSERT_EQ(sum, run * threads * (threads + 1) / 2);
     }
+  }
+}
+
+TEST(WorkerTeam, ThrowsWhatABodyThrewAndGoesOn) {
+  for (const int threads : {1, 3}) {
+    WorkerTeam team(threads);
+    for (int thrower = 0; thrower < threads; ++thrower) {
+      EXPECT_THROW(team.run([&](int worker) {
+        if (worker == thrower) throw std::bad_alloc();
+      }),
+                   std::bad_alloc);
+    }
+    std::atomic<int> ran{0};
+    team.run([&](int) { ++ran; });
+    EXPECT_EQ(ran, threads);
   }
 }
 

@@ -17,13 +17,23 @@
 #include "packed_testing.h"
 #include "support/compare.h"
 #include "support/environment.h"
+#include "support/fake_capture.h"
 #include "support/tiny_checkpoint.h"
 
 namespace billm {
 namespace {
 
+GeneratorRequest request_of(const std::filesystem::path& model, int64_t context, int threads = 2) {
+  GeneratorRequest request;
+  request.model = model;
+  request.context = context;
+  request.threads = threads;
+  request.device = "cpu";
+  return request;
+}
+
 Generator make(const std::filesystem::path& model, int64_t context, int threads = 2) {
-  return Generator({.model = model, .context = context, .threads = threads, .device = "cpu"});
+  return Generator(request_of(model, context, threads));
 }
 
 // Sizes of consecutive pieces of `length` tokens.
@@ -42,12 +52,15 @@ std::vector<Split> splits(int64_t length, std::mt19937& random) {
   return result;
 }
 
-// The logits of transformers' one pass stand in logits.f32 (make_tiny_model.py).
-void expect_agreement(const std::filesystem::path& path) {
+// The logits of transformers' one pass stand in logits.f32 (make_tiny_model.py). With `counts`
+// single tokens are replays of graphs.
+void expect_agreement(const std::filesystem::path& path, test::CaptureCounts* counts) {
   const TokenMatrix tokens = read_npy(path / "tokens.npy");
   const std::vector<float> expected = test::read_floats(path / "logits.f32");
   const double scale = test::root_mean_square(expected);
-  Generator generator = make(path, tokens.cols);
+  GeneratorRequest request = request_of(path, tokens.cols);
+  if (counts != nullptr) request.make_capture = test::fake_capture(*counts);
+  Generator generator(request);
   const auto vocab = static_cast<size_t>(generator.vocab());
   // Tokens keep the angles that they had when they were added: only one piece is one pass.
   const ModelConfig config = read_config(path / "config.json");
@@ -79,7 +92,16 @@ TEST(Generator, AnySplitGivesTheLogitsOfOnePassInEveryFamily) {
   int count = 0;
   for (std::string name; std::getline(names, name); ++count) {
     SCOPED_TRACE(name);
-    expect_agreement(directory.path() / name);
+    expect_agreement(directory.path() / name, nullptr);
+    test::CaptureCounts counts;
+    expect_agreement(directory.path() / name, &counts);
+    const ModelConfig config = read_config(directory.path() / name / "config.json");
+    // A rope that depends on the length is not what a graph was captured with.
+    if (config.rope_scaling.type != "dynamic") {
+      EXPECT_EQ(counts.captures, 1);
+      EXPECT_GT(counts.replays, 10);
+    }
+    EXPECT_EQ(counts.live, 0);
   }
   EXPECT_GT(count, 40);
 }
@@ -111,6 +133,94 @@ TEST(Generator, MoreTokensThanOneChunkAndAnyNumberOfThreads) {
   generator.append(std::span(tokens).subspan(kPrefillChunk - 7, 36));
   EXPECT_TRUE(test::close(generator.append(std::span(tokens).last(1)), results[0],
                           {.absolute = 1e-4 * test::root_mean_square(results[0])}));
+}
+
+// Graphs of 256, 512 and all slots: each captured when it is first needed, and again of use after
+// the sequence was cut; the same logits as without.
+TEST(Generator, GraphsOfEverySpan) {
+  const test::TemporaryDirectory directory;
+  test::write_tiny_llama(directory.path());
+  test::CaptureCounts counts;
+  GeneratorRequest request = request_of(directory.path(), 600);
+  Generator plain(request);
+  request.make_capture = test::fake_capture(counts);
+  Generator graphs(request);
+  request.graphs = false;
+  Generator without(request);
+  const std::vector<int32_t> tokens = random_tokens(600, 80);
+  const auto both = [&](size_t first, size_t count) {
+    const auto part = std::span(tokens).subspan(first, count);
+    const auto logits = graphs.append(part);
+    const std::vector<float> actual(logits.begin(), logits.end());
+    const auto expected = plain.append(part);
+    ASSERT_TRUE(
+        test::close(actual, expected, {.absolute = 1e-4 * test::root_mean_square(expected)}))
+        << first;
+  };
+  const auto go_to = [&](size_t length) {
+    const auto there = static_cast<size_t>(plain.length());
+    if (length < there) {
+      plain.truncate(static_cast<int64_t>(length));
+      graphs.truncate(static_cast<int64_t>(length));
+    } else if (length > there) {
+      both(there, length - there);
+    }
+  };
+  struct Step {
+    size_t position;
+    int captures;
+  };
+  int replays = 0;
+  for (const Step& step : std::vector<Step>{{0, 1},
+                                            {1, 1},
+                                            {254, 1},
+                                            {255, 1},
+                                            {256, 2},
+                                            {257, 2},
+                                            {511, 2},
+                                            {512, 3},
+                                            {599, 3},
+                                            {3, 3},
+                                            {300, 3},
+                                            {598, 3},
+                                            {0, 3}}) {
+    SCOPED_TRACE(step.position);
+    go_to(step.position);
+    ASSERT_NO_FATAL_FAILURE(both(step.position, 1));
+    EXPECT_EQ(counts.captures, step.captures);
+    EXPECT_EQ(graphs.length(), static_cast<int64_t>(step.position) + 1);
+    EXPECT_GE(counts.replays, ++replays);
+  }
+  const int before = counts.replays;
+  without.append(std::span(tokens).first(1));
+  EXPECT_EQ(counts.replays, before);
+  // What a call refuses leaves the sequence and the graphs as they are.
+  EXPECT_THROW(graphs.append(std::vector<int32_t>{80}), Error);
+  EXPECT_EQ(graphs.length(), 1);
+  ASSERT_NO_FATAL_FAILURE(both(1, 1));
+}
+
+TEST(Generator, GoesOnWhereACaptureFails) {
+  const test::TemporaryDirectory directory;
+  test::write_tiny_llama(directory.path());
+  test::CaptureCounts counts;
+  counts.fails = true;
+  GeneratorRequest request = request_of(directory.path(), 20);
+  Generator plain(request);
+  request.make_capture = test::fake_capture(counts);
+  testing::internal::CaptureStderr();
+  Generator generator(request);
+  const std::vector<int32_t> tokens = random_tokens(20, 80);
+  for (size_t i = 0; i < 20; ++i) {
+    const auto expected = plain.append(std::span(tokens).subspan(i, 1));
+    const auto actual = generator.append(std::span(tokens).subspan(i, 1));
+    EXPECT_TRUE(test::close(actual, expected, {}));
+  }
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(said,
+            "billm: warning: no CUDA graphs, tokens are decoded more slowly: the stream was broken "
+            "off\n");
+  EXPECT_EQ(counts.replays, 0);
 }
 
 TEST(Generator, WhatWasTruncatedIsForgotten) {

@@ -2,12 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
-#include "kernels/cuda/gemm_body.h"
 #include "kernels/cuda/launch.h"
 #include "support/compare.h"
-#include "support/cuda_emulator.h"
 #include "support/cuda_testing.h"
+#include "support/emulated_launches.h"
 
 namespace billm::test {
 namespace {
@@ -35,8 +35,7 @@ Prepared prepare(const CudaLayer& layer, const Numbers& x, int64_t tokens, int64
   params.in_blocks = in_blocks;
   params.out = result.x.data();
   params.scale = result.scale.data();
-  run_grid(static_cast<int>(padded), 1, cuda::kPrepareThreads, 32, WarpOrder::kForward,
-           [&](EmulatedThread& thread) { cuda::prepare_token(thread, params); });
+  EXPECT_EQ(EmulatedLaunches().prepare(params, padded), nullptr);
   return result;
 }
 
@@ -58,48 +57,41 @@ std::vector<float> run_gemm(const CudaLayer& layer, const Numbers& x, int tokens
   params.y_halves = half_result;
   params.y_stride = layer.layer.rows;
   params.tokens = tokens;
-  run_grid(params.plan.grid_rows, params.plan.grid_tokens, cuda::kGemmThreads,
-           params.plan.shared_bytes, order, [&](EmulatedThread& thread) {
-             if (params.plan.token_blocks == 16) {
-               cuda::gemm_body<16>(thread, params);
-             } else {
-               cuda::gemm_body<8>(thread, params);
-             }
-           });
+  EXPECT_EQ(EmulatedLaunches(order).gemm(params), nullptr);
   for (size_t i = 0; half_result && i < y.size(); ++i) y[i] = half_to_float(halves[i]);
   return y;
 }
 
-// W decoded, then the product as a library would make it.
-std::vector<float> run_dense(const CudaLayer& layer, const Numbers& x, int tokens) {
-  const int64_t columns = int64_t{layer.layer.strips} * 128, rows = layer.layer.rows;
-  std::vector<uint16_t> w(static_cast<size_t>(rows * columns), 0x7e00);
-  const cuda::DenseParams params = {layer.layer, w.data()};
-  const auto blocks = [](int64_t items) {
-    return static_cast<int>((items + cuda::kDenseWarps - 1) / cuda::kDenseWarps);
+// As products.cpp makes it, with its workspace; `path` as it chooses if it is kAuto.
+std::vector<float> run_product(const CudaLayer& layer, const Numbers& x, int tokens,
+                               cuda::CudaGemmPath path, bool blas = true, int major = 0) {
+  EmulatedLaunches launches(WarpOrder::kForward, blas);
+  cuda::CudaLayer placed;
+  placed.layer = layer.layer;
+  placed.limits = kDevice;
+  placed.limits.major = major;
+  placed.coefficients = cuda::strip_coefficients(layer.layer, layer.layer.schedules[2].of_strip);
+  cuda::CudaProduct product;
+  std::vector<float> y(static_cast<size_t>(layer.layer.rows * tokens), NAN);
+  product.layer = &placed;
+  product.x = {const_cast<void*>(x.data()), layer.layer.cols, x.is_half};
+  product.y = {y.data(), layer.layer.rows, false};
+  product.tokens = tokens;
+  int64_t bytes = 0;
+  EXPECT_EQ(cuda::gemm_workspace(product, path, launches, &bytes), nullptr);
+  struct alignas(256) Line {
+    uint8_t bytes[256];
   };
-  run_grid(blocks(layer.layer.tiles() * layer.layer.strips), 1, cuda::kDenseWarps * 32, 0,
-           WarpOrder::kForward, [&](EmulatedThread& thread) { cuda::dense_body(thread, params); });
-  if (layer.layer.scattered.start != nullptr) {
-    run_grid(blocks(rows), 1, cuda::kDenseWarps * 32, 0, WarpOrder::kForward,
-             [&](EmulatedThread& thread) { cuda::dense_scattered_body(thread, params); });
-  }
-  const Prepared prepared = prepare(layer, x, tokens, tokens, false);
-  std::vector<float> y(static_cast<size_t>(rows * tokens), NAN);
-  for (int token = 0; token < tokens; ++token) {
-    for (int64_t row = 0; row < rows; ++row) {
-      double sum = 0;
-      for (int64_t i = 0; i < columns; ++i) {
-        sum += double{half_to_float(w[static_cast<size_t>(row * columns + i)])} *
-               half_to_float(prepared.x[static_cast<size_t>(token * columns + i)]);
-      }
-      y[static_cast<size_t>(token * rows + row)] = static_cast<float>(sum * layer.layer.unit);
-    }
-  }
-  const cuda::ScaleParams scale = {prepared.scale.data(), y.data(), rows, rows, false};
-  run_grid(tokens, 1, cuda::kPrepareThreads, 0, WarpOrder::kForward,
-           [&](EmulatedThread& thread) { cuda::scale_body(thread, scale); });
+  std::vector<Line> workspace(static_cast<size_t>(bytes / 256));
+  if (!workspace.empty()) std::memset(workspace.data(), 0xff, workspace.size() * 256);
+  const char* problem =
+      cuda::run_gemm(product, path, bytes > 0 ? workspace.data() : nullptr, bytes, launches);
+  EXPECT_EQ(problem, nullptr) << problem;
   return y;
+}
+
+std::vector<float> run_dense(const CudaLayer& layer, const Numbers& x, int tokens) {
+  return run_product(layer, x, tokens, cuda::CudaGemmPath::kDense);
 }
 
 TEST(CudaGemm, EveryKindOfLayerFused) {
@@ -174,6 +166,42 @@ TEST(CudaGemm, LargeActivations) {
   const auto y = run_gemm(layer, x, 4, kDevice, WarpOrder::kForward);
   for (int64_t row = 0; row < 4 * shape.rows; ++row) {
     EXPECT_EQ(std::isfinite(y[static_cast<size_t>(row)]), row >= shape.rows) << row;
+  }
+}
+
+// Which way is taken, with cuBLAS and without, on devices old and new.
+TEST(CudaGemm, Chooses) {
+  LinearShape shape, scattered;
+  shape.rows = scattered.rows = 40;
+  shape.cols = scattered.cols = 130;
+  scattered.salient_classes = 0;
+  scattered.scattered = true;
+  scattered.integer_bits = 8;
+  using Path = cuda::CudaGemmPath;
+  const auto choose = [](const CudaLayer& layer, int64_t tokens, bool blas, int major) {
+    cuda::DeviceLimits limits = kDevice;
+    limits.major = major;
+    return cuda::choose_gemm(
+        layer.layer, tokens,
+        cuda::strip_coefficients(layer.layer, layer.layer.schedules[2].of_strip), limits, blas);
+  };
+  const CudaLayer plain(shape, 1), with_list(scattered, 1);
+  for (const int major : {8, 9, 10, 12}) {
+    const bool newer = major == 9 || major == 10;
+    for (const bool blas : {false, true}) {
+      EXPECT_EQ(choose(plain, 32, blas, major), Path::kGemv);
+      EXPECT_EQ(choose(plain, 33, blas, major), Path::kFused);
+      EXPECT_EQ(choose(plain, 1023, blas, major), Path::kFused);
+      EXPECT_EQ(choose(plain, 1024, blas, major), newer && blas ? Path::kDense : Path::kFused);
+      EXPECT_EQ(choose(with_list, 33, blas, major), blas ? Path::kDense : Path::kGemv);
+    }
+  }
+  for (const CudaLayer* layer : {&plain, &with_list}) {  // and what is chosen works
+    for (const bool blas : {false, true}) {
+      const Numbers x = random_x(35, shape.cols, false, 4);
+      const auto y = run_product(*layer, x, 35, Path::kAuto, blas, 9);
+      ASSERT_NO_FATAL_FAILURE(expect_product(*layer, x, shape.cols, 35, y, kHalfError));
+    }
   }
 }
 

@@ -3,31 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 
-#include "kernels/cuda/gemv_body.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/layer_memory.h"
 #include "support/compare.h"
-#include "support/cuda_emulator.h"
 #include "support/cuda_testing.h"
+#include "support/emulated_launches.h"
 
 namespace billm::test {
 namespace {
 
 namespace cuda = kernels::cuda;
-
-// One instance of the kernel for each row of kPlaneSets, as gemv.cu has them.
-template <int TokenBlocks, int Index = 0>
-void run_set(EmulatedThread& thread, const cuda::GemvParams& params) {
-  if constexpr (Index < cuda::kPlaneSetCount) {
-    if (params.plan.plane_set == Index) {
-      cuda::gemv_body<TokenBlocks, cuda::kPlaneSets[Index]>(thread, params);
-    } else {
-      run_set<TokenBlocks, Index + 1>(thread, params);
-    }
-  } else {
-    FAIL() << "no kernel " << params.plan.plane_set;
-  }
-}
 
 std::vector<float> run_gemv(const CudaLayer& layer, const Numbers& x, int64_t x_stride, int tokens,
                             const cuda::DeviceLimits& limits, WarpOrder order,
@@ -46,14 +35,7 @@ std::vector<float> run_gemv(const CudaLayer& layer, const Numbers& x, int64_t x_
   params.y = half_result ? static_cast<void*>(y_halves.data()) : y.data();
   params.y_halves = half_result;
   params.y_stride = rows;
-  run_grid(params.plan.blocks, 1, params.plan.threads, params.plan.shared_bytes, order,
-           [&](EmulatedThread& thread) {
-             if (params.plan.token_blocks == 1) {
-               run_set<1>(thread, params);
-             } else {
-               run_set<2>(thread, params);
-             }
-           });
+  EXPECT_EQ(EmulatedLaunches(order).gemv(params), nullptr);
   for (size_t i = 0; half_result && i < y.size(); ++i) y[i] = half_to_float(y_halves[i]);
   return y;
 }
@@ -160,6 +142,53 @@ TEST(CudaGemv, WhatIsNotFiniteShows) {
     EXPECT_TRUE(std::isnan(y[static_cast<size_t>(shape.rows + row)]));
     EXPECT_EQ(y[static_cast<size_t>(2 * shape.rows + row)], 0);
     EXPECT_TRUE(std::isfinite(y[static_cast<size_t>(3 * shape.rows + row)]));
+  }
+}
+
+// A layer in one piece of memory, as on a device: no part beyond its end, and nothing of the view
+// is read afterwards.
+TEST(CudaGemv, LayerInItsOwnMemory) {
+  uint32_t seed = 0;
+  for (const LinearShape& shape : cuda_shapes(17)) {
+    SCOPED_TRACE(text_of(shape));
+    auto layer = std::make_unique<CudaLayer>(shape, ++seed);
+    const Numbers x = random_x(2, shape.cols, false, seed);
+    const auto expected = run_gemv(*layer, x, shape.cols, 2, kSmall, WarpOrder::kForward);
+    const int64_t bytes = cuda::layer_memory_bytes(layer->tiles.view(), layer->plan);
+    ASSERT_EQ(bytes % cuda::kPartAlignment, 0);
+    const std::unique_ptr<uint8_t, void (*)(void*)> memory(
+        static_cast<uint8_t*>(std::aligned_alloc(cuda::kPartAlignment, static_cast<size_t>(bytes))),
+        std::free);
+    int copies = 0;
+    const cuda::CopyIn copy = [](void* to, const void* from, int64_t count, void* context) {
+      std::memcpy(to, from, static_cast<size_t>(count));
+      int& left = *static_cast<int*>(context);
+      return ++left == 0 ? "no more" : nullptr;
+    };
+    cuda::CudaLayer* made = nullptr;
+    ASSERT_EQ(cuda::make_layer(layer->tiles.view(), memory.get(), kSmall, 0, copy, &copies, &made),
+              nullptr);
+    const std::unique_ptr<cuda::CudaLayer> owned(made);
+    EXPECT_GT(copies, 10);
+    for (int after = 1; after <= copies; ++after) {
+      int left = -after;
+      cuda::CudaLayer* none = nullptr;
+      EXPECT_STREQ(
+          cuda::make_layer(layer->tiles.view(), memory.get(), kSmall, 0, copy, &left, &none),
+          "no more");
+      EXPECT_EQ(none, nullptr);
+      EXPECT_EQ(left, 0) << "copied on";
+    }
+    layer.reset();
+    EmulatedLaunches launches;
+    std::vector<float> y(static_cast<size_t>(2 * shape.rows), NAN);
+    cuda::CudaProduct product;
+    product.layer = made;
+    product.x = {const_cast<void*>(x.data()), shape.cols, false};
+    product.y = {y.data(), shape.rows, false};
+    product.tokens = 2;
+    ASSERT_EQ(cuda::run_gemv(product, launches), nullptr);
+    EXPECT_TRUE(close(y, expected));
   }
 }
 

@@ -23,6 +23,7 @@ class HostAccelerator : public Accelerator {
   }
   const kernels::cuda::CudaApi* kernels() const override { return &host_cuda_api(); }
   int device() const override { return 0; }
+  void give_back_memory() const override { host_cuda().allocations_left = -1; }
 };
 
 struct Case {
@@ -221,6 +222,18 @@ TEST(DeviceCoder, FailuresOfTheDevice) {
   }
   EXPECT_GT(failures, 20);
   EXPECT_LT(failures, 100);
+  host_cuda() = {};
+}
+
+// The device is out of memory until another allocator gives back what it keeps.
+TEST(DeviceCoder, AsksForMemoryTwice) {
+  const HostAccelerator accelerator;
+  const Layer layer(Case{"billm", shape_of(4, 40, 16, 2, 2)});
+  for (const int full_at : {0, 3, 8}) {
+    host_cuda() = {.allocations_left = full_at};
+    expect_equal(layer.code(&accelerator), layer.code(nullptr));
+    EXPECT_EQ(host_cuda().live_allocations, 0);
+  }
   host_cuda() = {};
 }
 
