@@ -55,7 +55,7 @@ class Determinism(bt.TestCase):
                 first, report = self.quantize(f"{prefix}-1", *arguments, "--threads", "1")
                 expected = bt.digests(first)
                 self.assertIn("manifest.json", expected)
-                for threads in ("2", "3"):
+                for threads in ("2", "3") if name in ("billm", "gptq") else ("3",):
                     out, other = self.quantize(f"{prefix}-{threads}", *arguments, "--threads",
                                                threads)
                     self.assertEqual(bt.digests(out), expected)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Large models: what --dry-run says of 7B, 13B and 70B, and blocks of a 7B model, sharded, that are
-quantized within the memory it named. The slow case, with BILLM_SLOW_TESTS=1, does so with the
-method that needs most."""
+"""Large models: what --dry-run says of 7B, 13B and 70B, and blocks of a model of 1 billion weights,
+sharded, that are quantized within the memory it named. The slow case, with BILLM_SLOW_TESTS=1, does
+so with blocks of a 7B model and the method that needs most."""
 import json
 import os
 import resource
@@ -145,18 +145,20 @@ class DryRun(bt.TestCase):
             self.assertIn(needle, text)
 
 
-class SevenBillionShaped(bt.TestCase):
+class Blocks(bt.TestCase):
+    """Two blocks of a large model, of TinyLlama's shape and (slow) of a 7B model's."""
     BLOCKS = 2
+    TINY_LLAMA = dict(hidden=2048, intermediate=5632, heads=32, kv_heads=4)
 
     def setUp(self):
         super().setUp()
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if free < FREE_DISK:
             self.skipTest(f"needs 4 GB of disk, {free / GB:.1f} GB are free")
-        sizes = LLAMA["7b"][0] | {"blocks": self.BLOCKS}
-        bt.make_sharded_llama(self.dir / "model", vocab=32000, **sizes)
 
-    def run_within_the_estimate(self, method, rows, length):
+    def run_within_the_estimate(self, sizes, method, rows, length):
+        bt.make_sharded_llama(self.dir / "model", vocab=32000,
+                              **(sizes | {"blocks": self.BLOCKS}))
         tokens = self.calibration(vocab=32000, rows=rows, length=length)
         arguments = ["quantize", "--model", self.dir / "model", "--method", method, "--calib",
                      tokens, "--threads", THREADS]
@@ -178,11 +180,11 @@ class SevenBillionShaped(bt.TestCase):
                                delta=0.02 * made["stored_bits"])
 
     def test_within_the_memory_that_the_dry_run_names(self):
-        self.run_within_the_estimate("rtn", rows=2, length=64)
+        self.run_within_the_estimate(self.TINY_LLAMA, "rtn", rows=2, length=64)
 
     @unittest.skipUnless(os.environ.get("BILLM_SLOW_TESTS") == "1", "BILLM_SLOW_TESTS is not 1")
     def test_with_the_largest_needs(self):
-        self.run_within_the_estimate("billm", rows=8, length=512)
+        self.run_within_the_estimate(LLAMA["7b"][0], "billm", rows=8, length=512)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Ids and texts from HuggingFace's libraries, to compare billm's with.
 
-compare SOURCE IN OUT [SOURCE IN OUT ...]
+compare LONG SOURCE IN OUT [SOURCE IN OUT ...]
+    LONG: a text of more bytes is encoded once only, with special tokens.
     SOURCE: a tokenizer.json, for the `tokenizers` library, or CLASS:FOLDER, for that class of
     transformers.
     IN: uint32 count, then count times (uint32 length, UTF-8 bytes); the same of int32 ids.
-    OUT: for each text: ids without special tokens, ids with them, text of the former, text of the
-    latter without special tokens; for each list of ids: text, text without special tokens; each as
+    OUT: for each text: ids without special tokens and their text (not of long texts), ids with them
+    and the text of these without special tokens; for each list of ids: text, text without special tokens; each as
     uint32 length in items, then int32 ids or bytes.
-convert FOLDER OUT_FOLDER
+convert FOLDER OUT_FOLDER [FOLDER OUT_FOLDER ...]
     A tokenizer.model as tokenizer.json, by transformers' LlamaTokenizer.
 """
 
@@ -59,7 +60,7 @@ class Input:
         return value
 
 
-def compare(source, in_path, out_path):
+def compare(long, source, in_path, out_path):
     reference = Transformers(*source.split(":", 1)) if ":" in source else Library(source)
     data = Input(in_path)
     with open(out_path, "wb") as out:
@@ -68,12 +69,12 @@ def compare(source, in_path, out_path):
             out.write(struct.pack("<I", len(text.encode())) + text.encode())
 
         for _ in range(data.number()):
-            text = data.take(1).decode()
-            plain, special = (reference.encode(text, flag) for flag in (False, True))
-            for ids in (plain, special):
+            raw = data.take(1)
+            text = raw.decode()
+            for special in (False, True) if len(raw) <= long else (True,):
+                ids = reference.encode(text, special)
                 out.write(struct.pack(f"<I{len(ids)}i", len(ids), *ids))
-            write_text(reference.decode(plain, False))
-            write_text(reference.decode(special, True))
+                write_text(reference.decode(ids, special))
         for _ in range(data.number()):
             raw = data.take(4)
             ids = list(struct.unpack(f"<{len(raw) // 4}i", raw))
@@ -90,10 +91,11 @@ def convert(folder, out_folder):
 def main():
     command, *arguments = sys.argv[1:]
     if command == "convert":
-        convert(*arguments)
+        for i in range(0, len(arguments), 2):
+            convert(*arguments[i : i + 2])
     else:
-        for i in range(0, len(arguments), 3):
-            compare(*arguments[i : i + 3])
+        for i in range(1, len(arguments), 3):
+            compare(int(arguments[0]), *arguments[i : i + 3])
 
 
 if __name__ == "__main__":

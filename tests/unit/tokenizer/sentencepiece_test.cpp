@@ -71,16 +71,16 @@ const std::vector<std::string> kLlamaPieces = {"<s>", "</s>",   "<unk>",   "[INS
 TEST(TokenizerSentencePiece, MistralModelFiles) {
   BILLM_NEED(python, "BILLM_PYTHON");
   BILLM_NEED(data, "BILLM_DATA_DIR");
-  for (const char* version : {"v1", "v3"}) {
-    const ScratchDirectory folder;
-    folder.write("tokenizer.model", read_text_file(mistral(data, version)));
-    folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "legacy": false,
+  const ScratchDirectory v1, v3;
+  ReferenceComparison comparison;
+  for (const auto& [version, folder] : {std::pair("v1", &v1), std::pair("v3", &v3)}) {
+    folder->write("tokenizer.model", read_text_file(mistral(data, version)));
+    folder->write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "legacy": false,
         "add_bos_token": true, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})");
-    ReferenceComparison comparison;
-    comparison.add_folder(version, "LlamaTokenizer", folder.path(),
+    comparison.add_folder(version, "LlamaTokenizer", folder->path(),
                           real_and_random_texts(data, kLlamaPieces));
-    comparison.run(python);
   }
+  comparison.run(python);
 }
 
 // Every key of the files beside tokenizer.model that changes ids.
@@ -149,16 +149,24 @@ TEST(TokenizerSentencePiece, FilesBesideTheModel) {
 TEST(TokenizerSentencePiece, ConvertedToTokenizerJson) {
   BILLM_NEED(python, "BILLM_PYTHON");
   BILLM_NEED(data, "BILLM_DATA_DIR");
-  for (const char* version : {"v1", "v3"}) {
-    const ScratchDirectory folder, converted;
-    folder.write("tokenizer.model", read_text_file(mistral(data, version)));
-    folder.write("tokenizer_config.json",
-                 R"({"tokenizer_class": "LlamaTokenizer", "add_bos_token": true})");
-    test::run_python(python, "tokenizer_reference.py",
-                     {"convert", folder.path().string(), converted.path().string()});
-    const std::string text = read_text_file(converted.path() / "tokenizer.json");
+  struct Folders {
+    ScratchDirectory model, converted;
+  };
+  const Folders v1, v3;
+  const std::pair<const char*, const Folders*> versions[] = {{"v1", &v1}, {"v3", &v3}};
+  std::vector<std::string> arguments = {"convert"};
+  for (const auto& [version, folders] : versions) {
+    folders->model.write("tokenizer.model", read_text_file(mistral(data, version)));
+    folders->model.write("tokenizer_config.json",
+                         R"({"tokenizer_class": "LlamaTokenizer", "add_bos_token": true})");
+    arguments.push_back(folders->model.path().string());
+    arguments.push_back(folders->converted.path().string());
+  }
+  test::run_python(python, "tokenizer_reference.py", arguments);
+  ReferenceComparison comparison;
+  for (const auto& [version, folders] : versions) {
+    const std::string text = read_text_file(folders->converted.path() / "tokenizer.json");
     json tokenizer = json::parse(text);
-    ReferenceComparison comparison;
     comparison.add(std::string("converted ") + version, text, random_texts(500, kLlamaPieces));
     const json like_llama = small_sentencepiece();
     for (const char* key : {"normalizer", "pre_tokenizer", "decoder"}) {
@@ -168,14 +176,14 @@ TEST(TokenizerSentencePiece, ConvertedToTokenizerJson) {
     comparison.add(std::string("like LLaMA-2 ") + version, tokenizer.dump(),
                    real_and_random_texts(data, kLlamaPieces));
     // The model file and its conversion are one tokenizer.
-    const Tokenizer a = Tokenizer::from_directory(folder.path());
-    const Tokenizer b = Tokenizer::from_directory(converted.path());
+    const Tokenizer a = Tokenizer::from_directory(folders->model.path());
+    const Tokenizer b = Tokenizer::from_directory(folders->converted.path());
     EXPECT_EQ(a.vocab_size(), b.vocab_size());
     for (const std::string& sample : random_texts(300, kLlamaPieces)) {
       ASSERT_EQ(a.encode(sample, true), b.encode(sample, true)) << sample;
     }
-    comparison.run(python);
   }
+  comparison.run(python);
 }
 
 // tokenizer.json wins over tokenizer.model, and that over vocab.json.
