@@ -12,8 +12,6 @@
 
 namespace billm {
 
-inline constexpr int kPow3[5] = {1, 3, 9, 27, 81};
-
 // The numbers that follow from a layer's shape.
 struct PlanesGeometry {
   explicit PlanesGeometry(const LinearShape& shape) : shape_(shape) {
