@@ -107,6 +107,7 @@ nlohmann::ordered_json report_json(const QuantizeReport& report) {
                                    {"quantize", report.seconds.quantize},
                                    {"tune", report.seconds.tune},
                                    {"pack", report.seconds.pack},
+                                   {"write", report.seconds.write},
                                    {"total", report.seconds.total}}},
                                  {"peak_rss_bytes", report.peak_rss_bytes}};
   for (const LayerReport& layer : report.layers) {

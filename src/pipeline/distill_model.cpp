@@ -3,12 +3,11 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <fstream>
-#include <limits>
 #include <set>
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/memory.h"
 #include "billm/base/progress.h"
 #include "billm/checkpoint/json.h"
 #include "billm/model/model.h"
@@ -56,25 +55,13 @@ nlohmann::ordered_json read_manifest(const DistillRequest& request, const Model&
   return manifest;
 }
 
-// MemAvailable of /proc/meminfo in bytes; 0 if it is not known.
-int64_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  int64_t kilobytes = 0;
-  while (file >> key >> kilobytes) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
-    file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
-  }
-  return 0;
-}
-
 void check_memory(const ModelSpec& spec) {
   int64_t weights = 0;
   for (const LinearSpec& linear : spec.family->linears) {
     weights += spec.blocks() * linear.out_width(spec.config) * linear.in_width(spec.config);
   }
-  const int64_t needed = distill_bytes(weights), available = available_memory();
-  if (available == 0 || needed <= available) return;
+  const int64_t needed = distill_bytes(weights), available = free_memory();
+  if (needed <= available) return;
   char text[160];
   std::snprintf(text, sizeof(text),
                 "distilling %.1f billion weights needs about %.1f GB of memory, %.1f GB are free",
@@ -166,7 +153,7 @@ DistillReport distill_model(const DistillRequest& request) {
     BlockShard shard;
     for (const LinearSpec& linear : spec.family->linears) {
       const std::string module = spec.module(b, linear);
-      shard.add(module, pack(block.linears.at(linear.suffix).codes));
+      shard.add(module, pack(block.linears.at(linear.suffix).codes, request.threads));
       modules.insert(module);
     }
     shard.add_norms(block.block, spec, b, packed.checkpoint());

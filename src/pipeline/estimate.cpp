@@ -122,7 +122,8 @@ class Probe {
     config.accelerator = accelerator;
     const Stopwatch coding;
     last_ =
-        pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config));
+        pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config),
+             request_.threads);
     const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
     layer_error(layer.weight, decoded, hessian_matrix(hessian, device_), request_.threads);
     result.coding = coding.seconds();

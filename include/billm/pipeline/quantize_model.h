@@ -54,7 +54,8 @@ struct QuantizeSeconds {
   double hessian = 0;   // X^T X
   double quantize = 0;  // factorization, method, error report
   double tune = 0;      // block tuning
-  double pack = 0;      // packing, decoding again, writing
+  double pack = 0;      // packing, decoding again, waiting for what is written
+  double write = 0;     // shards and hidden states, while the next block is computed
   double total = 0;
 };
 
