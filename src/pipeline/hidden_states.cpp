@@ -143,8 +143,8 @@ void HiddenStates::open(const std::vector<WrittenFile>& files, const char* strea
     const TensorView& view = *places_[static_cast<size_t>(i)].view;
     const at::Tensor mapped =
         at::from_blob(const_cast<std::byte*>(view.data.data()), view.shape, at::kFloat);
-    kept_[static_cast<size_t>(i)] =
-        place_ == HiddenPlace::kMemory ? mapped.clone() : mapped.to(device_);
+    const at::Tensor copy = mapped.clone();  // the mapping goes
+    kept_[static_cast<size_t>(i)] = place_ == HiddenPlace::kMemory ? copy : copy.to(device_);
   }
   places_.clear();
   files_.clear();

@@ -147,12 +147,12 @@ class Run {
     if (done == model_.spec().blocks()) return;
     if (done == 0) allocate(rope);
     HiddenShape shape = hidden_shape(own_.ids);
-    const HiddenPlace place = place_of(shape);
-    hidden_.emplace(partial_, shape, place, device_);
+    report_.hidden_place = place_of(shape);
+    hidden_.emplace(partial_, shape, report_.hidden_place, device_);
     if (!journal_.hidden.empty()) {
       hidden_->open(journal_.hidden, kQuantizedStream);
       if (!tuned()) return;
-      HiddenStates originals(partial_, std::move(shape), HiddenPlace::kDevice, device_);
+      HiddenStates originals(partial_, std::move(shape), HiddenPlace::kMemory, device_);
       originals.open(journal_.hidden, kOriginalStream);
       originals_ = originals.load_all();
       return;
