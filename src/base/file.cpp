@@ -105,15 +105,15 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   }
 }
 
-void AtomicFile::commit() {
-  if (::fsync(fd_) != 0) throw write_error(path_, system_reason());
+void AtomicFile::commit(FileSync sync) {
+  if (sync == FileSync::kYes && ::fsync(fd_) != 0) throw write_error(path_, system_reason());
   const int fd = std::exchange(fd_, -1);
   if (::close(fd) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
     const std::string reason = system_reason();
     ::unlink(temporary_.c_str());
     throw write_error(path_, reason);
   }
-  sync_directory(path_.parent_path());
+  if (sync == FileSync::kYes) sync_directory(path_.parent_path());
 }
 
 void write_file_atomic(const std::filesystem::path& path, std::span<const std::byte> bytes) {

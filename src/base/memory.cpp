@@ -2,6 +2,8 @@
 // as no limit.
 #include "billm/base/memory.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <fstream>
 #include <optional>
@@ -72,6 +74,12 @@ int64_t available_memory(const fs::path& root) {
       }
       more = !group.empty();
     }
+  }
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_DATA, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+    const int64_t held = find_number(root / "proc/self/status", "VmData:").value_or(0) * 1024;
+    available =
+        std::min(available, std::max<int64_t>(1, static_cast<int64_t>(limit.rlim_cur) - held));
   }
   return available;
 }

@@ -69,4 +69,10 @@ void parallel_for(int64_t count, int threads, const std::function<void(int64_t)>
   if (failure) std::rethrow_exception(failure);
 }
 
+void parallel_parts(int64_t count, int64_t size, int threads,
+                    const std::function<void(int64_t, int64_t)>& body) {
+  parallel_for((count + size - 1) / size, threads,
+               [&](int64_t part) { body(part * size, std::min(count, (part + 1) * size)); });
+}
+
 }  // namespace billm

@@ -51,7 +51,7 @@ std::string header_text(const std::vector<TensorToWrite>& tensors, const Metadat
 }  // namespace
 
 std::string write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
-                              const Metadata& metadata) {
+                              const Metadata& metadata, FileSync sync) {
   std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
     return std::tie(b.dtype, a.name) < std::tie(a.dtype, b.name);
   });
@@ -94,7 +94,7 @@ std::string write_safetensors(const std::filesystem::path& path, std::vector<Ten
     }
     put(bytes);
   }
-  file.commit();
+  file.commit(sync);
   return hash.hex();
 }
 

@@ -19,6 +19,18 @@ std::string duration_text(double seconds) {
   return text;
 }
 
+const char* place_text(HiddenPlace place) {
+  switch (place) {
+    case HiddenPlace::kDevice:
+      return "on the GPU";
+    case HiddenPlace::kMemory:
+      return "in memory";
+    case HiddenPlace::kDisk:
+      break;
+  }
+  return "on disk";
+}
+
 }  // namespace
 
 void print_estimate(const Estimate& estimate, const EstimateRequest& request) {
@@ -32,6 +44,10 @@ void print_estimate(const Estimate& estimate, const EstimateRequest& request) {
   std::printf("stored bits   %.4f per quantized weight\n", estimate.stored_bits);
   std::printf("output        %.2f GB\n", gigabytes(estimate.output_bytes));
   std::printf("disk          %.2f GB at most while it runs\n", gigabytes(estimate.disk_bytes));
+  std::printf(
+      "hidden states %.2f GB, kept %s (in memory if they take at most a quarter of what is "
+      "free)\n",
+      gigabytes(estimate.hidden_bytes), place_text(estimate.hidden_place));
   std::printf("peak memory   %.2f GB; of a GPU (--device cuda) %.2f GB\n",
               gigabytes(estimate.cpu_bytes), gigabytes(estimate.gpu_bytes));
   std::printf("time          %s: forward %s, hessian %s, quantize %s; %d threads\n",
@@ -50,6 +66,8 @@ nlohmann::ordered_json estimate_json(const Estimate& estimate) {
           {"stored_bits", estimate.stored_bits},
           {"output_bytes", estimate.output_bytes},
           {"disk_bytes", estimate.disk_bytes},
+          {"hidden_bytes", estimate.hidden_bytes},
+          {"hidden_place", hidden_place_name(estimate.hidden_place)},
           {"cpu_bytes", estimate.cpu_bytes},
           {"gpu_bytes", estimate.gpu_bytes},
           {"seconds",

@@ -101,12 +101,14 @@ nlohmann::ordered_json report_json(const QuantizeReport& report) {
                                  {"bytes_after", report.bytes_after},
                                  {"blocks", report.blocks},
                                  {"resumed_blocks", report.resumed_blocks},
+                                 {"hidden_place", hidden_place_name(report.hidden_place)},
                                  {"seconds",
                                   {{"forward", report.seconds.forward},
                                    {"hessian", report.seconds.hessian},
                                    {"quantize", report.seconds.quantize},
                                    {"tune", report.seconds.tune},
                                    {"pack", report.seconds.pack},
+                                   {"write", report.seconds.write},
                                    {"total", report.seconds.total}}},
                                  {"peak_rss_bytes", report.peak_rss_bytes}};
   for (const LayerReport& layer : report.layers) {
@@ -252,8 +254,11 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->type_name("DIR");
   app.add_flag("--overwrite", options->overwrite, "Replace an existing --out");
   app.add_flag("--resume", options->resume, "Go on with an interrupted run of the same settings");
-  app.add_flag("--dry-run", options->dry_run,
-               "Only say what a run would need: memory, disk, output size and stored bits, time");
+  app.add_flag(
+      "--dry-run", options->dry_run,
+      "Only say what a run would need: memory, disk, output size and stored bits, time, and "
+      "where the hidden states of the calibration text are kept (in memory if they take at "
+      "most a quarter of what is free)");
   app.add_flag("--sequential", options->sequential,
                "Calibrate q/k/v, o, gate/up, down in turn, each on already quantized inputs");
   app.add_option(

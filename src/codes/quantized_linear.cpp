@@ -1,30 +1,17 @@
 // Regions and their values: see include/billm/codes/quantized_linear.h.
 #include "billm/codes/quantized_linear.h"
 
-#include <cmath>
+#include <array>
+#include <mutex>
 
 #include "billm/base/error.h"
+#include "billm/base/parallel.h"
+#include "code_sizes.h"
 
 namespace billm {
 namespace {
 
 constexpr const char* kOffsetNames[] = {"none", "block", "region"};
-
-[[noreturn]] void broken(const std::string& what) {
-  throw Error(ErrorCode::kFailure, "quantized layer is inconsistent: " + what);
-}
-
-bool exact_in_format(float value, ScaleFormat format, float base) {
-  switch (format) {
-    case ScaleFormat::kLog8:
-      return log8_decode(log8_encode(value, base), base) == value;
-    case ScaleFormat::kF16:
-      return round_to_half(value) == value;
-    case ScaleFormat::kF32:
-      return true;
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -94,23 +81,33 @@ float QuantizedLinear::value(int64_t row, int64_t col) const {
   return shape.column_scales ? level * column_scale[col] : level;
 }
 
+CodeSizes code_sizes(const LinearShape& shape) {
+  CodeSizes sizes;
+  sizes.weights = static_cast<size_t>(shape.rows * shape.cols);
+  if (shape.salient_classes > 0) sizes.salient = static_cast<size_t>(shape.cols);
+  sizes.scales = static_cast<size_t>(shape.blocks() * shape.regions() * shape.rows);
+  if (shape.offset_kind == OffsetKind::kBlock) {
+    sizes.offsets = static_cast<size_t>(shape.blocks() * shape.rows);
+  } else if (shape.offset_kind == OffsetKind::kRegion) {
+    sizes.offsets = sizes.scales;
+  }
+  if (shape.column_scales) sizes.column_scales = static_cast<size_t>(shape.cols);
+  sizes.steps = static_cast<size_t>(shape.steps());
+  return sizes;
+}
+
 QuantizedLinear make_quantized_linear(const LinearShape& shape) {
+  const CodeSizes sizes = code_sizes(shape);
   QuantizedLinear linear;
   linear.shape = shape;
-  const size_t weights = static_cast<size_t>(shape.rows * shape.cols);
-  const size_t scales = static_cast<size_t>(shape.blocks() * shape.regions() * shape.rows);
-  linear.region.assign(weights, 0);
-  linear.code.assign(weights, 0);
-  if (shape.salient_classes > 0) linear.salient.assign(static_cast<size_t>(shape.cols), 0);
-  linear.scale.assign(scales, 0.0f);
-  if (shape.column_scales) linear.column_scale.assign(static_cast<size_t>(shape.cols), 1.0f);
-  linear.step.assign(static_cast<size_t>(shape.steps()), 0.0f);
-  linear.zero.assign(static_cast<size_t>(shape.steps()), 0);
-  if (shape.offset_kind == OffsetKind::kBlock) {
-    linear.offset.assign(static_cast<size_t>(shape.blocks() * shape.rows), 0.0f);
-  } else if (shape.offset_kind == OffsetKind::kRegion) {
-    linear.offset.assign(scales, 0.0f);
-  }
+  linear.region.assign(sizes.weights, 0);
+  linear.code.assign(sizes.weights, 0);
+  linear.salient.assign(sizes.salient, 0);
+  linear.scale.assign(sizes.scales, 0.0f);
+  linear.offset.assign(sizes.offsets, 0.0f);
+  linear.column_scale.assign(sizes.column_scales, 1.0f);
+  linear.step.assign(sizes.steps, 0.0f);
+  linear.zero.assign(sizes.steps, 0);
   return linear;
 }
 
@@ -125,85 +122,21 @@ std::vector<float> dequantize(const QuantizedLinear& linear) {
   return weight;
 }
 
-void check_codes(const QuantizedLinear& linear) {
-  const LinearShape& shape = linear.shape;
-  check_linear_shape(shape, "quantized layer");
-  const QuantizedLinear expected = make_quantized_linear(shape);
-  if (linear.region.size() != expected.region.size() ||
-      linear.code.size() != expected.code.size() ||
-      linear.salient.size() != expected.salient.size() ||
-      linear.scale.size() != expected.scale.size() ||
-      linear.offset.size() != expected.offset.size() ||
-      linear.column_scale.size() != expected.column_scale.size() ||
-      linear.step.size() != expected.step.size() || linear.zero.size() != expected.zero.size()) {
-    broken("vector sizes do not match the shape");
-  }
-  for (const float s : linear.scale) {
-    if (!std::isfinite(s)) broken("a scale is not finite");
-    if (!exact_in_format(s, shape.scale_format, linear.base)) {
-      broken(std::string("a scale is not exact in ") + scale_format_name(shape.scale_format));
-    }
-  }
-  if (!std::isfinite(linear.base) || linear.base < 0) broken("the base is not finite and >= 0");
-  for (const float o : linear.offset) {
-    if (!std::isfinite(o)) broken("an offset is not finite");
-    // log8 offsets are in units of the largest scale: the packer checks them.
-    if (shape.scale_format == ScaleFormat::kF16 && round_to_half(o) != o) {
-      broken("an offset is not exact in f16");
-    }
-  }
-  for (const float c : linear.column_scale) {
-    if (!std::isfinite(c) || c <= 0 || round_to_half(c) != c) {
-      broken("a column scale is not positive and exact in f16");
-    }
-  }
-  for (const float s : linear.step) {
-    if (!std::isfinite(s) || s < 0 || std::signbit(s) || round_to_half(s) != s) {
-      broken("a step is not >= 0 and exact in f16");
-    }
-  }
-  const int integer_codes = 1 << shape.integer_bits;
-  for (const uint8_t z : linear.zero) {
-    if (z >= integer_codes) broken("a zero has too many bits");
-  }
-  for (const uint8_t s : linear.salient) {
-    if (s > 1) broken("salient column marked with neither 0 nor 1");
-  }
-  const int group = shape.nm.active() ? shape.nm.m : 1;
-  for (int64_t row = 0; row < shape.rows; ++row) {
-    for (int64_t start = 0; start < shape.cols; start += group) {
-      const int64_t columns = std::min<int64_t>(group, shape.cols - start);
-      int kept = 0;
-      for (int64_t col = start; col < start + columns; ++col) {
-        const int r = linear.region[row * shape.cols + col];
-        const uint8_t code = linear.code[row * shape.cols + col];
-        const bool salient = shape.salient_classes > 0 && linear.salient[col] != 0;
-        const int first = salient ? 1 + shape.classes : 1;
-        const int count = salient ? shape.salient_classes : shape.classes;
-        const bool integer = shape.integer_bits > 0 && r == shape.integer_region();
-        if (r != kPrunedRegion && !integer && (r < first || r >= first + count)) {
-          broken("region " + std::to_string(r) + " in column " + std::to_string(col));
-        }
-        const int codes = r == kPrunedRegion ? 1 : integer ? integer_codes : 2;
-        if (code >= codes) broken("code out of range");
-        kept += r != kPrunedRegion;
-      }
-      const int expected_kept =
-          shape.nm.active() ? shape.nm.kept(columns) : static_cast<int>(columns);
-      if (kept != expected_kept) {
-        broken("row " + std::to_string(row) + ", columns from " + std::to_string(start) +
-               ": expected " + std::to_string(expected_kept) + " kept, got " +
-               std::to_string(kept));
-      }
-    }
-  }
-}
-
-std::vector<double> region_shares(const QuantizedLinear& linear) {
+std::vector<double> region_shares(const QuantizedLinear& linear, int threads) {
+  const auto count = static_cast<int64_t>(linear.region.size());
   const int regions = linear.shape.regions() + (linear.shape.integer_bits > 0 ? 1 : 0);
-  std::vector<double> shares(static_cast<size_t>(regions + 1), 0.0);
-  for (const uint8_t r : linear.region) shares[r] += 1.0;
-  for (double& share : shares) share /= static_cast<double>(linear.region.size());
+  std::vector<int64_t> weights(static_cast<size_t>(regions + 1));
+  std::mutex mutex;
+  parallel_parts(count, int64_t{1} << 20, threads, [&](int64_t first, int64_t end) {
+    std::array<int64_t, 256> here{};
+    for (int64_t i = first; i < end; ++i) ++here[linear.region[i]];
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (int r = 0; r <= regions; ++r) weights[r] += here[r];
+  });
+  std::vector<double> shares;
+  for (const int64_t w : weights) {
+    shares.push_back(static_cast<double>(w) / static_cast<double>(count));
+  }
   return shares;
 }
 

@@ -4,32 +4,22 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace billm {
 
-class BitWriter {
- public:
-  // Appends the low `bits` (0..64) bits of `value`.
-  void put(uint64_t value, int bits) {
-    for (int done = 0; done < bits;) {
-      if (used_ == 8) {
-        bytes_.push_back(std::byte{0});
-        used_ = 0;
-      }
-      const int take = bits - done < 8 - used_ ? bits - done : 8 - used_;
-      const uint64_t part = (value >> done) & ((uint64_t{1} << take) - 1);
-      bytes_.back() |= static_cast<std::byte>(part << used_);
-      used_ += take;
-      done += take;
-    }
-  }
-  std::vector<std::byte> take() { return std::move(bytes_); }
+inline constexpr int kPow3[5] = {1, 3, 9, 27, 81};  // worth of a byte's base-3 digits
 
- private:
-  std::vector<std::byte> bytes_;
-  int used_ = 8;  // bits used in the last byte
-};
+// Writing into planes that are zero before. Several threads may write one plane: bytes in which
+// their bits meet are added to atomically, all others belong to one of them.
+//
+// The low `width` (1..8) bits of each value, from bit `position` on.
+void put_fields(std::byte* plane, int64_t position, std::span<const uint8_t> values, int width);
+// Base-3 digits, five in a byte, from digit `index` on.
+void put_trits(std::byte* plane, int64_t index, std::span<const uint8_t> digits);
+// The low `bits` (0..64) bits of `value` at bit `position`. Not for bytes shared between threads.
+void put_bits(std::byte* plane, int64_t position, uint64_t value, int bits);
 
 // `bits` (0..64) bits from bit `position` on. The caller keeps position + bits inside the bytes.
 inline uint64_t get_bits(const std::byte* bytes, int64_t position, int bits) {
@@ -69,6 +59,7 @@ int rank_bits(int columns, int kept);
 
 // Colexicographic rank of a set of positions given as a bit mask; its inverse for `kept` positions.
 uint32_t mask_rank(uint32_t mask);
+std::vector<uint16_t> mask_ranks(int columns);  // of all 2^columns masks, columns <= 16
 uint32_t mask_from_rank(uint32_t rank, int kept);
 
 }  // namespace billm

@@ -20,6 +20,6 @@ struct IntegerIndex {
 };
 
 // The smallest index of a layer's integer weights; of equal ones the bitmap, then fewer bits.
-IntegerIndex make_integer_index(const QuantizedLinear& linear);
+IntegerIndex make_integer_index(const QuantizedLinear& linear, int threads);
 
 }  // namespace billm

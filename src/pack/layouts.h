@@ -10,7 +10,7 @@ namespace billm {
 
 struct Layout {
   const char* name;  // stored in the file: do not rename
-  PackedLinear (*pack)(const QuantizedLinear& linear);
+  PackedLinear (*pack)(const QuantizedLinear& linear, int threads);
   void (*check)(const PackedLinear& packed, const std::string& where);
   void (*decode_rows)(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
   QuantizedLinear (*unpack)(const PackedLinear& packed);
@@ -19,8 +19,8 @@ struct Layout {
 
 std::span<const Layout> layouts();
 
-// planes.cpp
-PackedLinear pack_planes(const QuantizedLinear& linear);
+// planes_pack.cpp, planes_check.cpp, planes.cpp
+PackedLinear pack_planes(const QuantizedLinear& linear, int threads);
 void check_planes(const PackedLinear& packed, const std::string& where);
 void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
 QuantizedLinear unpack_planes(const PackedLinear& packed);

@@ -48,9 +48,9 @@ double PackedLinear::stored_bits() const {
   return 8.0 * static_cast<double>(bytes()) / static_cast<double>(shape.rows * shape.cols);
 }
 
-PackedLinear pack(const QuantizedLinear& linear) {
-  check_codes(linear);
-  return kLayouts[0].pack(linear);  // every kind of region of version 1 fits this layout
+PackedLinear pack(const QuantizedLinear& linear, int threads) {
+  check_codes(linear, threads);
+  return kLayouts[0].pack(linear, threads);  // every kind of region of version 1 fits this layout
 }
 
 void check_packed(const PackedLinear& packed, const std::string& where) {

@@ -1,73 +1,14 @@
 // The layout "planes" (docs/format.md): signs, classes, salient columns, N:M mask, scales, offsets,
-// each one contiguous tensor without padding inside. Packing and decoding; planes_check.cpp checks.
+// each one contiguous tensor without padding inside. Geometry and decoding; planes_pack.cpp
+// packs, planes_check.cpp checks.
 #include "planes.h"
 
-#include <utility>
-
-#include "billm/base/error.h"
-#include "integer_index.h"
 #include "layouts.h"
 
 namespace billm {
 namespace {
 
 int64_t bytes_for_bits(int64_t bits) { return (bits + 7) / 8; }
-
-// Writes the mask plane of a layer.
-std::vector<std::byte> pack_mask(const QuantizedLinear& linear, const PlanesGeometry& geometry) {
-  const LinearShape& shape = linear.shape;
-  const auto rank_at = [&](int64_t row, int64_t first, int columns) {
-    uint32_t mask = 0;
-    for (int c = 0; c < columns; ++c) {
-      if (linear.region[row * shape.cols + first + c] != kPrunedRegion) mask |= uint32_t{1} << c;
-    }
-    return mask_rank(mask);
-  };
-  BitWriter writer;
-  uint64_t word = 0, place = 1;
-  int ranks = 0;
-  const auto flush = [&] {
-    writer.put(word, geometry.words.bits);
-    word = 0;
-    place = 1;
-    ranks = 0;
-  };
-  for (int64_t row = 0; row < shape.rows; ++row) {
-    for (int64_t g = 0; g < geometry.full_groups; ++g) {
-      word += place * rank_at(row, g * shape.nm.m, shape.nm.m);
-      place *= geometry.words.combinations;
-      if (++ranks == geometry.words.ranks) flush();
-    }
-  }
-  if (ranks > 0) flush();
-  if (geometry.tail_columns > 0) {
-    for (int64_t row = 0; row < shape.rows; ++row) {
-      writer.put(rank_at(row, geometry.full_groups * shape.nm.m, geometry.tail_columns),
-                 geometry.tail_bits);
-    }
-  }
-  return writer.take();
-}
-
-template <typename T>
-void append(std::vector<std::byte>* bytes, T value) {
-  const auto* begin = reinterpret_cast<const std::byte*>(&value);
-  bytes->insert(bytes->end(), begin, begin + sizeof(T));
-}
-
-void append_scale(std::vector<std::byte>* bytes, float value, const QuantizedLinear& linear) {
-  switch (linear.shape.scale_format) {
-    case ScaleFormat::kLog8:
-      append(bytes, log8_encode(value, linear.base));
-      break;
-    case ScaleFormat::kF16:
-      append(bytes, float_to_half(value));
-      break;
-    case ScaleFormat::kF32:
-      append(bytes, value);
-      break;
-  }
-}
 
 }  // namespace
 
@@ -130,111 +71,6 @@ std::vector<PlaneSpec> plane_specs(const LinearShape& shape, int index_bits,
                                                      : shape.rows * shape.cols));
   }
   return specs;
-}
-
-PackedLinear pack_planes(const QuantizedLinear& linear) {
-  const LinearShape& shape = linear.shape;
-  const PlanesGeometry geometry(shape);
-  BitWriter signs, class_bits, salient, integers, zeros;
-  std::vector<std::byte> class_trits, steps, column_scales, integer_counts, index_counts;
-  IntegerIndex index;
-  PlaneCounts counts;
-  int64_t digit = 0;
-  for (size_t i = 0; i < linear.region.size(); ++i) {
-    const int r = linear.region[i];
-    if (r == kPrunedRegion) continue;
-    if (shape.integer_bits > 0 && r == shape.integer_region()) {
-      integers.put(linear.code[i], shape.integer_bits);
-      continue;
-    }
-    const bool column_is_salient = r > shape.classes;
-    const int t = column_is_salient ? r - 1 - shape.classes : r - 1;
-    signs.put(linear.code[i], 1);
-    if (geometry.salient_digits() && !column_is_salient) continue;
-    if (geometry.class_radix == 2) class_bits.put(static_cast<uint64_t>(t), 1);
-    if (geometry.class_radix == 3) {
-      if (digit % 5 == 0) class_trits.push_back(std::byte{0});
-      class_trits.back() =
-          static_cast<std::byte>(static_cast<int>(class_trits.back()) + t * kPow3[digit % 5]);
-    }
-    ++digit;
-  }
-  for (const uint8_t s : linear.salient) {
-    salient.put(s, 1);
-    counts.salient_columns += s;
-  }
-  for (const float value : linear.step) append(&steps, float_to_half(value));
-  for (const uint8_t value : linear.zero) zeros.put(value, shape.integer_bits);
-  for (const float value : linear.column_scale) append(&column_scales, float_to_half(value));
-  if (shape.scattered) {
-    index = make_integer_index(linear);
-    const auto append_counts = [&](const std::vector<int64_t>& from, std::vector<std::byte>* to) {
-      int64_t sum = 0;
-      for (const int64_t count : from) {
-        if (short_counts(shape)) {
-          append(to, static_cast<uint16_t>(count));
-        } else {
-          append(to, static_cast<uint32_t>(count));
-        }
-        sum += count;
-      }
-      return sum;
-    };
-    counts.integers = append_counts(index.integers, &integer_counts);
-    counts.index_entries = append_counts(index.entries, &index_counts);
-  }
-
-  std::vector<std::byte> scales, offsets, base;
-  for (const float value : linear.scale) append_scale(&scales, value, linear);
-  append(&base, linear.base);
-  const int64_t per_block = shape.offset_kind == OffsetKind::kBlock ? 1 : shape.regions();
-  for (size_t i = 0; i < linear.offset.size(); ++i) {
-    if (shape.scale_format != ScaleFormat::kLog8) {
-      append_scale(&offsets, linear.offset[i], linear);
-      continue;
-    }
-    const int64_t block = static_cast<int64_t>(i) / (per_block * shape.rows);
-    const int64_t row = static_cast<int64_t>(i) % shape.rows;
-    float largest = 0;
-    for (int r = 1; r <= shape.regions(); ++r) {
-      largest = std::max(largest, linear.scale[linear.scale_index(block, r, row)]);
-    }
-    const int8_t code = offset8_encode(linear.offset[i], largest);
-    if (offset8_decode(code, largest) != linear.offset[i]) {
-      throw Error(ErrorCode::kFailure, "quantized layer is inconsistent: an offset is not exact");
-    }
-    append(&offsets, code);
-  }
-
-  PackedLinear packed;
-  packed.layout = "planes";
-  packed.shape = shape;
-  packed.index_bits = index.bits;
-  for (PlaneSpec& spec : plane_specs(shape, index.bits, counts)) {
-    std::vector<std::byte> bytes;
-    if (spec.name == "signs") bytes = signs.take();
-    if (spec.name == "classes") {
-      bytes = geometry.class_radix == 3 ? std::move(class_trits) : class_bits.take();
-    }
-    if (spec.name == "salient") bytes = salient.take();
-    if (spec.name == "mask") bytes = pack_mask(linear, geometry);
-    if (spec.name == "scales") bytes = std::move(scales);
-    if (spec.name == "base") bytes = std::move(base);
-    if (spec.name == "offsets") bytes = std::move(offsets);
-    if (spec.name == "column_scales") bytes = std::move(column_scales);
-    if (spec.name == "integers") bytes = integers.take();
-    if (spec.name == "steps") bytes = std::move(steps);
-    if (spec.name == "zeros") bytes = zeros.take();
-    if (spec.name == "integer_counts") bytes = std::move(integer_counts);
-    if (spec.name == "index_counts") bytes = std::move(index_counts);
-    if (spec.name == "index") bytes = std::move(index.bytes);
-    if (static_cast<int64_t>(bytes.size()) != spec.bytes) {
-      throw Error(ErrorCode::kFailure, "packing: plane " + spec.name + " has a wrong size");
-    }
-    packed.owned.push_back(std::move(bytes));
-    packed.planes.push_back({spec.name, spec.dtype, spec.shape, packed.owned.back()});
-  }
-  return packed;
 }
 
 namespace {

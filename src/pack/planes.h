@@ -13,7 +13,6 @@
 
 namespace billm {
 
-inline constexpr int kPow3[5] = {1, 3, 9, 27, 81};
 // The five digits of a byte of three classes; larger bytes than 242 are refused by check_packed.
 inline constexpr auto kDigits3 = [] {
   std::array<std::array<uint8_t, 5>, 256> digits{};

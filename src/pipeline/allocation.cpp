@@ -64,17 +64,14 @@ double outlier_share(const at::Tensor& weight, const std::vector<float>& squares
 
 std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope,
                                             const std::filesystem::path& directory,
-                                            const std::vector<WrittenFile>& first,
-                                            const HiddenShape& shape, c10::Device device,
-                                            int threads, bool quiet) {
+                                            c10::Device device, int threads, bool quiet,
+                                            HiddenStates* hidden) {
   const ModelSpec& spec = model.spec();
   std::vector<LayerOutliers> layers;
-  std::vector<WrittenFile> files = first;
   Progress progress("outliers", spec.blocks(), quiet);
   for (int64_t b = 0; b < spec.blocks(); ++b) {
-    const HiddenStates hidden(directory, files, kQuantizedStream, shape.ids, device);
     const Block block = load_block(model.weights(), spec, b, threads, device);
-    const auto squares = input_squares(spec, block, rope, hidden, threads);
+    const auto squares = input_squares(spec, block, rope, *hidden, threads);
     const auto& linears = spec.family->linears;
     std::vector<LayerOutliers> found(linears.size());
     parallel_for(static_cast<int64_t>(linears.size()), threads, [&](int64_t i) {
@@ -83,16 +80,14 @@ std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope
                   outlier_share(weight, squares.at(linears[i].group))};
     });
     layers.insert(layers.end(), found.begin(), found.end());
-    const auto forward = [&](int64_t from, int64_t count, const auto& take) {
-      forward_each(spec, block, rope, hidden, from, count, threads, take);
-    };
-    std::vector<WrittenFile> next;
+    const std::vector<WrittenFile> before = hidden->files();
     if (b + 1 < spec.blocks()) {
-      next = {write_hidden(directory, "outliers-" + std::to_string(b + 1) + ".safetensors", shape,
-                           forward, 2 * threads, {})};
+      const auto forward = [&](int64_t from, int64_t count, const auto& take) {
+        forward_each(spec, block, rope, *hidden, from, count, threads, take);
+      };
+      hidden->replace("outliers-" + std::to_string(b + 1), forward, 2 * threads);
     }
-    if (b > 0) std::filesystem::remove(directory / files.front().name);
-    files = std::move(next);
+    for (const WrittenFile& file : before) std::filesystem::remove(directory / file.name);
     progress.step();
   }
   return layers;

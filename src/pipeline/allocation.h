@@ -21,14 +21,12 @@ struct LayerOutliers {
   double share = 0;  // of weights whose SI score exceeds 6 times the layer's mean score
 };
 
-// One pass of the dense model over the calibration inputs: the sequences `shape` of the files
-// `first` in `directory`. The hidden states between two blocks lie there, too, in files that are
-// gone after.
+// One pass of the dense model over the calibration inputs: `hidden` are those of the first block,
+// and are left as something else. Where they lie in files of `directory`, these are gone after.
 std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope,
                                             const std::filesystem::path& directory,
-                                            const std::vector<WrittenFile>& first,
-                                            const HiddenShape& shape, c10::Device device,
-                                            int threads, bool quiet);
+                                            c10::Device device, int threads, bool quiet,
+                                            HiddenStates* hidden);
 
 // Shares scaled to a range of 2 around the target N, rounded, clamped to 1..M, and repaired until
 // the mean over weights is within 0.01 of N/M. module -> pattern.

@@ -1,6 +1,9 @@
 // See block_shard.h.
 #include "block_shard.h"
 
+#include <ATen/ops/empty.h>
+
+#include "billm/base/error.h"
 #include "billm/pack/packed_checkpoint.h"
 #include "result_files.h"
 
@@ -73,6 +76,30 @@ void BlockShard::add_norm(const std::string& name, const at::Tensor& weight,
 WrittenFile BlockShard::write(const std::filesystem::path& directory,
                               const std::string& name) const {
   return write_tensors(directory, name, tensors_, metadata_);
+}
+
+Block load_finished_block(const std::filesystem::path& shard, const ModelWeights& original,
+                          const ModelSpec& spec, int64_t index, int threads, c10::Device device) {
+  const SafetensorsFile file(shard);
+  Block block = load_block_vectors(original, spec, index, device);
+  for (auto& [suffix, weight] : block.norms) {
+    const TensorView* tuned = file.find(spec.block_prefix(index) + suffix + ".weight");
+    if (tuned == nullptr) continue;
+    at::Tensor values = at::empty(tuned->shape, at::kFloat);
+    convert_to_float(tuned->dtype, tuned->data,
+                     {values.mutable_data_ptr<float>(), static_cast<size_t>(values.numel())});
+    weight = values.to(device);
+  }
+  for (const LinearSpec& linear : spec.family->linears) {
+    const std::string module = spec.module(index, linear);
+    const std::string where = shard.string() + ": " + module;
+    const auto described = file.metadata().find(module);
+    if (described == file.metadata().end()) throw bad_input(where + ": not in this shard");
+    const PackedLinear packed =
+        open_packed(file.tensors(), module, parse_description(described->second, where), where);
+    block.linears[linear.suffix] = decode_weight(packed, module, threads).to(device);
+  }
+  return block;
 }
 
 WrittenFile write_rest(const Checkpoint& source, const std::set<std::string>& written,

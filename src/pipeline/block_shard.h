@@ -47,6 +47,11 @@ class BlockShard {
   Metadata metadata_;
 };
 
+// Block `index` as a shard that BlockShard wrote has it, the rest of it from `original`. Throws
+// Error{kBadInput} if the shard is not this block's.
+Block load_finished_block(const std::filesystem::path& shard, const ModelWeights& original,
+                          const ModelSpec& spec, int64_t index, int threads, c10::Device device);
+
 // The last shard: every tensor of `source` but those `written` elsewhere, as it is or replaced (in
 // the dtype it has).
 WrittenFile write_rest(const Checkpoint& source, const std::set<std::string>& written,

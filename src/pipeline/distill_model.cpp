@@ -61,7 +61,7 @@ void check_memory(const ModelSpec& spec) {
     weights += spec.blocks() * linear.out_width(spec.config) * linear.in_width(spec.config);
   }
   const int64_t needed = distill_bytes(weights), available = available_memory();
-  if (available == 0 || needed <= available) return;
+  if (available == 0 || needed <= available) return;  // 0: not known
   char text[160];
   std::snprintf(text, sizeof(text),
                 "distilling %.1f billion weights needs about %.1f GB of memory, %.1f GB are free",
@@ -153,7 +153,7 @@ DistillReport distill_model(const DistillRequest& request) {
     BlockShard shard;
     for (const LinearSpec& linear : spec.family->linears) {
       const std::string module = spec.module(b, linear);
-      shard.add(module, pack(block.linears.at(linear.suffix).codes));
+      shard.add(module, pack(block.linears.at(linear.suffix).codes, request.threads));
       modules.insert(module);
     }
     shard.add_norms(block.block, spec, b, packed.checkpoint());

@@ -122,7 +122,8 @@ class Probe {
     config.accelerator = accelerator;
     const Stopwatch coding;
     last_ =
-        pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config));
+        pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config),
+             request_.threads);
     const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
     layer_error(layer.weight, decoded, hessian_matrix(hessian, device_), request_.threads);
     result.coding = coding.seconds();
@@ -240,11 +241,10 @@ Estimate estimate_quantize(const EstimateRequest& request) {
       8.0 * static_cast<double>(block_packed) / static_cast<double>(block_weights);
   estimate.output_bytes =
       estimate.blocks * block_packed + estimate.other_weights * dtype_size(config);
-  const int64_t hidden_bytes = 4 * request.sequences * request.length * hidden;
-  // While N is allocated, the inputs of the first block and two files of another.
-  const bool adaptive = request.method.nm.active() && request.method.nm_alloc == "adaptive";
-  estimate.disk_bytes =
-      std::max(estimate.output_bytes + 2 * hidden_bytes, adaptive ? 3 * hidden_bytes : 0);
+  estimate.hidden_bytes = 4 * request.sequences * request.length * hidden;
+  estimate.hidden_place = choose_hidden_place(estimate.hidden_bytes, device, 1);
+  // The inputs of a block stay there until those of the next one have been written.
+  estimate.disk_bytes = estimate.output_bytes + 2 * estimate.hidden_bytes;
 
   // Block in fp32; the sums of all groups; then either a pass (a part's sums, stored inputs,
   // forward passes) or the widest layer (quantizing_bytes).
@@ -262,7 +262,10 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const int64_t collecting = 4 * sums + stored_inputs + threads * (pass + kThreadBytes);
   const int64_t quantizing = quantizing_bytes(method, request.method, widest, largest);
   const int64_t here = device.is_cpu() ? 4 * block_weights : 4 * largest;
-  estimate.cpu_bytes = idle_bytes + here + 4 * sums + std::max(collecting, quantizing);
+  // The packed block before is being written.
+  estimate.cpu_bytes =
+      idle_bytes + here + 4 * sums + std::max(collecting, quantizing) + 2 * block_packed;
+  if (estimate.hidden_place == HiddenPlace::kMemory) estimate.cpu_bytes += estimate.hidden_bytes;
   // Two blocks, since the next one is loaded ahead; then the sums of all groups and of a part,
   // stored inputs and a pass; or the widest factor (gpu_accelerator.h), or the largest layer's
   // factor, H, weights and codes (coder_layer.h, layer_error.h).
@@ -270,7 +273,9 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   estimate.gpu_bytes = 8 * block_weights +
                        std::max({8 * sums + stored_inputs + 2 * pass + 4 * request.length * hidden,
                                  32 * square, 8 * square + 16 * largest});
+  if (estimate.hidden_place == HiddenPlace::kDevice) estimate.gpu_bytes += estimate.hidden_bytes;
 
+  const bool adaptive = request.method.nm.active() && request.method.nm_alloc == "adaptive";
   const auto blocks = static_cast<double>(estimate.blocks);
   // Twice through each block, once more to allocate N; causal attention looks at half of the pairs:
   // two products of them.

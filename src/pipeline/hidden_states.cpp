@@ -2,16 +2,22 @@
 #include "hidden_states.h"
 
 #include <ATen/ops/from_blob.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <span>
+#include <utility>
 
 #include "billm/base/error.h"
+#include "billm/base/memory.h"
+#include "billm/base/parallel.h"
 #include "result_files.h"
 
 namespace billm {
 namespace {
+
+constexpr int64_t kShare = 4;  // states take at most 1 / kShare of what is free
 
 std::string tensor_name(const char* stream, int64_t id) {
   char text[32];
@@ -20,38 +26,62 @@ std::string tensor_name(const char* stream, int64_t id) {
 }
 
 std::vector<std::byte> bytes_of(const at::Tensor& state) {
-  const at::Tensor tensor = state.cpu().contiguous();
-  const auto bytes =
-      std::as_bytes(std::span(tensor.const_data_ptr<float>(), static_cast<size_t>(tensor.numel())));
-  return {bytes.begin(), bytes.end()};
+  std::vector<std::byte> bytes(static_cast<size_t>(state.numel()) * sizeof(float));
+  at::from_blob(bytes.data(), state.sizes(), at::kFloat).copy_(state);
+  return bytes;
+}
+
+// A file with the sequences [first, end) of `shape`; `make(i)` gives their bytes in this order.
+WrittenFile write_part(const std::filesystem::path& directory, const std::string& name,
+                       const char* stream, const HiddenShape& shape, int64_t first, int64_t end,
+                       const std::function<std::vector<std::byte>(int64_t)>& make) {
+  std::vector<TensorToWrite> tensors;
+  for (int64_t i = first; i < end; ++i) {
+    // Called in this order: the names of a stream sort by number.
+    tensors.push_back({tensor_name(stream, shape.ids[static_cast<size_t>(i)]),
+                       DType::F32,
+                       {shape.tokens, shape.width},
+                       {},
+                       [&make, i] { return make(i); }});
+  }
+  return write_tensors(directory, name, std::move(tensors), {}, FileSync::kNo);
+}
+
+std::string part_name(const std::string& name, int64_t part) {
+  return name + "-" + std::to_string(part) + ".safetensors";
 }
 
 }  // namespace
 
-HiddenStates::HiddenStates(const std::filesystem::path& directory,
-                           const std::vector<WrittenFile>& files, const char* stream,
-                           const std::vector<int64_t>& ids, c10::Device device)
-    : device_(device) {
-  for (const WrittenFile& file : files) files_.emplace_back(directory / file.name);
-  for (const int64_t id : ids) {
-    const std::string name = tensor_name(stream, id);
-    const auto holds = [&](const SafetensorsFile& file) { return file.find(name) != nullptr; };
-    const auto found = std::find_if(files_.begin(), files_.end(), holds);
-    const TensorView* view = found == files_.end() ? nullptr : found->find(name);
-    if (view == nullptr || view->dtype != DType::F32 || view->shape.size() != 2) {
-      throw bad_input(directory.string() + ": expected the hidden states " + name +
-                          " in F32 [tokens, hidden], got none",
-                      "start again with --overwrite");
-    }
-    places_.push_back({static_cast<size_t>(found - files_.begin()), name, view});
+const char* hidden_place_name(HiddenPlace place) {
+  switch (place) {
+    case HiddenPlace::kDevice:
+      return "gpu";
+    case HiddenPlace::kMemory:
+      return "memory";
+    case HiddenPlace::kDisk:
+      break;
   }
+  return "disk";
 }
 
-int64_t HiddenStates::tokens(int64_t i) const {
-  return places_[static_cast<size_t>(i)].view->shape[0];
+HiddenPlace choose_hidden_place(int64_t bytes, c10::Device device, int processes) {
+  if (!device.is_cpu()) {
+    const size_t free = at::getDeviceAllocator(device.type())->getMemoryInfo(device.index()).first;
+    if (bytes <= static_cast<int64_t>(free) / kShare) return HiddenPlace::kDevice;
+  }
+  return bytes <= available_memory() / kShare / processes ? HiddenPlace::kMemory
+                                                          : HiddenPlace::kDisk;
+}
+
+HiddenStates::HiddenStates(std::filesystem::path directory, HiddenShape shape, HiddenPlace place,
+                           c10::Device device)
+    : directory_(std::move(directory)), shape_(std::move(shape)), place_(place), device_(device) {
+  if (place_ != HiddenPlace::kDisk) kept_.resize(shape_.ids.size());
 }
 
 at::Tensor HiddenStates::load(int64_t i) const {
+  if (place_ != HiddenPlace::kDisk) return kept_[static_cast<size_t>(i)].to(device_);
   const Place& place = places_[static_cast<size_t>(i)];
   const at::Tensor copy =
       at::from_blob(const_cast<std::byte*>(place.view->data.data()), place.view->shape, at::kFloat)
@@ -66,38 +96,81 @@ std::vector<at::Tensor> HiddenStates::load_all() const {
   return states;
 }
 
-WrittenFile write_hidden(const std::filesystem::path& directory, const std::string& name,
-                         const HiddenShape& shape, const ComputeStates& compute, int64_t batch,
-                         const std::vector<at::Tensor>& originals) {
-  const auto count = static_cast<int64_t>(shape.ids.size());
-  std::vector<at::Tensor> ready(shape.ids.size());
-  std::vector<TensorToWrite> tensors;
-  const auto add = [&](const char* stream, int64_t i,
-                       std::function<std::vector<std::byte>()> make) {
-    tensors.push_back({tensor_name(stream, shape.ids[static_cast<size_t>(i)]),
-                       DType::F32,
-                       {shape.tokens, shape.width},
-                       {},
-                       std::move(make)});
-  };
-  for (int64_t i = 0; i < count; ++i) {
-    // Called in this order: the names of a stream sort by number.
-    add(kQuantizedStream, i, [&, i] {
-      at::Tensor& state = ready[static_cast<size_t>(i)];
-      if (!state.defined()) {
-        compute(i, std::min(batch, count - i), [&](int64_t made, at::Tensor value) {
-          ready[static_cast<size_t>(made)] = std::move(value);
-        });
-      }
-      std::vector<std::byte> bytes = bytes_of(state);
-      state.reset();
-      return bytes;
+void HiddenStates::replace(const std::string& name, const ComputeStates& compute, int64_t batch) {
+  if (place_ != HiddenPlace::kDisk) {
+    compute(0, count(), [&](int64_t i, at::Tensor state) {
+      kept_[static_cast<size_t>(i)] =
+          place_ == HiddenPlace::kMemory ? state.cpu() : std::move(state);
     });
-    if (!originals.empty()) {
-      add(kOriginalStream, i, [&, i] { return bytes_of(originals[static_cast<size_t>(i)]); });
-    }
+    return;
   }
-  return write_tensors(directory, name, std::move(tensors));
+  std::vector<at::Tensor> ready(shape_.ids.size());
+  const auto make = [&](int64_t i) {
+    at::Tensor& state = ready[static_cast<size_t>(i)];
+    if (!state.defined()) {
+      compute(i, std::min(batch, count() - i), [&](int64_t made, at::Tensor value) {
+        ready[static_cast<size_t>(made)] = std::move(value);
+      });
+    }
+    return bytes_of(std::exchange(state, {}));
+  };
+  open({write_part(directory_, part_name(name, 0), kQuantizedStream, shape_, 0, count(), make)},
+       kQuantizedStream);
+}
+
+void HiddenStates::open(const std::vector<WrittenFile>& files, const char* stream) {
+  std::vector<SafetensorsFile> opened;
+  std::vector<Place> places;
+  for (const WrittenFile& file : files) opened.emplace_back(directory_ / file.name);
+  for (const int64_t id : shape_.ids) {
+    const std::string name = tensor_name(stream, id);
+    const auto holds = [&](const SafetensorsFile& file) { return file.find(name) != nullptr; };
+    const auto found = std::find_if(opened.begin(), opened.end(), holds);
+    const TensorView* view = found == opened.end() ? nullptr : found->find(name);
+    if (view == nullptr || view->dtype != DType::F32 ||
+        view->shape != std::vector<int64_t>{shape_.tokens, shape_.width}) {
+      throw bad_input(directory_.string() + ": expected the hidden states " + name + " in F32 " +
+                          shape_text(std::vector<int64_t>{shape_.tokens, shape_.width}) +
+                          ", got none",
+                      "start again with --overwrite");
+    }
+    places.push_back({static_cast<size_t>(found - opened.begin()), name, view});
+  }
+  places_ = std::move(places);
+  files_ = std::move(opened);
+  written_ = files;
+  if (place_ == HiddenPlace::kDisk) return;
+  for (int64_t i = 0; i < count(); ++i) {
+    const TensorView& view = *places_[static_cast<size_t>(i)].view;
+    const at::Tensor mapped =
+        at::from_blob(const_cast<std::byte*>(view.data.data()), view.shape, at::kFloat);
+    const at::Tensor copy = mapped.clone();  // the mapping goes
+    kept_[static_cast<size_t>(i)] = place_ == HiddenPlace::kMemory ? copy : copy.to(device_);
+  }
+  places_.clear();
+  files_.clear();
+  written_.clear();
+}
+
+std::vector<WrittenFile> HiddenStates::save(const std::string& name, int threads) const {
+  if (place_ == HiddenPlace::kDisk) return written_;
+  return save_states(directory_, name, kQuantizedStream, shape_, kept_, threads);
+}
+
+std::vector<WrittenFile> save_states(const std::filesystem::path& directory,
+                                     const std::string& name, const char* stream,
+                                     const HiddenShape& shape,
+                                     const std::vector<at::Tensor>& states, int threads) {
+  const auto count = static_cast<int64_t>(states.size());
+  if (count == 0) return {};
+  const int64_t size = (count + kSumParts - 1) / kSumParts;
+  std::vector<WrittenFile> files(static_cast<size_t>((count + size - 1) / size));
+  parallel_parts(count, size, threads, [&](int64_t first, int64_t end) {
+    const auto make = [&](int64_t i) { return bytes_of(states[static_cast<size_t>(i)]); };
+    files[static_cast<size_t>(first / size)] =
+        write_part(directory, part_name(name, first / size), stream, shape, first, end, make);
+  });
+  return files;
 }
 
 }  // namespace billm

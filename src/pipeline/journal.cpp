@@ -1,8 +1,11 @@
 // See journal.h.
 #include "journal.h"
 
+#include <atomic>
+
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/parallel.h"
 #include "billm/base/sha256.h"
 
 namespace billm {
@@ -22,12 +25,17 @@ void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now
   }
 }
 
-void check_file(const std::filesystem::path& directory, const WrittenFile& file) {
+void check_shard(const std::filesystem::path& directory, const WrittenFile& file) {
   const std::filesystem::path path = directory / file.name;
   if (sha256_file(path) != file.sha256) {
     throw bad_input(path.string() + ": changed since it was written",
                     "start again with --overwrite");
   }
+}
+
+bool is_as_written(const std::filesystem::path& directory, const WrittenFile& file) {
+  const std::filesystem::path path = directory / file.name;
+  return is_file(path) && sha256_file(path) == file.sha256;
 }
 
 }  // namespace
@@ -85,7 +93,7 @@ void write_journal(const std::filesystem::path& directory, const Journal& journa
 }
 
 bool read_journal(const std::filesystem::path& directory, const nlohmann::ordered_json& settings,
-                  Journal* journal) {
+                  int threads, Journal* journal) {
   const std::filesystem::path path = directory / kJournalName;
   if (!std::filesystem::exists(path)) return false;
   try {
@@ -97,8 +105,13 @@ bool read_journal(const std::filesystem::path& directory, const nlohmann::ordere
     throw bad_input(path.string() + ": not a journal of billm: " + error.what(),
                     "start again with --overwrite");
   }
-  for (const JournalBlock& block : journal->blocks) check_file(directory, block.shard);
-  for (const WrittenFile& file : journal->hidden) check_file(directory, file);
+  parallel_for(static_cast<int64_t>(journal->blocks.size()), threads,
+               [&](int64_t b) { check_shard(directory, journal->blocks[b].shard); });
+  std::atomic<bool> hidden_there = true;
+  parallel_for(static_cast<int64_t>(journal->hidden.size()), threads, [&](int64_t i) {
+    if (!is_as_written(directory, journal->hidden[i])) hidden_there = false;
+  });
+  if (!hidden_there) journal->hidden.clear();
   return true;
 }
 

@@ -27,7 +27,7 @@ struct Journal {
   nlohmann::ordered_json settings;        // everything that decides the result's bytes
   std::map<std::string, std::string> nm;  // module -> "N:M" as allocated; empty if uniform
   std::vector<JournalBlock> blocks;       // finished ones, in order
-  std::vector<WrittenFile> hidden;        // inputs of the next block, a file of each process
+  std::vector<WrittenFile> hidden;        // inputs of the next block, of all processes
 };
 
 nlohmann::ordered_json file_json(const WrittenFile& file);
@@ -40,10 +40,10 @@ Journal journal_from(const nlohmann::ordered_json& json);
 inline constexpr const char* kJournalName = "journal.json";
 void write_journal(const std::filesystem::path& directory, const Journal& journal);
 
-// True and filled if there is a journal. Throws Error{kUsage} "--resume: NAME was OLD, is NEW" if
-// its settings differ from `settings`, Error{kBadInput} if a file of a finished block is missing or
-// changed.
+// True and filled if there is a journal; without `hidden` if one of its files is missing or
+// changed. Throws Error{kUsage} "--resume: NAME was OLD, is NEW" if its settings differ from
+// `settings`, Error{kBadInput} if a file of a finished block is missing or changed.
 bool read_journal(const std::filesystem::path& directory, const nlohmann::ordered_json& settings,
-                  Journal* journal);
+                  int threads, Journal* journal);
 
 }  // namespace billm

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "allocation.h"
+#include "background.h"
 #include "billm/base/error.h"
 #include "billm/base/file.h"
 #include "billm/base/log.h"
@@ -61,6 +62,7 @@ class Run {
                                processes.alone() ? 0 : local_rank())),
         forward_threads_(device_.is_cpu() ? request.threads : 1),
         own_(own_sequences(request.calibration.rows, processes)),
+        writing_threads_(std::max(1, request.threads / 4)),
         model_(request.model, request.threads),
         embed_(model_.weights(), model_.spec()),
         loader_(model_.weights(), model_.spec(), request.threads, device_, !device_.is_cpu()) {
@@ -90,8 +92,7 @@ class Run {
       Progress progress("quantize", model_.spec().blocks(), request_.quiet);
       progress.skip(report_.resumed_blocks);
       for (int64_t b = report_.resumed_blocks; b < model_.spec().blocks(); ++b) {
-        quantize_block(b, rope);
-        progress.step(summary(b));
+        progress.step(quantize_block(b, rope));
       }
       finish();
     }
@@ -121,7 +122,8 @@ class Run {
                                                              : Existing::kRefuse,
                          std::vector<std::filesystem::path>{request.model});
       partial_ = directory_->partial();
-      if (request.resume && !read_journal(partial_, journal_.settings, &journal_)) {
+      if (request.resume &&
+          !read_journal(partial_, journal_.settings, request.threads, &journal_)) {
         log_warning("--resume: no block was finished before: starting from the first");
       }
     }
@@ -143,33 +145,85 @@ class Run {
 
   // Inputs of the first block that is not done; the N:M allocation if there is none yet.
   void start_hidden(const Rope& rope) {
-    if (report_.resumed_blocks == model_.spec().blocks()) return;
-    if (journal_.hidden.empty()) {
-      for (const int64_t i : own_.ids) {
-        if (tuned()) originals_.push_back(embed_sequence(i));
-      }
-      store_hidden(0, [&](int64_t first, int64_t count, const auto& take) {
-        for (int64_t i = first; i < first + count; ++i) {
-          take(i, embed_sequence(own_.ids[static_cast<size_t>(i)]));
-        }
-      });
-      allocate(rope);
-    } else if (tuned()) {
-      originals_ =
-          HiddenStates(partial_, journal_.hidden, kOriginalStream, own_.ids, device_).load_all();
+    const int64_t done = report_.resumed_blocks;
+    if (done == model_.spec().blocks()) return;
+    if (done == 0) allocate(rope);
+    HiddenShape shape = hidden_shape(own_.ids);
+    report_.hidden_place = place_of(shape);
+    hidden_.emplace(partial_, shape, report_.hidden_place, device_);
+    if (!journal_.hidden.empty()) {
+      hidden_->open(journal_.hidden, kQuantizedStream);
+      if (!tuned()) return;
+      HiddenStates originals(partial_, std::move(shape), HiddenPlace::kMemory, device_);
+      originals.open(journal_.hidden, kOriginalStream);
+      originals_ = originals.load_all();
+      return;
     }
+    if (done > 0 && processes_.first()) {
+      log_warning("--resume: the hidden states were not kept: computing them from the " +
+                  std::to_string(done) + " finished blocks");
+    }
+    embed_all(&*hidden_);
+    for (int64_t i = 0; tuned() && i < hidden_->count(); ++i) {
+      originals_.push_back(hidden_->load(i));
+    }
+    for (int64_t b = 0; b < done; ++b) pass_finished(b, rope);
+    journal_.hidden = of_all_processes(hidden_->files());
+  }
+
+  void embed_all(HiddenStates* hidden) const {
+    hidden->replace(
+        hidden_name(0),
+        [&](int64_t first, int64_t count, const auto& take) {
+          for (int64_t i = first; i < first + count; ++i) {
+            const std::span<const int32_t> tokens = request_.calibration.row(hidden->id(i));
+            take(i, embed_(tokens).to(device_));
+          }
+        },
+        2 * forward_threads_);
+  }
+
+  // The states on through block b, which an earlier run has finished.
+  void pass_finished(int64_t b, const Rope& rope) {
+    const ModelSpec& spec = model_.spec();
+    if (tuned()) {
+      const Block original = load_block(model_.weights(), spec, b, request_.threads, device_);
+      advance(spec, original, rope, originals_, forward_threads_, &report_.seconds.forward);
+    }
+    const std::vector<WrittenFile> before = hidden_->files();
+    const std::string& shard = journal_.blocks.at(static_cast<size_t>(b)).shard.name;
+    pass_hidden(
+        b + 1,
+        load_finished_block(partial_ / shard, model_.weights(), spec, b, request_.threads, device_),
+        rope);
+    for (const WrittenFile& file : before) std::filesystem::remove(partial_ / file.name);
+  }
+
+  // hidden_ become the inputs of block `next`, computed by the block before it.
+  void pass_hidden(int64_t next, const Block& block, const Rope& rope) {
+    const ScopeSeconds forward(&report_.seconds.forward);
+    hidden_->replace(
+        hidden_name(next),
+        [&](int64_t first, int64_t count, const auto& take) {
+          forward_each(model_.spec(), block, rope, *hidden_, first, count, forward_threads_, take);
+        },
+        2 * forward_threads_);
+    // A GPU's work is only queued: the clock waits for it.
+    if (!device_.is_cpu() && hidden_->count() > 0) hidden_->load(0).narrow(0, 0, 1).cpu();
   }
 
   // The N:M of each layer, found by the first process.
   void allocate(const Rope& rope) {
     if (!request_.method.nm.active() || request_.method.nm_alloc != "adaptive") return;
     if (processes_.first()) {
-      HiddenShape shape = hidden_shape();  // the others' sequences too
-      shape.ids.resize(static_cast<size_t>(request_.calibration.rows));
-      std::iota(shape.ids.begin(), shape.ids.end(), 0);
+      std::vector<int64_t> all(static_cast<size_t>(request_.calibration.rows));
+      std::iota(all.begin(), all.end(), 0);
+      const HiddenShape shape = hidden_shape(std::move(all));
+      HiddenStates hidden(partial_, shape, place_of(shape), device_);
+      embed_all(&hidden);
       const ScopeSeconds forward(&report_.seconds.forward);
-      const auto outliers = measure_outliers(model_, rope, partial_, journal_.hidden, shape,
-                                             device_, forward_threads_, request_.quiet);
+      const auto outliers = measure_outliers(model_, rope, partial_, device_, forward_threads_,
+                                             request_.quiet, &hidden);
       for (const auto& [module, nm] : allocate_nm(outliers, request_.method.nm)) {
         journal_.nm[module] = nm.text();
       }
@@ -178,32 +232,32 @@ class Run {
         nlohmann::json::parse(processes_.broadcast_text(0, nlohmann::json(journal_.nm).dump()));
   }
 
-  at::Tensor embed_sequence(int64_t i) const {
-    return embed_(request_.calibration.row(i)).to(device_);
+  HiddenShape hidden_shape(std::vector<int64_t> ids) const {
+    return {std::move(ids), request_.calibration.cols, model_.spec().config.hidden_size};
+  }
+  HiddenPlace place_of(const HiddenShape& shape) const {
+    return choose_hidden_place(shape.bytes(), device_, local_processes());
+  }
+  // Of the files with the inputs of block b that are this process's.
+  std::string hidden_name(int64_t b) const {
+    return "hidden-" + std::to_string(b) + "-" + std::to_string(processes_.rank());
   }
 
-  HiddenShape hidden_shape() const {
-    return {own_.ids, request_.calibration.cols, model_.spec().config.hidden_size};
-  }
-
-  // Writes the inputs of block b; the files of all processes are journal_.hidden then.
-  void store_hidden(int64_t b, const ComputeStates& compute) {
-    const std::string suffix = processes_.first() ? "" : "-" + std::to_string(processes_.rank());
-    const WrittenFile file =
-        write_hidden(partial_, "hidden-" + std::to_string(b) + suffix + ".safetensors",
-                     hidden_shape(), compute, 2 * forward_threads_, originals_);
-    journal_.hidden.clear();
+  std::vector<WrittenFile> of_all_processes(const std::vector<WrittenFile>& files) {
+    nlohmann::ordered_json own = nlohmann::ordered_json::array();
+    for (const WrittenFile& file : files) own.push_back(file_json(file));
+    std::vector<WrittenFile> all;
     for (int rank = 0; rank < processes_.size(); ++rank) {
-      const std::string text = processes_.broadcast_text(rank, file_json(file).dump());
-      journal_.hidden.push_back(file_from(nlohmann::json::parse(text)));
+      const std::string text = processes_.broadcast_text(rank, own.dump());
+      for (const auto& file : nlohmann::json::parse(text)) all.push_back(file_from(file));
     }
+    return all;
   }
 
   bool tuned() const { return request_.tune.has_value(); }
 
   // Of a finished block, for the progress line.
-  std::string summary(int64_t b) const {
-    const JournalBlock& block = journal_.blocks.at(static_cast<size_t>(b));
+  static std::string summary(int64_t b, const JournalBlock& block) {
     double worst = 0;
     for (const LayerReport& layer : block.layers) worst = std::max(worst, *layer.error);
     char text[128];
@@ -217,24 +271,26 @@ class Run {
     return text;
   }
 
-  void quantize_block(int64_t b, const Rope& rope) {
+  // Returns the progress line.
+  std::string quantize_block(int64_t b, const Rope& rope) {
     const ModelSpec& spec = model_.spec();
     Block block = loader_.take(b);
     // The full-precision block's outputs, before its linears are replaced.
     if (tuned()) {
+      wait_for_writing();  // of originals_
       advance(spec, block, rope, originals_, forward_threads_, &report_.seconds.forward);
     }
 
-    const HiddenStates hidden(partial_, journal_.hidden, kQuantizedStream, own_.ids, device_);
     JournalBlock done;
-    BlockShard shard;
+    const auto shard = std::make_shared<BlockShard>();
     // Kept until the block has been tuned; without tuning every layer is packed at once.
     std::map<std::string, Hessian> hessians;  // by group
     std::map<std::string, TunedLinear> linears;
     std::map<std::string, CalibrationStats> stats;
-    if (!request_.sequential) stats = collect(block, rope, hidden, "");
+    if (!request_.sequential) stats = collect(block, rope, *hidden_, "");
     for (const std::string& group : spec.groups()) {
-      if (request_.sequential) stats = collect(block, rope, hidden, group);
+      writing_.check();
+      if (request_.sequential) stats = collect(block, rope, *hidden_, group);
       std::optional<ScopeSeconds> quantize(&report_.seconds.quantize);
       Hessian hessian = make_hessian(std::move(stats.at(group)), method_.needs_factor,
                                      request_.method.damping, request_.threads, accelerator());
@@ -254,7 +310,7 @@ class Run {
           linears[linear.suffix] = std::move(quantized);
         } else {
           quantize.reset();
-          done.layers.push_back(pack_layer(module, quantized, hessian, &weight, &shard));
+          done.layers.push_back(pack_layer(module, quantized, hessian, &weight, shard.get()));
           quantize.emplace(&report_.seconds.quantize);
         }
       }
@@ -262,22 +318,31 @@ class Run {
       if (tuned()) hessians[group] = std::move(hessian);
     }
     if (tuned()) {
-      done.tune = tune(b, rope, hidden, linears, &block);
+      done.tune = tune(b, rope, linears, &block);
       for (const LinearSpec& linear : spec.family->linears) {
         done.layers.push_back(pack_layer(spec.module(b, linear), linears.at(linear.suffix),
                                          hessians.at(linear.group),
-                                         &block.linears.at(linear.suffix), &shard));
+                                         &block.linears.at(linear.suffix), shard.get()));
       }
     }
-    {
-      const ScopeSeconds pack(&report_.seconds.pack);
-      if (tuned()) shard.add_norms(block, spec, b, model_.checkpoint());
-      if (processes_.first()) {
-        done.shard = shard.write(partial_, shard_name(b, spec.blocks() + 1));
-      }
+    if (tuned()) shard->add_norms(block, spec, b, model_.checkpoint());
+    const std::string line = summary(b, done);
+    wait_for_writing();
+    if (b + 1 < spec.blocks()) pass_hidden(b + 1, block, rope);
+    // Messages to other processes come from this thread.
+    const auto write = [this, b, done, shard] { commit(b, done, *shard); };
+    if (processes_.alone()) {
+      writing_.start(write);
+    } else {
+      write();
     }
-    journal_.blocks.push_back(std::move(done));
-    commit(b, block, rope, hidden);
+    return line;
+  }
+
+  // Until the block before is on disk, and recorded.
+  void wait_for_writing() {
+    const ScopeSeconds pack(&report_.seconds.pack);
+    writing_.wait();
   }
 
   // A tensor beside a quantized weight would share a name's prefix with the planes.
@@ -348,13 +413,13 @@ class Run {
   }
 
   // Tunes the block; its linears and norms are replaced by what will be stored.
-  TuneReport tune(int64_t b, const Rope& rope, const HiddenStates& hidden,
-                  std::map<std::string, TunedLinear>& linears, Block* block) {
+  TuneReport tune(int64_t b, const Rope& rope, std::map<std::string, TunedLinear>& linears,
+                  Block* block) {
     for (const auto& [suffix, linear] : linears) {
       block->linears.at(suffix) = decoded(linear.codes);
     }
     const NormTypes types = norm_types(model_.checkpoint(), model_.spec(), b);
-    TuneReport report = tune_block(model_.spec(), rope, hidden.load_all(), originals_,
+    TuneReport report = tune_block(model_.spec(), rope, hidden_->load_all(), originals_,
                                    *request_.tune, types, forward_threads_, block, &linears);
     report_.seconds.tune += report.seconds;
     return report;
@@ -371,12 +436,12 @@ class Run {
     layer.nm = quantized.codes.shape.nm.active() ? quantized.codes.shape.nm.text() : "";
     layer.nominal_bits = method_.nominal_bits(quantized.codes);
     layer.salient_share = salient_share(quantized.codes);
-    layer.region_shares = region_shares(quantized.codes);
+    layer.region_shares = region_shares(quantized.codes, request_.threads);
     layer.integer_bits = quantized.codes.shape.integer_bits;
     at::Tensor decoded;
     {
       const ScopeSeconds pack_time(&report_.seconds.pack);
-      const PackedLinear& packed = shard->add(module, pack(quantized.codes));
+      const PackedLinear& packed = shard->add(module, pack(quantized.codes, request_.threads));
       decoded = decode_weight(packed, module, request_.threads);
       layer.stored_bits = packed.stored_bits();
     }
@@ -389,27 +454,33 @@ class Run {
     return layer;
   }
 
-  // Stores the inputs of block b + 1, then the journal (from here on block b is done), then drops
-  // the inputs of block b.
-  void commit(int64_t b, const Block& block, const Rope& rope, const HiddenStates& hidden) {
-    const std::vector<WrittenFile> old = journal_.hidden;
-    if (b + 1 < model_.spec().blocks()) {
-      store_hidden(b + 1, [&](int64_t first, int64_t count, const auto& take) {
-        const ScopeSeconds forward(&report_.seconds.forward);
-        forward_each(model_.spec(), block, rope, hidden, first, count, forward_threads_, take);
-      });
-    } else {
-      journal_.hidden.clear();
-      processes_.barrier();
+  // Stores block b and the inputs of the next one, then the journal (from here on block b is done),
+  // then drops the inputs of block b. Only this touches the journal's blocks and hidden states.
+  void commit(int64_t b, JournalBlock done, const BlockShard& shard) {
+    const ScopeSeconds write(&report_.seconds.write);
+    const int64_t blocks = model_.spec().blocks();
+    if (processes_.first()) done.shard = shard.write(partial_, shard_name(b, blocks + 1));
+    std::vector<WrittenFile> hidden;
+    if (b + 1 < blocks) {
+      const std::string name = hidden_name(b + 1);
+      hidden = hidden_->save(name, writing_threads_);
+      if (tuned()) {
+        const std::vector<WrittenFile> originals =
+            save_states(partial_, "original-" + name, kOriginalStream, hidden_shape(own_.ids),
+                        originals_, writing_threads_);
+        hidden.insert(hidden.end(), originals.begin(), originals.end());
+      }
     }
+    const std::vector<WrittenFile> old = std::exchange(journal_.hidden, of_all_processes(hidden));
+    journal_.blocks.push_back(std::move(done));
     if (!processes_.first()) return;
-    const ScopeSeconds pack(&report_.seconds.pack);
     write_journal(partial_, journal_);
     directory_->keep();
     for (const WrittenFile& file : old) std::filesystem::remove(partial_ / file.name);
   }
 
   void finish() {
+    wait_for_writing();
     sum_up(journal_, &report_);
     report_.method = method_.name;
     report_.blocks = model_.spec().blocks();
@@ -441,6 +512,7 @@ class Run {
   c10::Device device_;
   const int forward_threads_;  // a GPU's stream is filled by one thread
   const OwnSequences own_;     // of the calibration sequences
+  const int writing_threads_;
   Model model_;
   const Embedding embed_;
   BlockLoader loader_;
@@ -448,8 +520,10 @@ class Run {
   std::optional<OutputDirectory> directory_;   // of the first process
   std::filesystem::path partial_;              // of all
   Journal journal_;
-  std::vector<at::Tensor> originals_;  // with tuning: own sequences in the original model
+  std::optional<HiddenStates> hidden_;  // own sequences
+  std::vector<at::Tensor> originals_;   // with tuning: those in the original model
   QuantizeReport report_;
+  Background writing_;  // last: it ends before what it uses goes
 };
 
 // What LatentLinear would refuse after the first block.

@@ -83,8 +83,10 @@ void write_index(const fs::path& directory, const std::vector<std::string>& shar
 }
 
 WrittenFile write_tensors(const fs::path& directory, const std::string& name,
-                          std::vector<TensorToWrite> tensors, const Metadata& metadata) {
-  WrittenFile file{name, write_safetensors(directory / name, std::move(tensors), metadata), 0};
+                          std::vector<TensorToWrite> tensors, const Metadata& metadata,
+                          FileSync sync) {
+  WrittenFile file{name, write_safetensors(directory / name, std::move(tensors), metadata, sync),
+                   0};
   file.bytes = static_cast<int64_t>(fs::file_size(directory / name));
   return file;
 }

@@ -30,7 +30,8 @@ void write_index(const std::filesystem::path& directory, const std::vector<std::
 
 // Writes a safetensors file; its size and checksum.
 WrittenFile write_tensors(const std::filesystem::path& directory, const std::string& name,
-                          std::vector<TensorToWrite> tensors, const Metadata& metadata = {});
+                          std::vector<TensorToWrite> tensors, const Metadata& metadata = {},
+                          FileSync sync = FileSync::kYes);
 
 // Size and checksum of a file just written.
 WrittenFile written_file(const std::filesystem::path& directory, const std::string& name);

@@ -130,6 +130,8 @@ class Resume(bt.TestCase):
             process.wait()
         if not self.out.exists():
             self.billm(*self.arguments("--quiet", "--resume"))
+        # Left where the last kill came right after the rename; nothing reads it there.
+        (self.out / "journal.json").unlink(missing_ok=True)
         self.assertEqual(bt.digests(self.out), expected)
 
     def test_changed_settings_are_refused(self):
@@ -170,15 +172,14 @@ class Resume(bt.TestCase):
     def test_damaged_partial_files_are_refused(self):
         self.kill_after(2)
         journal = self.journal()
-        for name in (journal["blocks"][0]["shard"]["name"], journal["hidden"][0]["name"]):
-            with self.subTest(name=name):
-                path = self.partial / name
-                good = path.read_bytes()
-                path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-                self.fails(bt.BAD_INPUT, *self.arguments("--resume"), needles=[name, "--overwrite"])
-                path.unlink()
-                self.fails(bt.BAD_INPUT, *self.arguments("--resume"), needles=[name])
-                path.write_bytes(good)
+        name = journal["blocks"][0]["shard"]["name"]
+        path = self.partial / name
+        good = path.read_bytes()
+        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        self.fails(bt.BAD_INPUT, *self.arguments("--resume"), needles=[name, "--overwrite"])
+        path.unlink()
+        self.fails(bt.BAD_INPUT, *self.arguments("--resume"), needles=[name])
+        path.write_bytes(good)
         path = self.partial / "journal.json"
         good = path.read_text()
         for text in ("", "{", "[]", "{}", good.replace('"blocks"', '"flocks"'),
@@ -189,6 +190,47 @@ class Resume(bt.TestCase):
         path.write_text(good)
         self.billm(*self.arguments("--quiet", "--resume"))
         self.assertEqual(bt.digests(self.out), self.uninterrupted())
+
+    def test_lost_hidden_states_are_computed_again(self):
+        """As after a power cut: they are not forced to the disk."""
+        expected = self.uninterrupted()
+        for damage in ("changed", "cut", "gone"):
+            with self.subTest(damage=damage):
+                self.kill_after(2)
+                blocks = self.finished_blocks()
+                path = self.partial / self.journal()["hidden"][-1]["name"]
+                good = path.read_bytes()
+                path.unlink()
+                if damage != "gone":
+                    path.write_bytes(good[:-1] + (b"" if damage == "cut" else b"x"))
+                result = self.billm(*self.arguments("--quiet", "--resume"))
+                self.assertIn(f"from the {blocks} finished blocks", result.stderr)
+                self.assertEqual(bt.digests(self.out), expected)
+                shutil.rmtree(self.out)
+
+    def test_hidden_states_on_disk(self):
+        """So many processes share the memory that no state has room in this one's part of it."""
+        expected = self.uninterrupted()
+        self.assertEqual(self.report(*self.arguments("--dry-run"))["hidden_place"], "memory")
+        environment = self.environment()
+        self.environment = lambda: environment | {"LOCAL_WORLD_SIZE": "65536"}
+        report = self.report(*self.arguments())
+        self.assertEqual(report["hidden_place"], "disk")
+        self.assertEqual(bt.digests(self.out), expected)
+        shutil.rmtree(self.out)
+        self.kill_after(2)
+        reached = self.finished_blocks()
+        self.environment = lambda: environment  # goes on in memory
+        report = self.report(*self.arguments("--resume"))
+        self.assertEqual((report["resumed_blocks"], report["hidden_place"]), (reached, "memory"))
+        self.assertEqual(bt.digests(self.out), expected)
+        shutil.rmtree(self.out)
+        self.kill_after(2)
+        for file in self.journal()["hidden"]:
+            (self.partial / file["name"]).unlink()
+        self.environment = lambda: environment | {"LOCAL_WORLD_SIZE": "65536"}
+        self.assertEqual(self.report(*self.arguments("--resume"))["hidden_place"], "disk")
+        self.assertEqual(bt.digests(self.out), expected)
 
     def test_without_resume_an_unfinished_run_is_not_touched(self):
         self.kill_after(2)
@@ -230,7 +272,8 @@ class ResumeTuned(Resume):
 
 
 for name in [name for name in dir(Resume) if name.startswith("test_")]:
-    if name not in ("test_killed_after_each_block", "test_changed_settings_are_refused"):
+    if name not in ("test_killed_after_each_block", "test_changed_settings_are_refused",
+                    "test_lost_hidden_states_are_computed_again", "test_hidden_states_on_disk"):
         setattr(ResumeTuned, name, None)  # what does not depend on tuning is tested once
 
 

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "src/pack/bits.h"
+#include "support/random_layer.h"
 
 namespace billm {
 namespace {
@@ -56,12 +57,14 @@ TEST(MaskWords, SmallestGroupOfTheFewestBits) {
 // Colexicographic order of sets is the numeric order of their bit masks.
 TEST(MaskRanks, EverySetOfEveryPattern) {
   for (int m = 1; m <= 16; ++m) {
+    const std::vector<uint16_t> ranks = mask_ranks(m);
     for (int n = 1; n <= m; ++n) {
       uint32_t rank = 0;
       for (uint32_t mask = 0; mask < uint32_t{1} << m; ++mask) {
         if (std::popcount(mask) != n) continue;
         ASSERT_EQ(mask_rank(mask), rank) << n << ":" << m;
         ASSERT_EQ(mask_from_rank(rank, n), mask) << n << ":" << m;
+        ASSERT_EQ(ranks[mask], rank) << n << ":" << m;
         ++rank;
       }
       ASSERT_EQ(rank, binomial(m, n)) << n << ":" << m;
@@ -74,13 +77,11 @@ TEST(MaskRanks, EverySetOfEveryPattern) {
 }
 
 TEST(Bits, StreamIsLeastSignificantFirst) {
-  BitWriter writer;
-  writer.put(0b101, 3);
-  writer.put(0, 0);
-  writer.put(0xffff0123456789abu, 64);
-  writer.put(1, 1);
-  const std::vector<std::byte> bytes = writer.take();
-  ASSERT_EQ(bytes.size(), 9u);  // 68 bits
+  std::vector<std::byte> bytes(9);  // 68 bits
+  put_bits(bytes.data(), 0, 0b101, 3);
+  put_bits(bytes.data(), 3, 0, 0);
+  put_bits(bytes.data(), 3, 0xffff0123456789abu, 64);
+  put_bits(bytes.data(), 67, 1, 1);
   EXPECT_EQ(bytes[0], std::byte{(0xab << 3 & 0xff) | 5});
   EXPECT_EQ(get_bits(bytes.data(), 0, 3), 5u);
   EXPECT_EQ(get_bits(bytes.data(), 3, 64), 0xffff0123456789abu);
@@ -88,6 +89,37 @@ TEST(Bits, StreamIsLeastSignificantFirst) {
   EXPECT_EQ(get_bits(bytes.data(), 68, 0), 0u);
   EXPECT_TRUE(get_bit(bytes.data(), 2));
   EXPECT_FALSE(get_bit(bytes.data(), 1));
+}
+
+// Every cut of a stream in two, which two threads could write, against the serial writer.
+TEST(Bits, FieldsAndTritsInParts) {
+  test::Random random(5);
+  std::vector<uint8_t> values(45);
+  for (int width = 1; width <= 8; ++width) {
+    for (uint8_t& value : values) value = static_cast<uint8_t>(random.below(256));
+    const int64_t count = static_cast<int64_t>(values.size());
+    std::vector<std::byte> expected(46);
+    for (int64_t i = 0; i < count; ++i) put_bits(expected.data(), 3 + i * width, values[i], width);
+    for (int64_t cut = 0; cut <= count; ++cut) {
+      std::vector<std::byte> bytes(46);
+      const std::span<const uint8_t> all(values);
+      put_fields(bytes.data(), 3 + cut * width, all.subspan(cut), width);
+      put_fields(bytes.data(), 3, all.first(cut), width);
+      ASSERT_EQ(bytes, expected) << width << " bits, cut at " << cut;
+    }
+  }
+  for (uint8_t& value : values) value = static_cast<uint8_t>(random.below(3));
+  for (size_t first = 0; first < 5; ++first) {
+    for (size_t cut = first; cut <= values.size(); ++cut) {
+      std::vector<std::byte> bytes(9);
+      const std::span<const uint8_t> all(values);
+      put_trits(bytes.data(), static_cast<int64_t>(cut), all.subspan(cut));
+      put_trits(bytes.data(), static_cast<int64_t>(first), all.subspan(first, cut - first));
+      for (size_t i = first; i < values.size(); ++i) {
+        ASSERT_EQ(static_cast<int>(bytes[i / 5]) / kPow3[i % 5] % 3, values[i]) << cut;
+      }
+    }
+  }
 }
 
 }  // namespace

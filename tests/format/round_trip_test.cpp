@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "billm/base/error.h"
 #include "format/layer_testing.h"
 #include "src/pack/layouts.h"
 #include "support/random_layer.h"
@@ -16,6 +17,16 @@ std::vector<LinearShape> all_shapes(int every) {
   const std::vector<LinearShape> kinds = shape_sweep_of_kinds((every + 4) / 5);
   shapes.insert(shapes.end(), kinds.begin(), kinds.end());
   return shapes;
+}
+
+void expect_same_planes(const PackedLinear& packed, const PackedLinear& expected) {
+  ASSERT_EQ(packed.index_bits, expected.index_bits);
+  ASSERT_EQ(packed.planes.size(), expected.planes.size());
+  for (size_t i = 0; i < packed.planes.size(); ++i) {
+    ASSERT_EQ(packed.planes[i].name, expected.planes[i].name);
+    ASSERT_TRUE(std::ranges::equal(packed.planes[i].bytes, expected.planes[i].bytes))
+        << packed.planes[i].name;
+  }
 }
 
 TEST(RoundTrip, CodesAndWeights) {
@@ -54,11 +65,47 @@ TEST(RoundTrip, PartsOfRowsAndCopies) {
       const auto first = whole.begin() + row * shape.cols;
       ASSERT_TRUE(same_bits(part, {first, first + count * shape.cols}));
     }
-    const PackedLinear again = pack(unpack(packed));
-    ASSERT_EQ(again.planes.size(), packed.planes.size());
-    for (size_t i = 0; i < packed.planes.size(); ++i) {
-      ASSERT_TRUE(std::ranges::equal(again.planes[i].bytes, packed.planes[i].bytes))
-          << packed.planes[i].name;
+    expect_same_planes(pack(unpack(packed)), packed);
+  }
+}
+
+TEST(RoundTrip, TheSameBytesForAnyNumberOfThreads) {
+  uint32_t seed = 2000;
+  for (LinearShape shape : all_shapes(3)) {
+    if (shape.rows < 64) shape.rows += 130;  // several threads' shares, which meet within bytes
+    SCOPED_TRACE(text_of(shape));
+    const QuantizedLinear linear = random_codes(shape, ++seed);
+    const PackedLinear packed = pack(linear, 1);
+    for (const int threads : {2, 3, 7}) expect_same_planes(pack(linear, threads), packed);
+    ASSERT_NO_THROW(check_codes(linear, 3));
+    ASSERT_EQ(region_shares(linear, 3), region_shares(linear, 1));
+  }
+}
+
+// The first wrong row is named, whichever thread finds one first.
+TEST(RoundTrip, WhatIsWrongIsNamedForAnyNumberOfThreads) {
+  LinearShape shape;
+  shape.rows = 300;
+  shape.cols = 40;
+  shape.nm = {4, 8};
+  QuantizedLinear linear = random_codes(shape, 1);
+  for (const int64_t row : {290, 150, 70}) linear.region[row * shape.cols + 9] = 100;
+  linear.code[5 * shape.cols + 17] = 2;
+  for (const int threads : {1, 2, 5}) {
+    try {
+      pack(linear, threads);
+      FAIL() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.message(), "quantized layer is inconsistent: code out of range");
+    }
+  }
+  linear.code[5 * shape.cols + 17] = 0;
+  for (const int threads : {1, 2, 5}) {
+    try {
+      pack(linear, threads);
+      FAIL() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.message(), "quantized layer is inconsistent: region 100 in column 9");
     }
   }
 }

@@ -42,6 +42,10 @@ std::string read_text_file(const std::filesystem::path& path);
 void write_file_atomic(const std::filesystem::path& path, std::span<const std::byte> bytes);
 void write_file_atomic(const std::filesystem::path& path, std::string_view text);
 
+// Whether a file must be on the disk before its name is: kNo for what may be lost if the machine
+// (not the process) stops, which then may leave the name with other content.
+enum class FileSync { kYes, kNo };
+
 // Sequential writer of a file that appears under its name only when commit() has returned: writes
 // to `path`.tmp; the destructor without commit() removes it.
 class AtomicFile {
@@ -51,7 +55,7 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
   void write(std::span<const std::byte> bytes);
-  void commit();
+  void commit(FileSync sync = FileSync::kYes);
 
  private:
   std::filesystem::path path_, temporary_;

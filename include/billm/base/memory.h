@@ -7,7 +7,8 @@
 namespace billm {
 
 // Bytes: MemAvailable of /proc/meminfo, or less where a control group (containers, systemd) has
-// less left, its cached files counted as free. 0 if it is not known. `root`: where /proc and /sys
+// less left, its cached files counted as free, or where RLIMIT_DATA leaves less. 0 if it is not
+// known. `root`: where /proc and /sys
 // are (tests).
 int64_t available_memory(const std::filesystem::path& root = "/");
 

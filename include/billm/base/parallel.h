@@ -14,6 +14,10 @@ int resolve_threads(int requested);
 // exception thrown by a body is rethrown here after all threads have ended.
 void parallel_for(int64_t count, int threads, const std::function<void(int64_t)>& body);
 
+// Calls body(first, end) for the parts [0, size), [size, 2 * size) ... of [0, count), likewise.
+void parallel_parts(int64_t count, int64_t size, int threads,
+                    const std::function<void(int64_t first, int64_t end)>& body);
+
 // Called once at the start of every worker thread (and by set_thread_start itself on the calling
 // thread): the Torch side sets ATen's own thread count to one there.
 void set_thread_start(std::function<void()> hook);

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "billm/base/file.h"
 #include "billm/checkpoint/dtype.h"
 #include "billm/checkpoint/tensor_file.h"
 
@@ -42,12 +43,12 @@ struct TensorToWrite {
   std::function<std::vector<std::byte>()> make = nullptr;
 };
 
-// Writes the file, whole or not at all, and returns its SHA-256 (64 hex digits). The bytes depend
-// on the arguments only, not on the order of `tensors`: metadata stands sorted by key, tensors by
-// descending dtype, then by name, as the reference does; the data starts at a multiple of 8 bytes.
-// Throws Error{kFailure} on a failing disk, and on arguments that are no valid file (a name twice,
-// bytes that do not fit dtype and shape, text that is not UTF-8).
+// Writes the file, whole or not at all (`sync`: see AtomicFile), and returns its SHA-256 (64 hex
+// digits). The bytes depend on the arguments only, not on the order of `tensors`: metadata stands
+// sorted by key, tensors by descending dtype, then by name, as the reference does; the data starts
+// at a multiple of 8 bytes. Throws Error{kFailure} on a failing disk, and on arguments that are no
+// valid file (a name twice, bytes that do not fit dtype and shape, text that is not UTF-8).
 std::string write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
-                              const Metadata& metadata = {});
+                              const Metadata& metadata = {}, FileSync sync = FileSync::kYes);
 
 }  // namespace billm

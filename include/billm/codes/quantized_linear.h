@@ -93,10 +93,10 @@ std::vector<float> dequantize(const QuantizedLinear& linear);
 
 // Throws Error{kFailure} naming the first violation: sizes, regions allowed in their column,
 // exactly N of M kept, finite scales that are exact in their format. Used by tests and the packer.
-void check_codes(const QuantizedLinear& linear);
+void check_codes(const QuantizedLinear& linear, int threads = 1);
 
 // Share of weights per region, [R + 1] (index 0: pruned), [R + 2] with an integer region.
-std::vector<double> region_shares(const QuantizedLinear& linear);
+std::vector<double> region_shares(const QuantizedLinear& linear, int threads = 1);
 // Share of salient columns.
 double salient_share(const QuantizedLinear& linear);
 

@@ -40,8 +40,8 @@ struct PackedLinear {
   double stored_bits() const;  // 8 * bytes / (rows * cols)
 };
 
-// The planes of a layer. The same codes give the same bytes everywhere.
-PackedLinear pack(const QuantizedLinear& linear);
+// The planes of a layer. The same codes give the same bytes everywhere, for any number of threads.
+PackedLinear pack(const QuantizedLinear& linear, int threads = 1);
 
 // Checks that the planes are exactly those that `shape` asks for, with their dtypes, sizes and
 // valid contents (ranks, class bytes, padding bits). `where` names file and module in the message.

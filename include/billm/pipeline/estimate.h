@@ -6,6 +6,7 @@
 #include <string>
 
 #include "billm/checkpoint/config.h"
+#include "billm/pipeline/hidden_place.h"
 #include "billm/quantize/config.h"
 
 namespace billm {
@@ -26,8 +27,11 @@ struct Estimate {
   double stored_bits = 0;     // per quantized weight: the method's codes of a random layer, packed
   int64_t output_bytes = 0;   // of the result's safetensors files
   int64_t disk_bytes = 0;     // at most, while it runs: the result and two files of hidden states
-  int64_t cpu_bytes = 0;      // peak memory of the process, mapped pages of the checkpoint left out
-  int64_t gpu_bytes = 0;      // peak memory of the device, were it a GPU
+  int64_t hidden_bytes = 0;   // of the hidden states between two blocks
+  HiddenPlace hidden_place = HiddenPlace::kDisk;  // on this machine, as it is now
+  int64_t cpu_bytes = 0;  // peak memory of the process with the hidden states that are kept there,
+                          // mapped pages of the checkpoint left out
+  int64_t gpu_bytes = 0;  // peak memory of the device, were it a GPU
   // Wall-clock seconds; without tuning. From the probe's rates and the counts of operations.
   double forward_seconds = 0, hessian_seconds = 0, quantize_seconds = 0, total_seconds = 0;
   double probe_seconds = 0;  // what the probe took

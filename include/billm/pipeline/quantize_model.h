@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "billm/checkpoint/npy.h"
+#include "billm/pipeline/hidden_place.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/config.h"
 #include "billm/tune/config.h"
@@ -54,7 +55,8 @@ struct QuantizeSeconds {
   double hessian = 0;   // X^T X
   double quantize = 0;  // factorization, method, error report
   double tune = 0;      // block tuning
-  double pack = 0;      // packing, decoding again, writing
+  double pack = 0;      // packing, decoding again, waiting for what is written
+  double write = 0;     // shards and hidden states, while the next block is computed
   double total = 0;
 };
 
@@ -64,6 +66,7 @@ struct QuantizeReport {
   double nominal_bits = 0, stored_bits = 0;   // means over the weights of the quantized layers
   int64_t bytes_before = 0, bytes_after = 0;  // of all safetensors files
   int64_t blocks = 0, resumed_blocks = 0;
+  HiddenPlace hidden_place = HiddenPlace::kDisk;  // if a block was quantized
   QuantizeSeconds seconds;
   int64_t peak_rss_bytes = 0;
   std::vector<LayerReport> layers;
