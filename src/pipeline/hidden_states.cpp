@@ -1,6 +1,7 @@
 // See hidden_states.h.
 #include "hidden_states.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
@@ -77,11 +78,14 @@ HiddenPlace choose_hidden_place(int64_t bytes, c10::Device device, int processes
 HiddenStates::HiddenStates(std::filesystem::path directory, HiddenShape shape, HiddenPlace place,
                            c10::Device device)
     : directory_(std::move(directory)), shape_(std::move(shape)), place_(place), device_(device) {
-  if (place_ != HiddenPlace::kDisk) kept_.resize(shape_.ids.size());
+  if (place_ == HiddenPlace::kDisk) return;
+  kept_ = at::empty({count(), shape_.tokens, shape_.width},
+                    at::TensorOptions(at::kFloat)
+                        .device(place_ == HiddenPlace::kDevice ? device_ : c10::Device(c10::kCPU)));
 }
 
 at::Tensor HiddenStates::load(int64_t i) const {
-  if (place_ != HiddenPlace::kDisk) return kept_[static_cast<size_t>(i)].to(device_);
+  if (place_ != HiddenPlace::kDisk) return kept_.select(0, i).to(device_);
   const Place& place = places_[static_cast<size_t>(i)];
   const at::Tensor copy =
       at::from_blob(const_cast<std::byte*>(place.view->data.data()), place.view->shape, at::kFloat)
@@ -98,10 +102,8 @@ std::vector<at::Tensor> HiddenStates::load_all() const {
 
 void HiddenStates::replace(const std::string& name, const ComputeStates& compute, int64_t batch) {
   if (place_ != HiddenPlace::kDisk) {
-    compute(0, count(), [&](int64_t i, at::Tensor state) {
-      kept_[static_cast<size_t>(i)] =
-          place_ == HiddenPlace::kMemory ? state.cpu() : std::move(state);
-    });
+    compute(0, count(),
+            [&](int64_t i, const at::Tensor& state) { kept_.select(0, i).copy_(state); });
     return;
   }
   std::vector<at::Tensor> ready(shape_.ids.size());
@@ -144,8 +146,7 @@ void HiddenStates::open(const std::vector<WrittenFile>& files, const char* strea
     const TensorView& view = *places_[static_cast<size_t>(i)].view;
     const at::Tensor mapped =
         at::from_blob(const_cast<std::byte*>(view.data.data()), view.shape, at::kFloat);
-    const at::Tensor copy = mapped.clone();  // the mapping goes
-    kept_[static_cast<size_t>(i)] = place_ == HiddenPlace::kMemory ? copy : copy.to(device_);
+    kept_.select(0, i).copy_(mapped);
   }
   places_.clear();
   files_.clear();
@@ -154,7 +155,8 @@ void HiddenStates::open(const std::vector<WrittenFile>& files, const char* strea
 
 std::vector<WrittenFile> HiddenStates::save(const std::string& name, int threads) const {
   if (place_ == HiddenPlace::kDisk) return written_;
-  return save_states(directory_, name, kQuantizedStream, shape_, kept_, threads);
+  const std::vector<at::Tensor> states = count() > 0 ? kept_.unbind(0) : std::vector<at::Tensor>();
+  return save_states(directory_, name, kQuantizedStream, shape_, states, threads);
 }
 
 std::vector<WrittenFile> save_states(const std::filesystem::path& directory,

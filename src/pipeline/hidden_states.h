@@ -1,7 +1,7 @@
 // The hidden states of the calibration sequences between two blocks. A run keeps them in memory if
 // they fit; else they lie in files of the unfinished result, from which the next block reads one
 // sequence at a time. In both cases such files let --resume go on, and it can do without them: a
-// run computes lost states again from the blocks that are finished (quantize_model.cpp). So nothing
+// run computes lost states again from the blocks that are finished (run_states.h). So nothing
 // waits until they are on the disk. Several processes have files of their own each.
 #pragma once
 
@@ -44,8 +44,10 @@ class HiddenStates : public Sequences {
   HiddenStates(std::filesystem::path directory, HiddenShape shape, HiddenPlace place,
                c10::Device device);
   int64_t count() const override { return static_cast<int64_t>(shape_.ids.size()); }
+  HiddenPlace place() const { return place_; }
   int64_t id(int64_t i) const { return shape_.ids[static_cast<size_t>(i)]; }
   int64_t tokens(int64_t) const override { return shape_.tokens; }
+  // Valid until replace() or open(): what is in memory is not copied.
   at::Tensor load(int64_t i) const override;
   std::vector<at::Tensor> load_all() const;
 
@@ -65,7 +67,8 @@ class HiddenStates : public Sequences {
   const HiddenShape shape_;
   const HiddenPlace place_;
   const c10::Device device_;
-  std::vector<at::Tensor> kept_;      // unless on disk
+  at::Tensor kept_;                   // [count, tokens, width], unless on disk: one piece, since
+                                      // states of their own would stand between what passes free
   std::vector<WrittenFile> written_;  // on disk
   std::vector<SafetensorsFile> files_;
   struct Place {

@@ -54,6 +54,7 @@ nlohmann::ordered_json journal_json(const Journal& journal) {
   json["nm"] = journal.nm;
   json["hidden"] = nlohmann::ordered_json::array();
   for (const WrittenFile& file : journal.hidden) json["hidden"].push_back(file_json(file));
+  json["hidden_block"] = journal.hidden_block;
   json["blocks"] = nlohmann::ordered_json::array();
   for (const JournalBlock& block : journal.blocks) {
     nlohmann::ordered_json entry = {{"shard", file_json(block.shard)}};
@@ -73,6 +74,7 @@ Journal journal_from(const nlohmann::ordered_json& json) {
   journal.settings = json.at("settings");
   journal.nm = json.at("nm").get<std::map<std::string, std::string>>();
   for (const auto& file : json.at("hidden")) journal.hidden.push_back(file_from(file));
+  journal.hidden_block = json.at("hidden_block");
   for (const auto& entry : json.at("blocks")) {
     JournalBlock block{file_from(entry.at("shard")), {}, {}};
     if (entry.contains("tune")) {
@@ -111,6 +113,8 @@ bool read_journal(const std::filesystem::path& directory, const nlohmann::ordere
   parallel_for(static_cast<int64_t>(journal->hidden.size()), threads, [&](int64_t i) {
     if (!is_as_written(directory, journal->hidden[i])) hidden_there = false;
   });
+  const auto finished = static_cast<int64_t>(journal->blocks.size());
+  if (journal->hidden_block < 0 || journal->hidden_block > finished) hidden_there = false;
   if (!hidden_there) journal->hidden.clear();
   return true;
 }

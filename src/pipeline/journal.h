@@ -27,7 +27,8 @@ struct Journal {
   nlohmann::ordered_json settings;        // everything that decides the result's bytes
   std::map<std::string, std::string> nm;  // module -> "N:M" as allocated; empty if uniform
   std::vector<JournalBlock> blocks;       // finished ones, in order
-  std::vector<WrittenFile> hidden;        // inputs of the next block, of all processes
+  std::vector<WrittenFile> hidden;        // inputs of block hidden_block, of all processes
+  int64_t hidden_block = 0;               // at most blocks.size()
 };
 
 nlohmann::ordered_json file_json(const WrittenFile& file);

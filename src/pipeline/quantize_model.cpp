@@ -6,10 +6,9 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
-#include <numeric>
+#include <memory>
 #include <optional>
 
-#include "allocation.h"
 #include "background.h"
 #include "billm/base/error.h"
 #include "billm/base/file.h"
@@ -27,13 +26,13 @@
 #include "block_loader.h"
 #include "block_shard.h"
 #include "gpu_accelerator.h"
-#include "hidden_states.h"
 #include "journal.h"
 #include "kernels/cuda/load.h"
 #include "layer_error.h"
 #include "output_directory.h"
 #include "packed_result.h"
 #include "result_files.h"
+#include "run_states.h"
 #include "settings.h"
 #include "shared_work.h"
 
@@ -62,9 +61,7 @@ class Run {
                                processes.alone() ? 0 : local_rank())),
         forward_threads_(device_.is_cpu() ? request.threads : 1),
         own_(own_sequences(request.calibration.rows, processes)),
-        writing_threads_(std::max(1, request.threads / 4)),
         model_(request.model, request.threads),
-        embed_(model_.weights(), model_.spec()),
         loader_(model_.weights(), model_.spec(), request.threads, device_, !device_.is_cpu()) {
     if (!device_.is_cpu()) start_accelerator();
     if (model_.packed() != nullptr) {
@@ -88,7 +85,13 @@ class Run {
     {
       const ScopeSeconds total(&report_.seconds.total);
       const Rope rope = make_rope(model_.spec(), request_.calibration.cols, device_);
-      start_hidden(rope);
+      states_.emplace(request_, model_, processes_, rope, own_.ids, partial_, device_,
+                      &report_.seconds.forward);
+      if (report_.resumed_blocks == 0) journal_.nm = states_->allocate();
+      if (report_.resumed_blocks < model_.spec().blocks()) {
+        states_->start(&journal_);
+        report_.hidden_place = states_->inputs().place();
+      }
       Progress progress("quantize", model_.spec().blocks(), request_.quiet);
       progress.skip(report_.resumed_blocks);
       for (int64_t b = report_.resumed_blocks; b < model_.spec().blocks(); ++b) {
@@ -143,117 +146,6 @@ class Run {
     }
   }
 
-  // Inputs of the first block that is not done; the N:M allocation if there is none yet.
-  void start_hidden(const Rope& rope) {
-    const int64_t done = report_.resumed_blocks;
-    if (done == model_.spec().blocks()) return;
-    if (done == 0) allocate(rope);
-    HiddenShape shape = hidden_shape(own_.ids);
-    report_.hidden_place = place_of(shape);
-    hidden_.emplace(partial_, shape, report_.hidden_place, device_);
-    if (!journal_.hidden.empty()) {
-      hidden_->open(journal_.hidden, kQuantizedStream);
-      if (!tuned()) return;
-      HiddenStates originals(partial_, std::move(shape), HiddenPlace::kMemory, device_);
-      originals.open(journal_.hidden, kOriginalStream);
-      originals_ = originals.load_all();
-      return;
-    }
-    if (done > 0 && processes_.first()) {
-      log_warning("--resume: the hidden states were not kept: computing them from the " +
-                  std::to_string(done) + " finished blocks");
-    }
-    embed_all(&*hidden_);
-    for (int64_t i = 0; tuned() && i < hidden_->count(); ++i) {
-      originals_.push_back(hidden_->load(i));
-    }
-    for (int64_t b = 0; b < done; ++b) pass_finished(b, rope);
-    journal_.hidden = of_all_processes(hidden_->files());
-  }
-
-  void embed_all(HiddenStates* hidden) const {
-    hidden->replace(
-        hidden_name(0),
-        [&](int64_t first, int64_t count, const auto& take) {
-          for (int64_t i = first; i < first + count; ++i) {
-            const std::span<const int32_t> tokens = request_.calibration.row(hidden->id(i));
-            take(i, embed_(tokens).to(device_));
-          }
-        },
-        2 * forward_threads_);
-  }
-
-  // The states on through block b, which an earlier run has finished.
-  void pass_finished(int64_t b, const Rope& rope) {
-    const ModelSpec& spec = model_.spec();
-    if (tuned()) {
-      const Block original = load_block(model_.weights(), spec, b, request_.threads, device_);
-      advance(spec, original, rope, originals_, forward_threads_, &report_.seconds.forward);
-    }
-    const std::vector<WrittenFile> before = hidden_->files();
-    const std::string& shard = journal_.blocks.at(static_cast<size_t>(b)).shard.name;
-    pass_hidden(
-        b + 1,
-        load_finished_block(partial_ / shard, model_.weights(), spec, b, request_.threads, device_),
-        rope);
-    for (const WrittenFile& file : before) std::filesystem::remove(partial_ / file.name);
-  }
-
-  // hidden_ become the inputs of block `next`, computed by the block before it.
-  void pass_hidden(int64_t next, const Block& block, const Rope& rope) {
-    const ScopeSeconds forward(&report_.seconds.forward);
-    hidden_->replace(
-        hidden_name(next),
-        [&](int64_t first, int64_t count, const auto& take) {
-          forward_each(model_.spec(), block, rope, *hidden_, first, count, forward_threads_, take);
-        },
-        2 * forward_threads_);
-    // A GPU's work is only queued: the clock waits for it.
-    if (!device_.is_cpu() && hidden_->count() > 0) hidden_->load(0).narrow(0, 0, 1).cpu();
-  }
-
-  // The N:M of each layer, found by the first process.
-  void allocate(const Rope& rope) {
-    if (!request_.method.nm.active() || request_.method.nm_alloc != "adaptive") return;
-    if (processes_.first()) {
-      std::vector<int64_t> all(static_cast<size_t>(request_.calibration.rows));
-      std::iota(all.begin(), all.end(), 0);
-      const HiddenShape shape = hidden_shape(std::move(all));
-      HiddenStates hidden(partial_, shape, place_of(shape), device_);
-      embed_all(&hidden);
-      const ScopeSeconds forward(&report_.seconds.forward);
-      const auto outliers = measure_outliers(model_, rope, partial_, device_, forward_threads_,
-                                             request_.quiet, &hidden);
-      for (const auto& [module, nm] : allocate_nm(outliers, request_.method.nm)) {
-        journal_.nm[module] = nm.text();
-      }
-    }
-    journal_.nm =
-        nlohmann::json::parse(processes_.broadcast_text(0, nlohmann::json(journal_.nm).dump()));
-  }
-
-  HiddenShape hidden_shape(std::vector<int64_t> ids) const {
-    return {std::move(ids), request_.calibration.cols, model_.spec().config.hidden_size};
-  }
-  HiddenPlace place_of(const HiddenShape& shape) const {
-    return choose_hidden_place(shape.bytes(), device_, local_processes());
-  }
-  // Of the files with the inputs of block b that are this process's.
-  std::string hidden_name(int64_t b) const {
-    return "hidden-" + std::to_string(b) + "-" + std::to_string(processes_.rank());
-  }
-
-  std::vector<WrittenFile> of_all_processes(const std::vector<WrittenFile>& files) {
-    nlohmann::ordered_json own = nlohmann::ordered_json::array();
-    for (const WrittenFile& file : files) own.push_back(file_json(file));
-    std::vector<WrittenFile> all;
-    for (int rank = 0; rank < processes_.size(); ++rank) {
-      const std::string text = processes_.broadcast_text(rank, own.dump());
-      for (const auto& file : nlohmann::json::parse(text)) all.push_back(file_from(file));
-    }
-    return all;
-  }
-
   bool tuned() const { return request_.tune.has_value(); }
 
   // Of a finished block, for the progress line.
@@ -277,8 +169,8 @@ class Run {
     Block block = loader_.take(b);
     // The full-precision block's outputs, before its linears are replaced.
     if (tuned()) {
-      wait_for_writing();  // of originals_
-      advance(spec, block, rope, originals_, forward_threads_, &report_.seconds.forward);
+      wait_for_writing();  // of the originals
+      states_->pass_originals(block);
     }
 
     JournalBlock done;
@@ -287,10 +179,10 @@ class Run {
     std::map<std::string, Hessian> hessians;  // by group
     std::map<std::string, TunedLinear> linears;
     std::map<std::string, CalibrationStats> stats;
-    if (!request_.sequential) stats = collect(block, rope, *hidden_, "");
+    if (!request_.sequential) stats = collect(block, rope, states_->inputs(), "");
     for (const std::string& group : spec.groups()) {
       writing_.check();
-      if (request_.sequential) stats = collect(block, rope, *hidden_, group);
+      if (request_.sequential) stats = collect(block, rope, states_->inputs(), group);
       std::optional<ScopeSeconds> quantize(&report_.seconds.quantize);
       Hessian hessian = make_hessian(std::move(stats.at(group)), method_.needs_factor,
                                      request_.method.damping, request_.threads, accelerator());
@@ -328,7 +220,7 @@ class Run {
     if (tuned()) shard->add_norms(block, spec, b, model_.checkpoint());
     const std::string line = summary(b, done);
     wait_for_writing();
-    if (b + 1 < spec.blocks()) pass_hidden(b + 1, block, rope);
+    if (b + 1 < spec.blocks()) states_->pass(b + 1, block);
     // Messages to other processes come from this thread.
     const auto write = [this, b, done, shard] { commit(b, done, *shard); };
     if (processes_.alone()) {
@@ -419,8 +311,9 @@ class Run {
       block->linears.at(suffix) = decoded(linear.codes);
     }
     const NormTypes types = norm_types(model_.checkpoint(), model_.spec(), b);
-    TuneReport report = tune_block(model_.spec(), rope, hidden_->load_all(), originals_,
-                                   *request_.tune, types, forward_threads_, block, &linears);
+    TuneReport report =
+        tune_block(model_.spec(), rope, states_->inputs().load_all(), states_->originals(),
+                   *request_.tune, types, forward_threads_, block, &linears);
     report_.seconds.tune += report.seconds;
     return report;
   }
@@ -454,24 +347,21 @@ class Run {
     return layer;
   }
 
-  // Stores block b and the inputs of the next one, then the journal (from here on block b is done),
-  // then drops the inputs of block b. Only this touches the journal's blocks and hidden states.
+  // Stores block b and, if their turn has come, the inputs of the next one, then the journal (from
+  // here on block b is done), then drops the inputs that were stored before. While blocks are
+  // quantized only this touches the journal's blocks and hidden states.
   void commit(int64_t b, JournalBlock done, const BlockShard& shard) {
     const ScopeSeconds write(&report_.seconds.write);
     const int64_t blocks = model_.spec().blocks();
     if (processes_.first()) done.shard = shard.write(partial_, shard_name(b, blocks + 1));
-    std::vector<WrittenFile> hidden;
-    if (b + 1 < blocks) {
-      const std::string name = hidden_name(b + 1);
-      hidden = hidden_->save(name, writing_threads_);
-      if (tuned()) {
-        const std::vector<WrittenFile> originals =
-            save_states(partial_, "original-" + name, kOriginalStream, hidden_shape(own_.ids),
-                        originals_, writing_threads_);
-        hidden.insert(hidden.end(), originals.begin(), originals.end());
-      }
+    std::vector<WrittenFile> old;
+    if (b + 1 == blocks) {
+      old = std::exchange(journal_.hidden, {});
+      processes_.barrier();  // all have read theirs
+    } else if (states_->saving_is_due()) {
+      old = std::exchange(journal_.hidden, states_->save(b + 1));
+      journal_.hidden_block = b + 1;
     }
-    const std::vector<WrittenFile> old = std::exchange(journal_.hidden, of_all_processes(hidden));
     journal_.blocks.push_back(std::move(done));
     if (!processes_.first()) return;
     write_journal(partial_, journal_);
@@ -512,16 +402,13 @@ class Run {
   c10::Device device_;
   const int forward_threads_;  // a GPU's stream is filled by one thread
   const OwnSequences own_;     // of the calibration sequences
-  const int writing_threads_;
   Model model_;
-  const Embedding embed_;
   BlockLoader loader_;
   std::optional<GpuAccelerator> accelerator_;  // not on a CPU
   std::optional<OutputDirectory> directory_;   // of the first process
   std::filesystem::path partial_;              // of all
   Journal journal_;
-  std::optional<HiddenStates> hidden_;  // own sequences
-  std::vector<at::Tensor> originals_;   // with tuning: those in the original model
+  std::optional<RunStates> states_;
   QuantizeReport report_;
   Background writing_;  // last: it ends before what it uses goes
 };

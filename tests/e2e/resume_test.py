@@ -208,6 +208,26 @@ class Resume(bt.TestCase):
                 self.assertEqual(bt.digests(self.out), expected)
                 shutil.rmtree(self.out)
 
+    def test_hidden_states_of_an_earlier_block(self):
+        """They are stored now and then only, where that takes long."""
+        expected = self.uninterrupted()
+        self.kill_after(1)
+        earlier = self.journal()
+        kept = {file["name"]: (self.partial / file["name"]).read_bytes()
+                for file in earlier["hidden"]}
+        self.kill_after(len(earlier["blocks"]) + 1, "--resume")
+        journal = self.journal()
+        for file in journal["hidden"]:
+            (self.partial / file["name"]).unlink()
+        for name, data in kept.items():
+            (self.partial / name).write_bytes(data)
+        journal |= {key: earlier[key] for key in ("hidden", "hidden_block")}
+        self.assertLess(journal["hidden_block"], len(journal["blocks"]))
+        (self.partial / "journal.json").write_text(json.dumps(journal))
+        result = self.billm(*self.arguments("--quiet", "--resume"))
+        self.assertEqual(result.stderr, "")
+        self.assertEqual(bt.digests(self.out), expected)
+
     def test_hidden_states_on_disk(self):
         """So many processes share the memory that no state has room in this one's part of it."""
         expected = self.uninterrupted()
@@ -273,7 +293,8 @@ class ResumeTuned(Resume):
 
 for name in [name for name in dir(Resume) if name.startswith("test_")]:
     if name not in ("test_killed_after_each_block", "test_changed_settings_are_refused",
-                    "test_lost_hidden_states_are_computed_again", "test_hidden_states_on_disk"):
+                    "test_lost_hidden_states_are_computed_again", "test_hidden_states_on_disk",
+                    "test_hidden_states_of_an_earlier_block"):
         setattr(ResumeTuned, name, None)  # what does not depend on tuning is tested once
 
 

@@ -1,0 +1,72 @@
+// The hidden states of a quantizing run: the inputs of the block that is next, and with tuning
+// those that it has in the original model; made at the start, taken up by --resume, passed on
+// through each block, and stored now and then for the next --resume.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "billm/base/stopwatch.h"
+#include "billm/model/block.h"
+#include "billm/model/model.h"
+#include "billm/pipeline/process_group.h"
+#include "billm/pipeline/quantize_model.h"
+#include "hidden_states.h"
+#include "journal.h"
+
+namespace billm {
+
+class RunStates {
+ public:
+  // Keeps the references and `forward_seconds`, to which passes add. `ids`: of this process's
+  // sequences; `partial`: the unfinished result.
+  RunStates(const QuantizeRequest& request, const Model& model, ProcessGroup& processes,
+            const Rope& rope, std::vector<int64_t> ids, std::filesystem::path partial,
+            c10::Device device, double* forward_seconds);
+
+  // The N:M of each layer, found by the first process; empty if it is the same for all.
+  std::map<std::string, std::string> allocate();
+  // The inputs of the first block that `journal` does not have: its hidden states, or the embedded
+  // tokens, passed on through the blocks that it has. What lies in files is journal->hidden then.
+  void start(Journal* journal);
+
+  const HiddenStates& inputs() const { return *inputs_; }
+  std::vector<at::Tensor>& originals() { return originals_; }
+  // On through a block: the inputs become those of block `next`; the originals, if there are any.
+  void pass(int64_t next, const Block& block);
+  void pass_originals(const Block& block);
+
+  // Whether to store states that are in memory: in not more than a tenth of the time, since
+  // --resume gets on from older ones by a forward pass through each block between.
+  bool saving_is_due() const;
+  // Files with the inputs of block `next`, of all processes. Beside inputs() and the work of this
+  // thread nothing else may run in several processes.
+  std::vector<WrittenFile> save(int64_t next);
+
+ private:
+  void embed_all(HiddenStates* states) const;
+  void pass_finished(const Journal& journal, int64_t b);
+  HiddenShape shape(std::vector<int64_t> ids) const;
+  HiddenPlace place_of(const HiddenShape& shape) const;
+  std::string name(int64_t block) const;
+  std::vector<WrittenFile> of_all_processes(const std::vector<WrittenFile>& files);
+
+  const QuantizeRequest& request_;
+  const Model& model_;
+  ProcessGroup& processes_;
+  const Rope& rope_;
+  const std::vector<int64_t> ids_;
+  const std::filesystem::path partial_;
+  const c10::Device device_;
+  const int forward_threads_, writing_threads_;
+  double* const forward_seconds_;
+  std::optional<HiddenStates> inputs_;
+  std::vector<at::Tensor> originals_;
+  Stopwatch since_saved_;
+  double saving_seconds_ = 0;  // what it took then
+};
+
+}  // namespace billm
