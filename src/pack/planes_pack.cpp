@@ -1,7 +1,7 @@
 // Packing into the layout "planes" (docs/format.md). Every stream's place in its plane is known
 // before a row is packed, so the rows are shared between threads. A row's weights are first sorted
-// into the streams, a byte each and without branches, and then written eight or five at a time: one
-// core of a Xeon with AVX-512 packs 4:8 masks eight times and unpruned layers twenty times as fast
+// into the streams, a byte each and without branches, and then written eight or five at a time:
+// four (4:8 masks) to six times as fast on one core of a Xeon with AVX-512, check_codes included,
 // as weight by weight.
 #include <algorithm>
 #include <array>
