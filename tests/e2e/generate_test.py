@@ -75,13 +75,13 @@ class AgainstTransformers(bt.TestCase):
     def test_demo_model(self):
         model = bt.demo_model()
         prompt = "The capital of France is"
-        expected = self.reference("--tokens", 64, "--prompt", prompt, "--penalty", PENALTY,
+        expected = self.reference("--tokens", 64, "--prompt", prompt, "--kinds", "greedy",
                                   "--ignore-eos", "no", model)[model.name]
         found = self.generate(model, prompt, "-n", 64)
         self.assertEqual((found["ids"], found["text"]), (expected["greedy"], expected["text"]))
         self.assertEqual(found["finish"], "eos")
-        whole = self.reference("--tokens", 64, "--prompt", prompt, "--penalty", PENALTY,
-                               model)[model.name]
+        whole = self.reference("--tokens", 64, "--prompt", prompt, "--kinds", "penalized",
+                               "--penalty", PENALTY, model)[model.name]
         found = self.generate(model, prompt, "-n", 64, "--ignore-eos", "--repetition-penalty",
                               PENALTY)
         self.assertEqual(found["ids"], whole["penalized"])

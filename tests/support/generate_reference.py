@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What transformers' generate() makes of a prompt.
 
-Usage: generate_reference.py --tokens N --prompt TEXT --penalty R [--ignore-eos yes|no] MODEL ...
+Usage: generate_reference.py --tokens N --prompt TEXT [--kinds KIND,...] [--penalty R]
+       [--ignore-eos yes|no] MODEL ...
 
-Prints {model's directory name: {"prompt": ids, "greedy": ids, "penalized": ids with a repetition
-penalty, "text": of the greedy ones}}; the ids are those behind the prompt. All in fp32.
+Prints {model's directory name: {"prompt": ids, KIND: ids behind the prompt, "text": of the first
+kind}}; kinds are "greedy" and "penalized" (with a repetition penalty). All in fp32.
 """
 
 import argparse
@@ -20,10 +21,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokens", type=int, required=True)
     parser.add_argument("--prompt", required=True)
-    parser.add_argument("--penalty", type=float, required=True)
+    parser.add_argument("--kinds", default="greedy,penalized")
+    parser.add_argument("--penalty", type=float, default=1.0)
     parser.add_argument("--ignore-eos", choices=("yes", "no"), default="yes")
     parser.add_argument("models", nargs="+", type=Path)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     result = {}
     for path in arguments.models:
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
@@ -39,11 +42,11 @@ def main():
                                      max_new_tokens=arguments.tokens, do_sample=False, **settings)
             return ids[0, prompt.shape[1]:].tolist()
 
-        greedy = generate()
-        result[path.name] = {
-            "prompt": prompt[0].tolist(), "greedy": greedy,
-            "penalized": generate(repetition_penalty=arguments.penalty),
-            "text": tokenizer.decode(greedy, skip_special_tokens=True)}
+        kinds = {"greedy": {}, "penalized": {"repetition_penalty": arguments.penalty}}
+        wanted = arguments.kinds.split(",")
+        ids = {kind: generate(**kinds[kind]) for kind in wanted}
+        text = tokenizer.decode(ids[wanted[0]], skip_special_tokens=True)
+        result[path.name] = {"prompt": prompt[0].tolist(), "text": text} | ids
     json.dump(result, sys.stdout)
 
 

@@ -26,7 +26,7 @@ def loss(model, tokens):
 
 
 def main():
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     for model, tokens in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         loss(model, tokens)
 
