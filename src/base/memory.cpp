@@ -36,12 +36,13 @@ std::optional<int64_t> number_of(const fs::path& path) {
 struct Hierarchy {
   const char* prefix;  // of the line of /proc/self/cgroup that ends with this process's group
   const char* mounted;
-  const char *limit, *used, *cached;  // files; the last a key of memory.stat
+  const char *limit, *used;       // files
+  const char *cached, *recently;  // keys of memory.stat: pages of files, which can be dropped
 };
 const Hierarchy kHierarchies[] = {
-    {"0::/", "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"},
+    {"0::/", "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file", "active_file"},
     {":memory:/", "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-     "total_inactive_file"},
+     "total_inactive_file", "total_active_file"},
 };
 
 // "user.slice/...", "" for the topmost group.
@@ -69,7 +70,9 @@ int64_t available_memory(const fs::path& root) {
       const std::optional<int64_t> limit = number_of(files / hierarchy.limit);
       const std::optional<int64_t> used = number_of(files / hierarchy.used);
       if (limit && used) {
-        const int64_t cached = find_number(files / "memory.stat", hierarchy.cached).value_or(0);
+        const fs::path stat = files / "memory.stat";
+        const int64_t cached = find_number(stat, hierarchy.cached).value_or(0) +
+                               find_number(stat, hierarchy.recently).value_or(0);
         available = std::min(available, std::max<int64_t>(1, *limit - *used + cached));
       }
       more = !group.empty();

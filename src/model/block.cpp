@@ -92,6 +92,7 @@ at::Tensor causal_mask(int64_t queries, int64_t tokens, int64_t window, c10::Dev
 
 // From so many tokens on, what is done for each by itself is shared among threads.
 constexpr int64_t kSharedTokens = 32;
+constexpr int64_t kPieceTokens = 64;
 
 class Pass {
  public:
@@ -245,10 +246,10 @@ class Pass {
     if (team_ == nullptr || tokens < kSharedTokens) return part(0, tokens);
     const at::Tensor result =
         at::empty(sizes, at::TensorOptions(at::kFloat).device(c10::Device(c10::kCPU)));
-    const int64_t parts = team_->size();
-    in_parallel(parts, [&](int64_t i) {
-      const int64_t first = tokens * i / parts, end = tokens * (i + 1) / parts;
-      if (first < end) result.narrow(dim, first, end - first).copy_(part(first, end - first));
+    // Pieces that do not depend on the threads: ATen rounds what does not fill a vector otherwise.
+    in_parallel((tokens + kPieceTokens - 1) / kPieceTokens, [&](int64_t i) {
+      const int64_t first = i * kPieceTokens, count = std::min(kPieceTokens, tokens - first);
+      result.narrow(dim, first, count).copy_(part(first, count));
     });
     return result;
   }

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 
+#include <exception>
 #include <filesystem>
 #include <string>
 #include <system_error>
@@ -22,10 +23,14 @@ std::unique_ptr<GraphCapture> make_graph_capture(c10::Device device) {
     why = reason != nullptr ? reason : path.string() + ": cannot be loaded";
   } else {
     const auto make = reinterpret_cast<NewGraphCapture*>(dlsym(library, kGraphCaptureSymbol));
-    GraphCapture* const capture =
-        make != nullptr ? make(kGraphCaptureVersion, device.index()) : nullptr;
-    if (capture != nullptr) return std::unique_ptr<GraphCapture>(capture);
-    why = path.string() + ": is not of this version of billm";
+    try {
+      GraphCapture* const capture =
+          make != nullptr ? make(kGraphCaptureVersion, device.index()) : nullptr;
+      if (capture != nullptr) return std::unique_ptr<GraphCapture>(capture);
+      why = path.string() + ": is not of this version of billm";
+    } catch (const std::exception& error) {
+      why = error.what();
+    }
   }
   log_warning("no CUDA graphs, tokens are decoded more slowly: " + why);
   return nullptr;

@@ -34,7 +34,7 @@ constexpr int64_t kFewestTiles = 8;
 // docs/measurements/speed.md, "Prefill", has both ways' times.
 constexpr int64_t kDecodedTokens = 32;
 constexpr int64_t kFewRows = 2048;
-constexpr int64_t kDecodedRows = 256;
+constexpr int64_t kDecodedRows = 256, kPieces = 4;
 
 }  // namespace
 
@@ -102,9 +102,10 @@ class CpuLinear : public LinearOperator {
   void multiply_decoded(const float* x, int64_t tokens, float* y) const {
     const kernels::PlaneTilesView& view = tiles_.view();
     const int64_t tile_rows = view.order.tile_rows;
-    // As many pieces for each worker, as large as may be.
-    const int64_t pieces = (view.rows + kDecodedRows * runner_.team.size() - 1) /
-                           (kDecodedRows * runner_.team.size()) * runner_.team.size();
+    // Pieces that depend on the shape alone, since sums of a product depend on how it is cut; at
+    // least so many that some threads have equal shares.
+    const int64_t most = (view.rows + kDecodedRows - 1) / kDecodedRows;
+    const int64_t pieces = (most + kPieces - 1) / kPieces * kPieces;
     const int64_t at_once = (view.tiles() + pieces - 1) / pieces;
     const int64_t stride = at_once * tile_rows;
     std::atomic<int64_t> next{0};

@@ -105,7 +105,13 @@ c10::Device resolve_device(const std::string& name, DeviceUse use, int index) {
 
 at::Tensor to_device(const at::Tensor& host, c10::Device device) {
   if (!device.is_cuda()) return host.to(device);
-  return host.pin_memory().to(device, host.scalar_type(), /*non_blocking=*/true);
+  at::Tensor pinned;
+  try {
+    pinned = host.pin_memory();
+  } catch (const c10::Error&) {  // as much as the system lets be locked
+    return host.to(device);
+  }
+  return pinned.to(device, host.scalar_type(), /*non_blocking=*/true);
 }
 
 }  // namespace billm

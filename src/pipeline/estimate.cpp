@@ -242,7 +242,8 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   estimate.output_bytes =
       estimate.blocks * block_packed + estimate.other_weights * dtype_size(config);
   estimate.hidden_bytes = 4 * request.sequences * request.length * hidden;
-  estimate.hidden_place = choose_hidden_place(estimate.hidden_bytes, device, 1);
+  estimate.hidden_place =
+      choose_hidden_place(estimate.hidden_bytes, beside_hidden_states(spec), device, 1);
   // The inputs of a block stay there until those of the next one have been written.
   estimate.disk_bytes = estimate.output_bytes + 2 * estimate.hidden_bytes;
 
@@ -261,7 +262,8 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   constexpr int64_t kThreadBytes = int64_t{40} << 20;  // block.h: C library and MKL
   const int64_t collecting = 4 * sums + stored_inputs + threads * (pass + kThreadBytes);
   const int64_t quantizing = quantizing_bytes(method, request.method, widest, largest);
-  const int64_t here = device.is_cpu() ? 4 * block_weights : 4 * largest;
+  // On a GPU: the page-locked copies of the next block, whose sizes are rounded to powers of two.
+  const int64_t here = device.is_cpu() ? 4 * block_weights : 8 * block_weights + 4 * largest;
   // The packed block before is being written.
   estimate.cpu_bytes =
       idle_bytes + here + 4 * sums + std::max(collecting, quantizing) + 2 * block_packed;

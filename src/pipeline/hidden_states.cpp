@@ -66,13 +66,23 @@ const char* hidden_place_name(HiddenPlace place) {
   return "disk";
 }
 
-HiddenPlace choose_hidden_place(int64_t bytes, c10::Device device, int processes) {
+int64_t beside_hidden_states(const ModelSpec& spec) {
+  constexpr int64_t kProgram = int64_t{512} << 20, kBlocks = 5;
+  int64_t weights = 0;
+  for (const LinearSpec& linear : spec.family->linears) {
+    weights += linear.out_width(spec.config) * linear.in_width(spec.config);
+  }
+  return kProgram + kBlocks * 4 * weights;
+}
+
+HiddenPlace choose_hidden_place(int64_t bytes, int64_t rest, c10::Device device, int processes) {
   if (!device.is_cpu()) {
     const size_t free = at::getDeviceAllocator(device.type())->getMemoryInfo(device.index()).first;
-    if (bytes <= static_cast<int64_t>(free) / kShare) return HiddenPlace::kDevice;
+    if (bytes <= static_cast<int64_t>(free) / kShare / processes) return HiddenPlace::kDevice;
   }
-  return bytes <= available_memory() / kShare / processes ? HiddenPlace::kMemory
-                                                          : HiddenPlace::kDisk;
+  const int64_t available = available_memory() / processes;
+  return bytes <= available / kShare && bytes + rest <= available ? HiddenPlace::kMemory
+                                                                  : HiddenPlace::kDisk;
 }
 
 HiddenStates::HiddenStates(std::filesystem::path directory, HiddenShape shape, HiddenPlace place,

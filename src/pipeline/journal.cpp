@@ -74,7 +74,8 @@ Journal journal_from(const nlohmann::ordered_json& json) {
   journal.settings = json.at("settings");
   journal.nm = json.at("nm").get<std::map<std::string, std::string>>();
   for (const auto& file : json.at("hidden")) journal.hidden.push_back(file_from(file));
-  journal.hidden_block = json.at("hidden_block");
+  // Once the states were always those of the next block.
+  journal.hidden_block = json.value("hidden_block", static_cast<int64_t>(json.at("blocks").size()));
   for (const auto& entry : json.at("blocks")) {
     JournalBlock block{file_from(entry.at("shard")), {}, {}};
     if (entry.contains("tune")) {

@@ -355,14 +355,16 @@ class Run {
     const int64_t blocks = model_.spec().blocks();
     if (processes_.first()) done.shard = shard.write(partial_, shard_name(b, blocks + 1));
     std::vector<WrittenFile> old;
+    journal_.blocks.push_back(std::move(done));
     if (b + 1 == blocks) {
       old = std::exchange(journal_.hidden, {});
       processes_.barrier();  // all have read theirs
     } else if (states_->saving_is_due()) {
+      // Block b is kept even if there is no room for the states.
+      if (processes_.first()) write_journal(partial_, journal_);
       old = std::exchange(journal_.hidden, states_->save(b + 1));
       journal_.hidden_block = b + 1;
     }
-    journal_.blocks.push_back(std::move(done));
     if (!processes_.first()) return;
     write_journal(partial_, journal_);
     directory_->keep();

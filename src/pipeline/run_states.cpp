@@ -58,7 +58,7 @@ void RunStates::start(Journal* journal) {
       HiddenStates originals(partial_, own, HiddenPlace::kMemory, device_);
       originals.open(journal->hidden, kOriginalStream);
       for (int64_t i = 0; i < originals.count(); ++i) {
-        originals_.push_back(originals.load(i).clone());
+        originals_.push_back(originals.load(i));  // keeps its memory
       }
     }
     if (first == done) return;
@@ -72,7 +72,14 @@ void RunStates::start(Journal* journal) {
       originals_.push_back(inputs_->load(i).clone());
     }
   }
-  for (int64_t b = first; b < done; ++b) pass_finished(*journal, b);
+  for (int64_t b = first; b < done; ++b) {
+    // The journal's files are those of all processes, and are dropped with the next journal.
+    const bool of_journal = b == first && !journal->hidden.empty();
+    const std::vector<WrittenFile> before =
+        of_journal ? std::vector<WrittenFile>() : inputs_->files();
+    pass_finished(*journal, b);
+    for (const WrittenFile& file : before) std::filesystem::remove(partial_ / file.name);
+  }
   for (WrittenFile& file : of_all_processes(inputs_->files())) {
     journal->hidden.push_back(std::move(file));
   }
@@ -95,11 +102,9 @@ void RunStates::pass_finished(const Journal& journal, int64_t b) {
   if (request_.tune) {
     pass_originals(load_block(model_.weights(), spec, b, request_.threads, device_));
   }
-  const std::vector<WrittenFile> before = inputs_->files();
   const std::string& shard = journal.blocks.at(static_cast<size_t>(b)).shard.name;
   pass(b + 1,
        load_finished_block(partial_ / shard, model_.weights(), spec, b, request_.threads, device_));
-  for (const WrittenFile& file : before) std::filesystem::remove(partial_ / file.name);
 }
 
 void RunStates::pass(int64_t next, const Block& block) {
@@ -144,7 +149,9 @@ HiddenShape RunStates::shape(std::vector<int64_t> ids) const {
 }
 
 HiddenPlace RunStates::place_of(const HiddenShape& shape) const {
-  return choose_hidden_place(shape.bytes(), device_, local_processes());
+  // With tuning the original model's states are in memory besides.
+  const int64_t rest = beside_hidden_states(model_.spec()) + (request_.tune ? shape.bytes() : 0);
+  return choose_hidden_place(shape.bytes(), rest, device_, local_processes());
 }
 
 // Of the files with the inputs of a block that are this process's.

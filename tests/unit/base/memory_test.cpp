@@ -48,7 +48,9 @@ TEST_F(Memory, OfTheGroupThatHasLeastLeft) {
   say("sys/fs/cgroup/outer/memory.max", "3000000000\n");
   say("sys/fs/cgroup/outer/memory.current", "2500000000\n");
   EXPECT_EQ(available(), 500000000);
-  say("sys/fs/cgroup/outer/memory.stat", "anon 1\nfile 900000000\ninactive_file 700000000\n");
+  say("sys/fs/cgroup/outer/memory.stat",
+      "anon 1\nfile 900000000\ninactive_file 300000000\n"
+      "active_file 400000000\n");
   EXPECT_EQ(available(), 1200000000);
   say("sys/fs/cgroup/outer/inner/memory.max", "1100\n");
   EXPECT_EQ(available(), 1000);
@@ -65,7 +67,8 @@ TEST_F(Memory, OfAGroupOfTheFirstVersionSeenFromItsContainer) {
   say("proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/97da\n0::/\n");
   say("sys/fs/cgroup/memory/memory.limit_in_bytes", "2000000\n");
   say("sys/fs/cgroup/memory/memory.usage_in_bytes", "1500000\n");
-  say("sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 300000\n");
+  say("sys/fs/cgroup/memory/memory.stat",
+      "inactive_file 1\ntotal_inactive_file 200000\ntotal_active_file 100000\n");
   EXPECT_EQ(available(), 800000);
 }
 

@@ -78,6 +78,18 @@ TEST(LinearOperator, ManyTokensOfLayersWithManyPlanes) {
   }
 }
 
+// How sums of a wide product are rounded depends on how it is cut.
+TEST(LinearOperator, DecodedProductsDoNotDependOnThreads) {
+  LinearShape shape = some_shape(1024, 4096);
+  shape.classes = shape.salient_classes = 3;
+  shape.nm = {4, 8};
+  const PackedLinear packed = pack(test::random_codes(shape, 6));
+  std::vector<float> values = test::random_normal(512 * shape.cols, 2);
+  const at::Tensor x = matrix(values, 512, shape.cols);
+  CpuRunner one(1), three(3);
+  EXPECT_TRUE(one.make(packed)->apply(x).equal(three.make(packed)->apply(x)));
+}
+
 TEST(LinearOperator, NotANumberStaysOne) {
   const QuantizedLinear linear = test::random_codes(some_shape(40, 300), 1);
   CpuRunner runner(1);

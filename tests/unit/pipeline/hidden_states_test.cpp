@@ -142,9 +142,11 @@ TEST(FreeMemory, IsBoundByTheLimitOfTheProcess) {
   const int64_t none = available_memory();
   ASSERT_EQ(::setrlimit(RLIMIT_DATA, &before), 0);
   EXPECT_EQ(none, 1);  // 0 would be: not known
-  EXPECT_EQ(choose_hidden_place(1 << 10, kCpu, 1), HiddenPlace::kMemory);
-  EXPECT_EQ(choose_hidden_place(free, kCpu, 1), HiddenPlace::kDisk);
-  EXPECT_EQ(choose_hidden_place(free / 8, kCpu, 1 << 16), HiddenPlace::kDisk);
+  EXPECT_EQ(choose_hidden_place(1 << 10, 0, kCpu, 1), HiddenPlace::kMemory);
+  EXPECT_EQ(choose_hidden_place(free, 0, kCpu, 1), HiddenPlace::kDisk);
+  EXPECT_EQ(choose_hidden_place(free / 8, 0, kCpu, 1 << 16), HiddenPlace::kDisk);
+  EXPECT_EQ(choose_hidden_place(free / 8, free / 2, kCpu, 1), HiddenPlace::kMemory);
+  EXPECT_EQ(choose_hidden_place(free / 8, free, kCpu, 1), HiddenPlace::kDisk);
 }
 
 }  // namespace
