@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <future>
+#include <system_error>
 
 namespace billm {
 
@@ -14,7 +15,11 @@ class Background {
   // Throws what the work before has thrown, as wait() and check() do; once.
   void start(std::function<void()> work) {
     wait();
-    work_ = std::async(std::launch::async, std::move(work));
+    try {
+      work_ = std::async(std::launch::async, work);
+    } catch (const std::system_error&) {
+      work();  // the system allows no more threads
+    }
   }
   void wait() {
     if (work_.valid()) work_.get();

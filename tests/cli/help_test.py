@@ -95,7 +95,8 @@ class Reports(bt.TestCase):
         self.assertEqual(report["bytes_after"], sum(p.stat().st_size for p in shards))
         self.assertLess(report["bytes_after"], size)
         seconds = report["seconds"]
-        self.assertEqual(list(seconds), ["forward", "hessian", "quantize", "tune", "pack", "total"])
+        self.assertEqual(list(seconds), ["forward", "hessian", "quantize", "tune", "pack", "write",
+                                         "total"])
         self.assertTrue(all(value >= 0 for value in seconds.values()))
         self.assertGreaterEqual(seconds["total"], max(seconds.values()))
         self.assertGreater(report["peak_rss_bytes"], 10 << 20)
