@@ -360,9 +360,12 @@ class Run {
       old = std::exchange(journal_.hidden, {});
       processes_.barrier();  // all have read theirs
     } else if (states_->saving_is_due()) {
-      // Block b is kept even if there is no room for the states.
-      if (processes_.first()) write_journal(partial_, journal_);
-      old = std::exchange(journal_.hidden, states_->save(b + 1));
+      try {
+        old = std::exchange(journal_.hidden, states_->save(b + 1));
+      } catch (...) {  // no room: block b is kept, as its states can be computed
+        if (processes_.first()) write_journal(partial_, journal_);
+        throw;
+      }
       journal_.hidden_block = b + 1;
     }
     if (!processes_.first()) return;
