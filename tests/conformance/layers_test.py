@@ -24,8 +24,8 @@ ALLOWED = {
     "tune": {"base", "checkpoint", "codes", "model", "calibrate"},
     "pipeline": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate", "quantize",
                  "tune"},
-    "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "pack", "model", "calibrate",
-            "quantize", "tune", "pipeline", "eval"},
+    "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "model",
+            "calibrate", "quantize", "tune", "pipeline", "eval"},
 }
 TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)

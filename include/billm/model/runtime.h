@@ -1,8 +1,9 @@
 // What must be set up once before ATen is used, and which device to use.
 //
 // Threads: all parallelism is billm::parallel_for over independent items (sequences, windows, row
-// tiles). Inside an item ATen, MKL and OpenMP run on one thread, because the sums of a parallel
-// matrix product depend on the number of threads; so results never depend on --threads.
+// tiles), or in generation a WorkerTeam over pieces of a pass. Inside an item ATen, MKL and OpenMP
+// run on one thread, because the sums of a parallel matrix product depend on the number of threads;
+// so results never depend on --threads.
 #pragma once
 
 #include <ATen/core/Tensor.h>
