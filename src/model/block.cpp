@@ -3,7 +3,6 @@
 // rounding.
 #include "billm/model/block.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/arange.h>
@@ -19,15 +18,14 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 
 #include "billm/base/log.h"
 #include "billm/model/dense_linear.h"
 #include "billm/model/runtime.h"
+#include "shared_pieces.h"
 
 namespace billm {
 namespace {
@@ -188,7 +186,7 @@ class Pass {
     }
     if (team_ != nullptr && queries >= kSharedTokens) {
       const at::Tensor out = at::empty({queries, query_heads, d}, q.options());
-      in_parallel(query_heads, [&](int64_t head) {
+      share_pieces(*team_, query_heads, [&](int64_t head, int) {
         const auto alone = [](const at::Tensor& heads, int64_t index) {
           return heads.narrow(0, index, 1).unsqueeze(0);
         };
@@ -225,20 +223,6 @@ class Pass {
   }
 
  private:
-  // body(i) for i < count, each on one thread of the team.
-  template <typename Body>
-  void in_parallel(int64_t count, Body body) const {
-    const bool inference = c10::InferenceMode::is_enabled();
-    const int aten_threads = at::get_num_threads();
-    std::atomic<int64_t> next{0};
-    team_->run([&](int) {
-      const c10::InferenceMode mode(inference);  // these two are a thread's own
-      at::set_num_threads(1);
-      for (int64_t i = next++; i < count; i = next++) body(i);
-    });
-    at::set_num_threads(aten_threads);
-  }
-
   // A tensor of `sizes`, whose dimension `dim` is the tokens; part(first, count) makes those of
   // some tokens.
   template <typename Part>
@@ -247,7 +231,7 @@ class Pass {
     const at::Tensor result =
         at::empty(sizes, at::TensorOptions(at::kFloat).device(c10::Device(c10::kCPU)));
     // Pieces that do not depend on the threads: ATen rounds what does not fill a vector otherwise.
-    in_parallel((tokens + kPieceTokens - 1) / kPieceTokens, [&](int64_t i) {
+    share_pieces(*team_, (tokens + kPieceTokens - 1) / kPieceTokens, [&](int64_t i, int) {
       const int64_t first = i * kPieceTokens, count = std::min(kPieceTokens, tokens - first);
       result.narrow(dim, first, count).copy_(part(first, count));
     });

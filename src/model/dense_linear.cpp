@@ -1,13 +1,12 @@
 // See include/billm/model/dense_linear.h.
 #include "billm/model/dense_linear.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <atomic>
+
+#include "shared_pieces.h"
 
 namespace billm {
 namespace {
@@ -31,21 +30,13 @@ at::Tensor DenseLinear::apply(const at::Tensor& x) const {
   const int64_t piece_rows = (rows + across - 1) / across;
   const int64_t pieces = across * ((tokens + piece_tokens - 1) / piece_tokens);
   at::Tensor result = at::empty({tokens, rows}, x.options());
-  const bool inference = c10::InferenceMode::is_enabled();
-  const int aten_threads = at::get_num_threads();
-  std::atomic<int64_t> next{0};
-  team_->run([&](int) {
-    const c10::InferenceMode mode(inference);  // these two are a thread's own
-    at::set_num_threads(1);
-    for (int64_t piece = next++; piece < pieces; piece = next++) {
-      const int64_t row = piece % across * piece_rows, token = piece / across * piece_tokens;
-      const int64_t width = std::min(piece_rows, rows - row);
-      const int64_t height = std::min(piece_tokens, tokens - token);
-      at::Tensor part = result.narrow(0, token, height).narrow(1, row, width);
-      at::mm_out(part, x.narrow(0, token, height), weight_.narrow(0, row, width).t());
-    }
+  share_pieces(*team_, pieces, [&](int64_t piece, int) {
+    const int64_t row = piece % across * piece_rows, token = piece / across * piece_tokens;
+    const int64_t width = std::min(piece_rows, rows - row);
+    const int64_t height = std::min(piece_tokens, tokens - token);
+    at::Tensor part = result.narrow(0, token, height).narrow(1, row, width);
+    at::mm_out(part, x.narrow(0, token, height), weight_.narrow(0, row, width).t());
   });
-  at::set_num_threads(aten_threads);
   return result;
 }
 

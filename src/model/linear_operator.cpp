@@ -1,7 +1,6 @@
 // Packed linears on the CPU: see include/billm/model/linear_operator.h.
 #include "billm/model/linear_operator.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
@@ -16,6 +15,7 @@
 #include "billm/pack/plane_tiles.h"
 #include "cuda_runner.h"
 #include "kernels/cpu/gemv.h"
+#include "shared_pieces.h"
 
 namespace billm {
 namespace {
@@ -108,27 +108,21 @@ class CpuLinear : public LinearOperator {
     const int64_t pieces = (most + kPieces - 1) / kPieces * kPieces;
     const int64_t at_once = (view.tiles() + pieces - 1) / pieces;
     const int64_t stride = at_once * tile_rows;
-    std::atomic<int64_t> next{0};
-    const int aten_threads = at::get_num_threads();
-    runner_.team.run([&](int worker) {
-      at::set_num_threads(1);  // of this thread
+    share_pieces(runner_.team, pieces, [&](int64_t piece, int worker) {
+      const int64_t tile = piece * at_once;
+      if (tile >= view.tiles()) return;  // few rows
       const at::NoGradGuard no_grad;
       const at::Tensor input =
           at::from_blob(const_cast<float*>(x), {tokens, view.cols}, at::kFloat);
       std::vector<float>& weight = runner_.decoded[static_cast<size_t>(worker)];
       weight.resize(std::max(weight.size(), static_cast<size_t>(view.cols * stride)));
-      for (int64_t tile = next.fetch_add(at_once); tile < view.tiles();
-           tile = next.fetch_add(at_once)) {
-        const int64_t tiles = std::min(at_once, view.tiles() - tile), first = tile * tile_rows;
-        const int64_t rows = std::min(tiles * tile_rows, view.rows - first);
-        kernels::decode_tiles(view, tile, tiles, weight.data(), stride);
-        const at::Tensor w =
-            at::from_blob(weight.data(), {view.cols, rows}, {stride, 1}, at::kFloat);
-        at::Tensor part = at::from_blob(y + first, {tokens, rows}, {view.rows, 1}, at::kFloat);
-        at::mm_out(part, input, w);
-      }
+      const int64_t tiles = std::min(at_once, view.tiles() - tile), first = tile * tile_rows;
+      const int64_t rows = std::min(tiles * tile_rows, view.rows - first);
+      kernels::decode_tiles(view, tile, tiles, weight.data(), stride);
+      const at::Tensor w = at::from_blob(weight.data(), {view.cols, rows}, {stride, 1}, at::kFloat);
+      at::Tensor part = at::from_blob(y + first, {tokens, rows}, {view.rows, 1}, at::kFloat);
+      at::mm_out(part, input, w);
     });
-    at::set_num_threads(aten_threads);
   }
 
   // This worker's share of the inputs: segments of one token, or whole tokens.
