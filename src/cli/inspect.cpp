@@ -22,7 +22,7 @@ struct Options {
   std::string directory;
 };
 
-std::string shares_text(const std::vector<double>& shares, const LinearShape& shape) {
+std::string shares_text(const std::vector<double>& shares, const RegionFormat& shape) {
   std::string text;
   char part[32];
   for (size_t r = 0; r < shares.size(); ++r) {
@@ -83,7 +83,7 @@ void run(const Options& options) {
   int64_t bytes = 0;
   for (LayerReport& layer : layers) {
     const PackedLinear packed = model.packed()->open(layer.name);
-    const QuantizedLinear linear = unpack(packed);
+    const RegionCodes linear = unpack(packed);
     layer.stored_bits = packed.stored_bits();
     layer.salient_share = salient_share(linear);
     layer.region_shares = region_shares(linear);

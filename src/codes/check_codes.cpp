@@ -1,4 +1,4 @@
-// check_codes: see include/billm/codes/quantized_linear.h. Every layer passes it before it is
+// check_codes: see include/billm/codes/region_codes.h. Every layer passes it before it is
 // packed, so the weights are looked at by a loop without branches, and again only to name what is
 // wrong.
 #include <algorithm>
@@ -31,7 +31,7 @@ bool exact_in_format(float value, ScaleFormat format, float base) {
   return false;
 }
 
-void check_sizes(const QuantizedLinear& linear) {
+void check_sizes(const RegionCodes& linear) {
   const CodeSizes sizes = code_sizes(linear.shape);
   if (linear.region.size() != sizes.weights || linear.code.size() != sizes.weights ||
       linear.salient.size() != sizes.salient || linear.scale.size() != sizes.scales ||
@@ -41,8 +41,8 @@ void check_sizes(const QuantizedLinear& linear) {
   }
 }
 
-void check_levels(const QuantizedLinear& linear, int threads) {
-  const LinearShape& shape = linear.shape;
+void check_levels(const RegionCodes& linear, int threads) {
+  const RegionFormat& shape = linear.shape;
   if (!std::isfinite(linear.base) || linear.base < 0) broken("the base is not finite and >= 0");
   const auto check = [&](const std::vector<float>& values, auto body) {
     parallel_parts(static_cast<int64_t>(values.size()), kPart, threads,
@@ -86,7 +86,7 @@ void check_levels(const QuantizedLinear& linear, int threads) {
 // region may not be.
 using CodesOf = std::array<std::array<uint16_t, 256>, 2>;
 
-CodesOf codes_of(const LinearShape& shape) {
+CodesOf codes_of(const RegionFormat& shape) {
   CodesOf codes{};
   for (int salient = 0; salient < 2; ++salient) {
     const int first = salient ? 1 + shape.classes : 1;
@@ -101,13 +101,13 @@ CodesOf codes_of(const LinearShape& shape) {
 }
 
 // Columns [start, start + group_size(start)) share a count of kept weights.
-int64_t group_columns(const LinearShape& shape, int64_t start) {
+int64_t group_columns(const RegionFormat& shape, int64_t start) {
   return std::min<int64_t>(shape.nm.active() ? shape.nm.m : 1, shape.cols - start);
 }
 
-bool row_is_right(const QuantizedLinear& linear, const CodesOf& codes, const uint8_t* salient,
+bool row_is_right(const RegionCodes& linear, const CodesOf& codes, const uint8_t* salient,
                   int64_t row) {
-  const LinearShape& shape = linear.shape;
+  const RegionFormat& shape = linear.shape;
   const uint8_t* region = linear.region.data() + row * shape.cols;
   const uint8_t* code = linear.code.data() + row * shape.cols;
   unsigned wrong = 0;
@@ -124,9 +124,9 @@ bool row_is_right(const QuantizedLinear& linear, const CodesOf& codes, const uin
   return wrong == 0;
 }
 
-[[noreturn]] void name_wrong(const QuantizedLinear& linear, const CodesOf& codes,
+[[noreturn]] void name_wrong(const RegionCodes& linear, const CodesOf& codes,
                              const uint8_t* salient, int64_t row) {
-  const LinearShape& shape = linear.shape;
+  const RegionFormat& shape = linear.shape;
   int64_t columns = 0;
   for (int64_t start = 0; start < shape.cols; start += columns) {
     columns = group_columns(shape, start);
@@ -151,9 +151,9 @@ bool row_is_right(const QuantizedLinear& linear, const CodesOf& codes, const uin
 
 }  // namespace
 
-void check_codes(const QuantizedLinear& linear, int threads) {
-  const LinearShape& shape = linear.shape;
-  check_linear_shape(shape, "quantized layer");
+void check_codes(const RegionCodes& linear, int threads) {
+  const RegionFormat& shape = linear.shape;
+  check_region_format(shape, "quantized layer");
   check_sizes(linear);
   check_levels(linear, threads);
   const CodesOf codes = codes_of(shape);

@@ -1,9 +1,9 @@
-// The lengths of a QuantizedLinear's vectors.
+// The lengths of a RegionCodes's vectors.
 #pragma once
 
 #include <cstddef>
 
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 
 namespace billm {
 
@@ -12,6 +12,6 @@ struct CodeSizes {
   size_t salient = 0, scales = 0, offsets = 0, column_scales = 0;
   size_t steps = 0;  // and zeros
 };
-CodeSizes code_sizes(const LinearShape& shape);
+CodeSizes code_sizes(const RegionFormat& shape);
 
 }  // namespace billm

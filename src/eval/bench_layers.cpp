@@ -56,10 +56,10 @@ std::span<const BenchLayer> bench_layers() {
   return layers;
 }
 
-QuantizedLinear random_bench_layer(const std::string& name, int64_t rows, int64_t cols) {
+RegionCodes random_bench_layer(const std::string& name, int64_t rows, int64_t cols) {
   const LayerRow& row = row_of(name);
 
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = rows;
   shape.cols = cols;
   shape.block_size = row.block_size;
@@ -71,7 +71,7 @@ QuantizedLinear random_bench_layer(const std::string& name, int64_t rows, int64_
   shape.column_scales = row.column_scales;
   if (shape.all_integers()) shape.scale_format = ScaleFormat::kF16;
   std::mt19937 random(1);
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   for (uint8_t& salient : linear.salient) salient = random() % 100 < kSalientPercent;
   for (int64_t r = 0; r < std::min(rows, kRandomRows); ++r) {
     for (int64_t col = 0; col < cols; ++col) {

@@ -1,13 +1,13 @@
 // The layers that `billm bench` measures: a table of what the methods write by default.
 #pragma once
 
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 #include "billm/eval/bench.h"
 
 namespace billm {
 
 // The row of bench_layers() called `name`, with random codes of a fixed seed. Throws Error{kUsage}
 // for another name.
-QuantizedLinear random_bench_layer(const std::string& name, int64_t rows, int64_t cols);
+RegionCodes random_bench_layer(const std::string& name, int64_t rows, int64_t cols);
 
 }  // namespace billm

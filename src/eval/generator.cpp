@@ -202,7 +202,7 @@ double Generator::stored_bits() const {
   if (packed == nullptr) return 0;
   double bytes = 0, weights = 0;
   for (const std::string& name : packed->names()) {
-    const LinearShape& shape = packed->shape(name);
+    const RegionFormat& shape = packed->shape(name);
     bytes += static_cast<double>(packed->bytes(name));
     weights += static_cast<double>(shape.rows * shape.cols);
   }

@@ -214,7 +214,7 @@ class ModelCheck {
       const bool is_packed = packed_ != nullptr && packed_->has(module);
       check_module(module, shape, !is_packed, linear.has_bias(spec_.config));
       if (!is_packed) continue;
-      const LinearShape& found = packed_->shape(module);
+      const RegionFormat& found = packed_->shape(module);
       const std::vector<int64_t> got = {found.rows, found.cols};
       if (got != shape) {
         throw bad_input(checkpoint_.directory().string() + ": " + module + ": expected " +

@@ -33,16 +33,16 @@ int64_t OutputHead::bytes() const {
   return sum;
 }
 
-QuantizedLinear round_to_8_bits(const float* weight, int64_t rows, int64_t cols, int threads) {
+RegionCodes round_to_8_bits(const float* weight, int64_t rows, int64_t cols, int threads) {
   constexpr int kLargest = 127, kZero = 128;
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = rows;
   shape.cols = cols;
   shape.block_size = kHeadBlock;
   shape.classes = shape.salient_classes = 0;
   shape.integer_bits = 8;
   shape.scale_format = ScaleFormat::kF16;
-  QuantizedLinear out = make_quantized_linear(shape);
+  RegionCodes out = make_region_codes(shape);
   std::fill(out.region.begin(), out.region.end(), static_cast<uint8_t>(shape.integer_region()));
   parallel_for(rows, threads, [&](int64_t row) {
     for (int64_t block = 0; block < shape.blocks(); ++block) {

@@ -14,8 +14,8 @@ constexpr int64_t kRows = 64;  // that a thread takes at a time
 
 // Calls gap(columns since the last integer of the row) for every integer weight of a row.
 template <typename Gap>
-void for_gaps(const QuantizedLinear& linear, int64_t row, Gap gap) {
-  const LinearShape& shape = linear.shape;
+void for_gaps(const RegionCodes& linear, int64_t row, Gap gap) {
+  const RegionFormat& shape = linear.shape;
   int64_t next = 0;
   for (int64_t col = 0; col < shape.cols; ++col) {
     if (linear.region[row * shape.cols + col] != shape.integer_region()) continue;
@@ -30,7 +30,7 @@ struct Counts {
   std::array<int64_t, kMaxDelta + 1> entries{};
 };
 
-Counts count(const QuantizedLinear& linear, int threads) {
+Counts count(const RegionCodes& linear, int threads) {
   Counts counts;
   counts.integers.assign(static_cast<size_t>(linear.shape.rows), 0);
   std::mutex mutex;
@@ -48,8 +48,8 @@ Counts count(const QuantizedLinear& linear, int threads) {
   return counts;
 }
 
-std::vector<std::byte> bitmap(const QuantizedLinear& linear, int threads) {
-  const LinearShape& shape = linear.shape;
+std::vector<std::byte> bitmap(const RegionCodes& linear, int threads) {
+  const RegionFormat& shape = linear.shape;
   std::vector<std::byte> bytes(static_cast<size_t>((shape.rows * shape.cols + 7) / 8));
   parallel_parts(shape.rows, kRows, threads, [&](int64_t first, int64_t end) {
     std::vector<uint8_t> bits(static_cast<size_t>(shape.cols));
@@ -65,8 +65,8 @@ std::vector<std::byte> bitmap(const QuantizedLinear& linear, int threads) {
 }
 
 // Fills entries and bytes of an index of gaps.
-void add_gaps(const QuantizedLinear& linear, int threads, IntegerIndex* index) {
-  const LinearShape& shape = linear.shape;
+void add_gaps(const RegionCodes& linear, int threads, IntegerIndex* index) {
+  const RegionFormat& shape = linear.shape;
   const int64_t skip = (1 << index->bits) - 1;
   index->entries.assign(static_cast<size_t>(shape.rows), 0);
   const auto for_rows = [&](const std::function<void(int64_t row)>& body) {
@@ -92,8 +92,8 @@ void add_gaps(const QuantizedLinear& linear, int threads, IntegerIndex* index) {
 
 }  // namespace
 
-IntegerIndex make_integer_index(const QuantizedLinear& linear, int threads) {
-  const LinearShape& shape = linear.shape;
+IntegerIndex make_integer_index(const RegionCodes& linear, int threads) {
+  const RegionFormat& shape = linear.shape;
   Counts counts = count(linear, threads);
   IntegerIndex index;
   index.integers = std::move(counts.integers);

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 
 namespace billm {
 
@@ -20,6 +20,6 @@ struct IntegerIndex {
 };
 
 // The smallest index of a layer's integer weights; of equal ones the bitmap, then fewer bits.
-IntegerIndex make_integer_index(const QuantizedLinear& linear, int threads);
+IntegerIndex make_integer_index(const RegionCodes& linear, int threads);
 
 }  // namespace billm

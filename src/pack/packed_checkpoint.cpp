@@ -134,7 +134,7 @@ const PackedModules::Entry& PackedModules::entry(const std::string& module) cons
   return found->second;
 }
 
-const LinearShape& PackedModules::shape(const std::string& module) const {
+const RegionFormat& PackedModules::shape(const std::string& module) const {
   return entry(module).description.shape;
 }
 

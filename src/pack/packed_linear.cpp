@@ -48,7 +48,7 @@ double PackedLinear::stored_bits() const {
   return 8.0 * static_cast<double>(bytes()) / static_cast<double>(shape.rows * shape.cols);
 }
 
-PackedLinear pack(const QuantizedLinear& linear, int threads) {
+PackedLinear pack(const RegionCodes& linear, int threads) {
   check_codes(linear, threads);
   return kLayouts[0].pack(linear, threads);  // every kind of region of version 1 fits this layout
 }
@@ -61,7 +61,7 @@ void decode_rows(const PackedLinear& packed, int64_t first_row, int64_t row_coun
   layout_row(packed.layout, "decode").decode_rows(packed, first_row, row_count, out);
 }
 
-QuantizedLinear unpack(const PackedLinear& packed) {
+RegionCodes unpack(const PackedLinear& packed) {
   return layout_row(packed.layout, "unpack").unpack(packed);
 }
 
@@ -70,7 +70,7 @@ int64_t scaled_bytes(const PackedLinear& like, int64_t rows, int64_t cols) {
 }
 
 std::string describe(const PackedLinear& packed) {
-  const LinearShape& shape = packed.shape;
+  const RegionFormat& shape = packed.shape;
   nlohmann::ordered_json description = {{"layout", packed.layout},
                                         {"rows", shape.rows},
                                         {"cols", shape.cols},
@@ -108,7 +108,7 @@ PackedLinear parse_description(const std::string& text, const std::string& where
     return found->get<int64_t>();
   };
   PackedLinear packed;
-  LinearShape& shape = packed.shape;
+  RegionFormat& shape = packed.shape;
   packed.layout = text_of("layout");
   layout_row(packed.layout, where);
   shape.rows = number_of("rows");
@@ -153,7 +153,7 @@ PackedLinear parse_description(const std::string& text, const std::string& where
   if (json.contains("index_bits") && packed.index_bits == 0) {
     throw bad_input(where + ": index_bits without an index of deltas");
   }
-  check_linear_shape(shape, where);
+  check_region_format(shape, where);
   return packed;
 }
 

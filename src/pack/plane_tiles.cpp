@@ -53,7 +53,7 @@ struct RunOrder {
   int64_t tile_bytes = 0;
 };
 
-int planes_of_set(const LinearShape& shape, int set) {
+int planes_of_set(const RegionFormat& shape, int set) {
   if (shape.all_integers()) return shape.integer_bits;
   return (set == 0 ? shape.classes : shape.salient_classes) + (shape.nm.active() ? 1 : 0);
 }
@@ -140,7 +140,7 @@ class RunOrderMaker {
   }
 
   const PlanesView& view_;
-  const LinearShape& shape_;
+  const RegionFormat& shape_;
   const kernels::TileOrder order_;
   RunOrder out_;
 };
@@ -155,7 +155,7 @@ class RowPlanes {
   template <typename Integer>
   void fill(int64_t row, Integer integer) {
     std::fill(words_.begin(), words_.end(), uint8_t{0});
-    const LinearShape& shape = view_.shape;
+    const RegionFormat& shape = view_.shape;
     const int32_t* place = order_.place.data();
     const auto set = [&](int64_t col, uint32_t word) {
       words_[static_cast<size_t>(place[col])] = static_cast<uint8_t>(word);
@@ -238,7 +238,7 @@ class RowPlanes {
 
 }  // namespace
 
-std::string PlaneTiles::unsupported(const LinearShape& shape) {
+std::string PlaneTiles::unsupported(const RegionFormat& shape) {
   if (shape.offset_kind == OffsetKind::kRegion) return "offsets per region";
   if (shape.offset_kind != OffsetKind::kNone && shape.nm.active())
     return "offsets with an N:M mask";
@@ -248,7 +248,7 @@ std::string PlaneTiles::unsupported(const LinearShape& shape) {
 
 PlaneTiles::PlaneTiles(const PackedLinear& packed, const kernels::TileOrder& order, int threads) {
   const PlanesView view(packed);
-  const LinearShape& shape = view.shape;
+  const RegionFormat& shape = view.shape;
   RunOrder run = RunOrderMaker(view, order).make();
   view_.rows = shape.rows;
   view_.cols = shape.cols;

@@ -12,7 +12,7 @@ int64_t bytes_for_bits(int64_t bits) { return (bits + 7) / 8; }
 
 }  // namespace
 
-std::vector<PlaneSpec> plane_specs(const LinearShape& shape, int index_bits,
+std::vector<PlaneSpec> plane_specs(const RegionFormat& shape, int index_bits,
                                    const PlaneCounts& counts) {
   const PlanesGeometry geometry(shape);
   const int64_t binary = geometry.kept() - counts.integers;
@@ -77,7 +77,7 @@ namespace {
 
 // Every weight is an integer.
 void decode_integers(const PlanesView& view, int64_t row, float* out) {
-  const LinearShape& shape = view.shape;
+  const RegionFormat& shape = view.shape;
   int64_t entry = row * shape.cols;
   for (int64_t block = 0; block < shape.blocks(); ++block) {
     const float step = view.step(block * shape.rows + row);
@@ -93,7 +93,7 @@ void decode_integers(const PlanesView& view, int64_t row, float* out) {
 
 void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out) {
   const PlanesView view(packed);
-  const LinearShape& shape = view.shape;
+  const RegionFormat& shape = view.shape;
   const int regions = shape.regions();
   const bool offsets = shape.offset_kind != OffsetKind::kNone;
   std::vector<uint8_t> kept;
@@ -131,10 +131,10 @@ void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_co
   }
 }
 
-QuantizedLinear unpack_planes(const PackedLinear& packed) {
+RegionCodes unpack_planes(const PackedLinear& packed) {
   const PlanesView view(packed);
-  const LinearShape& shape = view.shape;
-  QuantizedLinear linear = make_quantized_linear(shape);
+  const RegionFormat& shape = view.shape;
+  RegionCodes linear = make_region_codes(shape);
   linear.base = view.base;
   for (size_t i = 0; i < linear.scale.size(); ++i) linear.scale[i] = view.scale(i);
   for (int64_t block = 0; block < shape.blocks(); ++block) {

@@ -24,7 +24,7 @@ inline constexpr auto kDigits3 = [] {
 
 // The numbers that follow from a layer's shape.
 struct PlanesGeometry {
-  explicit PlanesGeometry(const LinearShape& shape) : shape_(shape) {
+  explicit PlanesGeometry(const RegionFormat& shape) : shape_(shape) {
     if (shape.nm.active()) {
       words = mask_words(shape.nm.n, shape.nm.m);
       full_groups = shape.cols / shape.nm.m;
@@ -43,7 +43,7 @@ struct PlanesGeometry {
   bool salient_digits() const { return shape_.salient_classes > shape_.classes; }
   int64_t mask_bits() const { return full_words * words.bits + shape_.rows * tail_bits; }
 
-  const LinearShape& shape_;
+  const RegionFormat& shape_;
   MaskWords words{1, 1, 0};
   int64_t full_groups = 0, full_words = 0, row_kept = 0;
   int tail_columns = 0, tail_kept = 0, tail_bits = 0;
@@ -65,7 +65,7 @@ struct PlaneCounts {
 };
 
 // The planes that a layer of this shape has, in file order.
-std::vector<PlaneSpec> plane_specs(const LinearShape& shape, int index_bits,
+std::vector<PlaneSpec> plane_specs(const RegionFormat& shape, int index_bits,
                                    const PlaneCounts& counts);
 inline bool is_counting_plane(const std::string& name) {
   return name == "salient" || name == "integer_counts" || name == "index_counts";
@@ -84,8 +84,8 @@ inline float load_float(const std::byte* bytes, int64_t index, ScaleFormat forma
 }
 
 // Counts per row are U16 where a row's columns fit, else U32.
-inline bool short_counts(const LinearShape& shape) { return shape.cols <= 65535; }
-inline int64_t load_count(const std::byte* counts, int64_t row, const LinearShape& shape) {
+inline bool short_counts(const RegionFormat& shape) { return shape.cols <= 65535; }
+inline int64_t load_count(const std::byte* counts, int64_t row, const RegionFormat& shape) {
   return short_counts(shape) ? int64_t{load<uint16_t>(counts, row)}
                              : int64_t{load<uint32_t>(counts, row)};
 }
@@ -304,7 +304,7 @@ struct PlanesView {
     return starts;
   }
 
-  const LinearShape& shape;
+  const RegionFormat& shape;
   PlanesGeometry geometry;
   const std::byte *signs, *classes, *salient, *mask, *scales, *offsets, *column_scales;
   const std::byte *integers, *steps, *zeros, *index;

@@ -43,7 +43,7 @@ int64_t sum_counts(const PackedLinear& packed, const char* name, int64_t most,
 
 // What the counting planes say, themselves checked.
 PlaneCounts count_planes(const PackedLinear& packed, const std::string& where) {
-  const LinearShape& shape = packed.shape;
+  const RegionFormat& shape = packed.shape;
   for (const PlaneSpec& spec : plane_specs(shape, packed.index_bits, {})) {
     if (is_counting_plane(spec.name)) check_spec(packed, spec, where);
   }
@@ -63,7 +63,7 @@ PlaneCounts count_planes(const PackedLinear& packed, const std::string& where) {
 
 // The index stays inside the rows and says as many integers as are counted.
 void check_index(const PlanesView& view, const std::string& where) {
-  const LinearShape& shape = view.shape;
+  const RegionFormat& shape = view.shape;
   const uint64_t skip = (uint64_t{1} << view.index_bits) - 1;
   for (int64_t row = 0; row < shape.rows; ++row) {
     int64_t found = 0, col = 0;
@@ -89,7 +89,7 @@ void check_index(const PlanesView& view, const std::string& where) {
 
 void check_integers(const PlanesView& view, int64_t integers, const PlaneCounts& counts,
                     const std::string& where) {
-  const LinearShape& shape = view.shape;
+  const RegionFormat& shape = view.shape;
   check_zero_tail(view.integers, integers * shape.integer_bits, where + ".integers");
   check_zero_tail(view.zeros, shape.steps() * shape.integer_bits, where + ".zeros");
   for (int64_t i = 0; i < shape.steps(); ++i) {
@@ -109,7 +109,7 @@ void check_integers(const PlanesView& view, int64_t integers, const PlaneCounts&
 
 int64_t scaled_planes_bytes(const PackedLinear& like, int64_t rows, int64_t cols) {
   const PlaneCounts counts = count_planes(like, "size");
-  LinearShape shape = like.shape;
+  RegionFormat shape = like.shape;
   shape.rows = rows;
   shape.cols = cols;
   const double wider = static_cast<double>(cols) / static_cast<double>(like.shape.cols);
@@ -128,8 +128,8 @@ int64_t scaled_planes_bytes(const PackedLinear& like, int64_t rows, int64_t cols
 }
 
 void check_planes(const PackedLinear& packed, const std::string& where) {
-  const LinearShape& shape = packed.shape;
-  check_linear_shape(shape, where);
+  const RegionFormat& shape = packed.shape;
+  check_region_format(shape, where);
   const PlaneCounts counts = count_planes(packed, where);
   const std::vector<PlaneSpec> specs = plane_specs(shape, packed.index_bits, counts);
   for (const PlaneSpec& spec : specs) check_spec(packed, spec, where);

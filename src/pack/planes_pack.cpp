@@ -24,7 +24,7 @@ constexpr int64_t kWords = 1024;  // words of the mask: a multiple of 8, whole b
 
 class PlanesPacker {
  public:
-  PlanesPacker(const QuantizedLinear& linear, int threads)
+  PlanesPacker(const RegionCodes& linear, int threads)
       : linear_(linear), shape_(linear.shape), geometry_(linear.shape), threads_(threads) {}
 
   PackedLinear pack() {
@@ -255,8 +255,8 @@ class PlanesPacker {
                    });
   }
 
-  const QuantizedLinear& linear_;
-  const LinearShape& shape_;
+  const RegionCodes& linear_;
+  const RegionFormat& shape_;
   const PlanesGeometry geometry_;
   const int threads_;
   std::vector<int64_t> salient_columns_;
@@ -268,7 +268,7 @@ class PlanesPacker {
 
 }  // namespace
 
-PackedLinear pack_planes(const QuantizedLinear& linear, int threads) {
+PackedLinear pack_planes(const RegionCodes& linear, int threads) {
   return PlanesPacker(linear, threads).pack();
 }
 

@@ -62,7 +62,7 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
       if (!packed->has(module) || name.ends_with(".bias")) {
         tensors.push_back({name, view.dtype, view.shape, view.data});
       } else if (modules.insert(module).second) {
-        const LinearShape& shape = packed->shape(module);
+        const RegionFormat& shape = packed->shape(module);
         tensors.push_back({module + ".weight",
                            DType::F16,
                            {shape.rows, shape.cols},

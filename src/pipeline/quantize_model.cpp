@@ -266,8 +266,8 @@ class Run {
     return config;
   }
 
-  QuantizedLinear quantize_layer(const std::string& module, const at::Tensor& original,
-                                 const Hessian& hessian) const {
+  RegionCodes quantize_layer(const std::string& module, const at::Tensor& original,
+                             const Hessian& hessian) const {
     return method_.quantize({original.const_data_ptr<float>(), original.size(0), original.size(1)},
                             hessian, layer_config(module));
   }
@@ -297,7 +297,7 @@ class Run {
     return stats;
   }
 
-  at::Tensor decoded(const QuantizedLinear& codes) const {
+  at::Tensor decoded(const RegionCodes& codes) const {
     std::vector<float> weight = dequantize(codes);
     return at::from_blob(weight.data(), {codes.shape.rows, codes.shape.cols}, at::kFloat)
         .clone()

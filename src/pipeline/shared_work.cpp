@@ -130,7 +130,7 @@ RowShare::Tiles GroupRows::own(int64_t tiles) const {
   return tiles_of(tiles, processes_.rank(), processes_.size());
 }
 
-void GroupRows::complete(int64_t tile_rows, QuantizedLinear* linear) const {
+void GroupRows::complete(int64_t tile_rows, RegionCodes* linear) const {
   const int64_t rows = linear->shape.rows, cols = linear->shape.cols;
   const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
   for (int rank = 0; rank < processes_.size(); ++rank) {

@@ -45,7 +45,7 @@ class GroupRows : public RowShare {
  public:
   explicit GroupRows(ProcessGroup& processes) : processes_(processes) {}
   Tiles own(int64_t tiles) const override;
-  void complete(int64_t tile_rows, QuantizedLinear* linear) const override;
+  void complete(int64_t tile_rows, RegionCodes* linear) const override;
 
  private:
   ProcessGroup& processes_;

@@ -41,9 +41,8 @@ struct Scaled {
   Hessian factor;
 };
 
-QuantizedLinear code_with(const WeightView& weight, const Hessian& hessian,
-                          const LinearShape& shape, const std::vector<float>& scales,
-                          const MethodConfig& config) {
+RegionCodes code_with(const WeightView& weight, const Hessian& hessian, const RegionFormat& shape,
+                      const std::vector<float>& scales, const MethodConfig& config) {
   const Scaled scaled(weight, hessian, scales);
   BinaryPlan plan;
   plan.shape = shape;
@@ -51,7 +50,7 @@ QuantizedLinear code_with(const WeightView& weight, const Hessian& hessian,
     plan.salient = choose_salient(scaled.view, scaled.factor, plan.keep, shape, config.objective,
                                   config.max_salient, config.threads);
   }
-  QuantizedLinear linear = code_binary(scaled.view, scaled.factor, plan, config);
+  RegionCodes linear = code_binary(scaled.view, scaled.factor, plan, config);
   linear.column_scale = scales;
   return linear;
 }
@@ -60,15 +59,15 @@ QuantizedLinear code_with(const WeightView& weight, const Hessian& hessian,
 
 // Codes for the column scales, then column scales for the codes, in turn; the best pair is kept, so
 // another round never makes a layer worse.
-QuantizedLinear quantize_arb(const WeightView& weight, const Hessian& hessian,
-                             const MethodConfig& config) {
-  LinearShape shape = binary_shape(weight, config);
+RegionCodes quantize_arb(const WeightView& weight, const Hessian& hessian,
+                         const MethodConfig& config) {
+  RegionFormat shape = binary_shape(weight, config);
   shape.column_scales = true;
-  QuantizedLinear best = code_with(
-      weight, hessian, shape, first_column_scales(weight, hessian, shape, config.threads), config);
+  RegionCodes best = code_with(weight, hessian, shape,
+                               first_column_scales(weight, hessian, shape, config.threads), config);
   double least = refit_columns(weight, hessian, config.threads, &best);
   for (int round = 0; round < config.column_rounds; ++round) {
-    QuantizedLinear next = code_with(weight, hessian, shape, best.column_scale, config);
+    RegionCodes next = code_with(weight, hessian, shape, best.column_scale, config);
     const double error = refit_columns(weight, hessian, config.threads, &next);
     if (!(error < least)) break;
     least = error;
@@ -78,6 +77,6 @@ QuantizedLinear quantize_arb(const WeightView& weight, const Hessian& hessian,
 }
 
 // The paper counts as BiLLM's does: one sign per weight, two per salient one.
-double nominal_bits_arb(const QuantizedLinear& linear) { return 1 + salient_share(linear); }
+double nominal_bits_arb(const RegionCodes& linear) { return 1 + salient_share(linear); }
 
 }  // namespace billm

@@ -6,8 +6,8 @@
 #include "saliency.h"
 
 namespace billm {
-QuantizedLinear quantize_billm(const WeightView& weight, const Hessian& hessian,
-                               const MethodConfig& config) {
+RegionCodes quantize_billm(const WeightView& weight, const Hessian& hessian,
+                           const MethodConfig& config) {
   BinaryPlan plan;
   plan.shape = binary_shape(weight, config);
   if (config.reference) {
@@ -20,6 +20,6 @@ QuantizedLinear quantize_billm(const WeightView& weight, const Hessian& hessian,
   return code_binary(weight, hessian, plan, config);
 }
 
-double nominal_bits_billm(const QuantizedLinear& linear) { return 1 + salient_share(linear); }
+double nominal_bits_billm(const RegionCodes& linear) { return 1 + salient_share(linear); }
 
 }  // namespace billm

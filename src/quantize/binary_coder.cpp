@@ -64,7 +64,7 @@ class TileCoder {
  public:
   TileCoder(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
             const MethodConfig& config, const std::vector<BlockTriangle>& triangles,
-            const LevelGrid& grid, QuantizedLinear* out)
+            const LevelGrid& grid, RegionCodes* out)
       : weight_(weight),
         hessian_(hessian),
         plan_(plan),
@@ -217,7 +217,7 @@ class TileCoder {
   }
 
   void store(int64_t b, const Candidate& best) {
-    const LinearShape& shape = plan_.shape;
+    const RegionFormat& shape = plan_.shape;
     const int64_t first = b * shape.block_size;
     const int64_t width = triangles_[b].factor().width;
     for (int64_t c = 0; c < width; ++c) {
@@ -258,7 +258,7 @@ class TileCoder {
   const BinaryPlan& plan_;
   const MethodConfig& config_;
   const std::vector<BlockTriangle>& triangles_;
-  QuantizedLinear* out_;
+  RegionCodes* out_;
   const LevelGrid& grid_;
   Buffer w_, d_;    // [cols][64]: original weights, and original minus stored
   Buffer scratch_;  // of kernels::level_equations
@@ -291,9 +291,9 @@ AffineGrid fit_integers(const WeightView& weight, const BinaryPlan& plan, int64_
 
 }  // namespace
 
-QuantizedLinear code_binary(const WeightView& weight, const Hessian& hessian,
-                            const BinaryPlan& plan, const MethodConfig& config) {
-  QuantizedLinear out = make_quantized_linear(plan.shape);
+RegionCodes code_binary(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
+                        const MethodConfig& config) {
+  RegionCodes out = make_region_codes(plan.shape);
   if (plan.shape.salient_classes > 0) out.salient = plan.salient;
   if (plan.shape.scale_format == ScaleFormat::kLog8) out.base = grid_base(weight);
   if (!plan.integer.empty()) {

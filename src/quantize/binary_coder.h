@@ -11,7 +11,7 @@ namespace billm {
 
 // What was decided before the codes: which weights are pruned and which columns are salient.
 struct BinaryPlan {
-  LinearShape shape;
+  RegionFormat shape;
   std::vector<uint8_t> keep;     // [rows, cols]: 0 pruned; empty: nothing is
   std::vector<uint8_t> salient;  // [cols]; empty if shape.salient_classes = 0
   std::vector<uint8_t> integer;  // [rows, cols]: 1 = scattered integer; empty: there are none
@@ -26,7 +26,7 @@ struct BinaryPlan {
 //     codes again; the best iterate of each row is kept.
 // Scattered integers (plan.integer) are coded like the others from their fed-back targets, on one
 // grid per row, and take part in the refinement.
-QuantizedLinear code_binary(const WeightView& weight, const Hessian& hessian,
-                            const BinaryPlan& plan, const MethodConfig& config);
+RegionCodes code_binary(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
+                        const MethodConfig& config);
 
 }  // namespace billm

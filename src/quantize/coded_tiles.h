@@ -13,7 +13,7 @@ namespace billm {
 // Calls code(first row) for every tile of `tile_rows` rows of `out`, which it fills in; with
 // config.share, for this process's tiles, and then gets the rest.
 inline void code_tiles(const MethodConfig& config, int64_t tile_rows,
-                       const std::function<void(int64_t)>& code, QuantizedLinear* out) {
+                       const std::function<void(int64_t)>& code, RegionCodes* out) {
   const int64_t tiles = (out->shape.rows + tile_rows - 1) / tile_rows;
   const RowShare::Tiles own =
       config.share != nullptr ? config.share->own(tiles) : RowShare::Tiles{0, tiles};

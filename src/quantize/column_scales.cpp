@@ -29,7 +29,7 @@ double damping_of(const Hessian& hessian, int64_t i) {
 
 // Error of the magnitude split of W C^-1 on sampled rows, per row and block, under h_j =
 // (c_j R_jj)^2.
-double split_error(const WeightView& weight, const Hessian& hessian, const LinearShape& shape,
+double split_error(const WeightView& weight, const Hessian& hessian, const RegionFormat& shape,
                    const std::vector<float>& scales) {
   constexpr int64_t kSampledRows = 32;
   const int64_t step = std::max<int64_t>(1, weight.rows / kSampledRows);
@@ -148,7 +148,7 @@ std::vector<double> solve_bounded(const std::vector<double>& a, const std::vecto
 }  // namespace
 
 std::vector<float> first_column_scales(const WeightView& weight, const Hessian& hessian,
-                                       const LinearShape& shape, int threads) {
+                                       const RegionFormat& shape, int threads) {
   std::vector<double> size(static_cast<size_t>(weight.cols), 0.0);
   for (int64_t row = 0; row < weight.rows; ++row) {
     for (int64_t col = 0; col < weight.cols; ++col) {
@@ -180,7 +180,7 @@ std::vector<float> first_column_scales(const WeightView& weight, const Hessian& 
 }
 
 double refit_columns(const WeightView& weight, const Hessian& hessian, int threads,
-                     QuantizedLinear* linear) {
+                     RegionCodes* linear) {
   const std::vector<float> scales = linear->column_scale;
   const size_t n = scales.size();
   linear->column_scale.assign(n, 1.0f);

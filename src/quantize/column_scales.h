@@ -15,12 +15,12 @@ inline constexpr float kSmallestColumnScale = 0x1p-10f, kLargestColumnScale = 0x
 // 1, whichever leaves the least Hessian-weighted error when the magnitudes of about 32 rows are
 // split in shape.classes levels. p = 0 (all ones) wins where columns do not differ.
 std::vector<float> first_column_scales(const WeightView& weight, const Hessian& hessian,
-                                       const LinearShape& shape, int threads);
+                                       const RegionFormat& shape, int threads);
 
 // For the codes and row scales of `linear`: the column scales of least tr(D H' D'), D = W - Q and
 // H' = H + lambda I, in place and rounded to fp16; as they were if rounding would make it worse.
 // Returns tr(D H' D') with the scales that are left.
 double refit_columns(const WeightView& weight, const Hessian& hessian, int threads,
-                     QuantizedLinear* linear);
+                     RegionCodes* linear);
 
 }  // namespace billm

@@ -32,8 +32,8 @@ CodeFeedback feedback_of(Feedback feedback) {
 
 // levels: [blocks][count][kRowLevels] of the rows [first, first + count).
 void store_levels(const std::vector<float>& levels, int64_t first, int64_t count, int threads,
-                  QuantizedLinear* out) {
-  const LinearShape& shape = out->shape;
+                  RegionCodes* out) {
+  const RegionFormat& shape = out->shape;
   const int classes[kColumnSets] = {shape.classes, shape.salient_classes};
   parallel_for(shape.blocks(), threads, [&](int64_t b) {
     for (int64_t i = 0; i < count; ++i) {
@@ -60,8 +60,8 @@ bool device_codes(const BinaryPlan& plan, const MethodConfig& config) {
 
 void code_on_device(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
                     const MethodConfig& config, const std::vector<BlockTriangle>& triangles,
-                    const LevelGrid& grid, QuantizedLinear* out) {
-  const LinearShape& shape = plan.shape;
+                    const LevelGrid& grid, RegionCodes* out) {
+  const RegionFormat& shape = plan.shape;
   constexpr int64_t kTile = kernels::kTileRows;  // the unit in which processes share rows
   const int64_t tiles = (shape.rows + kTile - 1) / kTile;
   const RowShare::Tiles own =

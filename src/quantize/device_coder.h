@@ -18,6 +18,6 @@ bool device_codes(const BinaryPlan& plan, const MethodConfig& config);
 // integers are there already. Throws Error{kFailure} with what the device says.
 void code_on_device(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
                     const MethodConfig& config, const std::vector<BlockTriangle>& triangles,
-                    const LevelGrid& grid, QuantizedLinear* out);
+                    const LevelGrid& grid, RegionCodes* out);
 
 }  // namespace billm

@@ -27,8 +27,8 @@ using kernels::kTileRows;
 constexpr int kLargestFactor = 21, kSmallestFactor = 6;
 constexpr float kFactorSteps = 20.0f;
 
-LinearShape integer_shape(const WeightView& weight, int block_size, int bits) {
-  LinearShape shape;
+RegionFormat integer_shape(const WeightView& weight, int block_size, int bits) {
+  RegionFormat shape;
   shape.rows = weight.rows;
   shape.cols = weight.cols;
   shape.block_size = block_size;
@@ -48,7 +48,7 @@ struct Plan {
 
 class TileCoder {
  public:
-  TileCoder(const WeightView& weight, const Plan& plan, bool act_order, QuantizedLinear* out)
+  TileCoder(const WeightView& weight, const Plan& plan, bool act_order, RegionCodes* out)
       : weight_(weight),
         plan_(plan),
         act_order_(act_order),
@@ -153,8 +153,8 @@ class TileCoder {
   const WeightView& weight_;
   const Plan& plan_;
   const bool act_order_;
-  QuantizedLinear* out_;
-  const LinearShape& shape_;
+  RegionCodes* out_;
+  const RegionFormat& shape_;
   Buffer w_, d_;  // [cols][64] in coding order: original weights, and original minus stored
   std::vector<kernels::IntegerGrid> grids_;  // [groups]
   int64_t first_row_ = 0, rows_ = 0;
@@ -162,10 +162,9 @@ class TileCoder {
 
 }  // namespace
 
-QuantizedLinear quantize_gptq(const WeightView& weight, const Hessian& hessian,
-                              const MethodConfig& config) {
-  QuantizedLinear out =
-      make_quantized_linear(integer_shape(weight, config.block_size, bits_of(config)));
+RegionCodes quantize_gptq(const WeightView& weight, const Hessian& hessian,
+                          const MethodConfig& config) {
+  RegionCodes out = make_region_codes(integer_shape(weight, config.block_size, bits_of(config)));
   std::fill(out.region.begin(), out.region.end(), static_cast<uint8_t>(out.shape.integer_region()));
   Plan plan;
   plan.order.resize(static_cast<size_t>(weight.cols));
@@ -188,9 +187,9 @@ QuantizedLinear quantize_gptq(const WeightView& weight, const Hessian& hessian,
 }
 
 // Per row and group the min/max grid, and each weight its nearest code.
-QuantizedLinear quantize_rtn_integers(const WeightView& weight, const MethodConfig& config) {
+RegionCodes quantize_rtn_integers(const WeightView& weight, const MethodConfig& config) {
   const int bits = bits_of(config);
-  QuantizedLinear out = make_quantized_linear(integer_shape(weight, config.block_size, bits));
+  RegionCodes out = make_region_codes(integer_shape(weight, config.block_size, bits));
   std::fill(out.region.begin(), out.region.end(), static_cast<uint8_t>(out.shape.integer_region()));
   parallel_for(weight.rows, config.threads, [&](int64_t row) {
     const float* w = weight.data + row * weight.cols;
@@ -209,6 +208,6 @@ QuantizedLinear quantize_rtn_integers(const WeightView& weight, const MethodConf
   return out;
 }
 
-double nominal_bits_gptq(const QuantizedLinear& linear) { return linear.shape.integer_bits; }
+double nominal_bits_gptq(const RegionCodes& linear) { return linear.shape.integer_bits; }
 
 }  // namespace billm

@@ -31,7 +31,7 @@ kernels::LevelFormat format_of(ScaleFormat format) {
 
 }  // namespace
 
-LevelGrid::LevelGrid(const LinearShape& shape, float base)
+LevelGrid::LevelGrid(const RegionFormat& shape, float base)
     : rounding_{format_of(shape.scale_format), base, kLog8Factors.data(),
                 shape.offset_kind != OffsetKind::kNone} {}
 

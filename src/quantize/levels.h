@@ -1,7 +1,7 @@
 // Levels of one tile row: rounding to the stored grid, and their least-squares update.
 #pragma once
 
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 #include "kernels/row_levels.h"
 
 namespace billm {
@@ -13,7 +13,7 @@ void copy_levels(const kernels::Levels& from, int lane, kernels::Levels* to);
 // that will be decoded.
 class LevelGrid {
  public:
-  LevelGrid(const LinearShape& shape, float base);
+  LevelGrid(const RegionFormat& shape, float base);
   void round(kernels::Levels* levels) const;  // also sorts the levels of each set
   float round_scale(float scale) const { return kernels::round_scale(rounding_, scale); }
   const kernels::LevelRounding& rounding() const { return rounding_; }

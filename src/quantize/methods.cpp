@@ -45,7 +45,7 @@ void check_classes(const MethodConfig& config, const Method& method) {
   if (classes.ordinary < 1 || classes.ordinary > kMaxClasses) {
     throw usage("--classes " + std::to_string(classes.ordinary) + ": expected 1..3");
   }
-  // As check_linear_shape: more classes for salient columns than for the others are packed for one
+  // As check_region_format: more classes for salient columns than for the others are packed for one
   // ordinary class and no mask only.
   const int most = classes.ordinary == 1 && !config.nm.active() ? kMaxClasses : classes.ordinary;
   if (classes.salient < 0 || classes.salient > most) {
@@ -72,9 +72,9 @@ int default_block_size(const MethodConfig& config) {
   return classes_of(config).ordinary == 1 ? 4096 : 256;
 }
 
-LinearShape binary_shape(const WeightView& weight, const MethodConfig& config) {
+RegionFormat binary_shape(const WeightView& weight, const MethodConfig& config) {
   const MagnitudeClasses classes = classes_of(config);
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = weight.rows;
   shape.cols = weight.cols;
   shape.block_size = config.block_size;

@@ -19,7 +19,7 @@ constexpr int kIntegerBits = 8;
 // [rows, cols]: 1 = salient. The top share of each column block, over all of its rows, on the
 // original weights; of equal scores the earlier row, then the earlier column.
 std::vector<uint8_t> choose_weights(const WeightView& weight, const Hessian& hessian,
-                                    const LinearShape& shape, double share, SalientMetric metric,
+                                    const RegionFormat& shape, double share, SalientMetric metric,
                                     int threads) {
   std::vector<uint8_t> salient(static_cast<size_t>(weight.rows * weight.cols), 0);
   parallel_for(shape.blocks(), threads, [&](int64_t block) {
@@ -50,8 +50,8 @@ std::vector<uint8_t> choose_weights(const WeightView& weight, const Hessian& hes
 
 }  // namespace
 
-QuantizedLinear quantize_pbllm(const WeightView& weight, const Hessian& hessian,
-                               const MethodConfig& config) {
+RegionCodes quantize_pbllm(const WeightView& weight, const Hessian& hessian,
+                           const MethodConfig& config) {
   BinaryPlan plan;
   plan.shape.rows = weight.rows;
   plan.shape.cols = weight.cols;
@@ -68,7 +68,7 @@ QuantizedLinear quantize_pbllm(const WeightView& weight, const Hessian& hessian,
   return code_binary(weight, hessian, plan, config);
 }
 
-double nominal_bits_pbllm(const QuantizedLinear& linear) {
+double nominal_bits_pbllm(const RegionCodes& linear) {
   const double share = region_shares(linear).back();
   return linear.shape.integer_bits * share + (1 - share);
 }

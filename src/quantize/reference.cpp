@@ -161,13 +161,13 @@ std::vector<float> inverse_factor(const Hessian& hessian, int threads) {
 
 }  // namespace
 
-QuantizedLinear quantize_reference(const WeightView& weight, const Hessian& hessian,
-                                   const std::vector<uint8_t>& keep, const LinearShape& shape,
-                                   int threads) {
-  LinearShape stored = shape;
+RegionCodes quantize_reference(const WeightView& weight, const Hessian& hessian,
+                               const std::vector<uint8_t>& keep, const RegionFormat& shape,
+                               int threads) {
+  RegionFormat stored = shape;
   stored.offset_kind = OffsetKind::kRegion;
   if (stored.scale_format == ScaleFormat::kLog8) stored.scale_format = ScaleFormat::kF16;
-  QuantizedLinear out = make_quantized_linear(stored);
+  RegionCodes out = make_region_codes(stored);
   const LevelGrid grid(stored, 0);
   const std::vector<float> u = inverse_factor(hessian, threads);
   const int64_t rows = weight.rows, cols = weight.cols;

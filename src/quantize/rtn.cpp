@@ -8,17 +8,17 @@
 
 namespace billm {
 
-QuantizedLinear quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
-                             const MethodConfig& config) {
+RegionCodes quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
+                         const MethodConfig& config) {
   if (bits_of(config) > 1) return quantize_rtn_integers(weight, config);
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = weight.rows;
   shape.cols = weight.cols;
   shape.block_size = config.block_size;
   shape.classes = 1;
   shape.salient_classes = 0;
   shape.scale_format = config.scale_format;
-  QuantizedLinear out = make_quantized_linear(shape);
+  RegionCodes out = make_region_codes(shape);
   for (int64_t row = 0; row < shape.rows; ++row) {
     for (int64_t block = 0; block < shape.blocks(); ++block) {
       const int64_t first = block * shape.block_size;
@@ -41,7 +41,7 @@ QuantizedLinear quantize_rtn(const WeightView& weight, const Hessian& /*hessian*
   return out;
 }
 
-double nominal_bits_rtn(const QuantizedLinear& linear) {
+double nominal_bits_rtn(const RegionCodes& linear) {
   return std::max(1, linear.shape.integer_bits);
 }
 

@@ -24,7 +24,7 @@ struct Sample {
 };
 
 // Error of one row (samples sorted by magnitude) when the columns of rank < k are salient.
-double row_error(const std::vector<Sample>& samples, const LinearShape& shape, int64_t k,
+double row_error(const std::vector<Sample>& samples, const RegionFormat& shape, int64_t k,
                  MagnitudeFit* fit) {
   double total = 0;
   float levels[kernels::kMaxLevels];
@@ -64,7 +64,7 @@ std::vector<Sample> sample_row(const WeightView& weight, const Hessian& hessian,
 }  // namespace
 
 std::vector<uint8_t> choose_salient(const WeightView& weight, const Hessian& hessian,
-                                    const std::vector<uint8_t>& keep, const LinearShape& shape,
+                                    const std::vector<uint8_t>& keep, const RegionFormat& shape,
                                     SearchObjective objective, int max_salient, int threads) {
   std::vector<uint8_t> salient(static_cast<size_t>(weight.cols), 0);
   parallel_for(shape.blocks(), threads, [&](int64_t b) {

@@ -14,7 +14,7 @@ namespace billm {
 // ablations, searches on the saliencies (w R_jj)^2 in place of the weights, as the published code
 // does.
 std::vector<uint8_t> choose_salient(const WeightView& weight, const Hessian& hessian,
-                                    const std::vector<uint8_t>& keep, const LinearShape& shape,
+                                    const std::vector<uint8_t>& keep, const RegionFormat& shape,
                                     SearchObjective objective, int max_salient, int threads);
 
 }  // namespace billm

@@ -6,8 +6,8 @@
 
 namespace billm {
 
-QuantizedLinear quantize_stbllm(const WeightView& weight, const Hessian& hessian,
-                                const MethodConfig& config) {
+RegionCodes quantize_stbllm(const WeightView& weight, const Hessian& hessian,
+                            const MethodConfig& config) {
   BinaryPlan plan;
   plan.shape = binary_shape(weight, config);
   plan.keep = nm_mask(si_scores(weight, hessian), weight.rows, weight.cols, config.nm);
@@ -21,7 +21,7 @@ QuantizedLinear quantize_stbllm(const WeightView& weight, const Hessian& hessian
   return code_binary(weight, hessian, plan, config);
 }
 
-double nominal_bits_stbllm(const QuantizedLinear& linear) {
+double nominal_bits_stbllm(const RegionCodes& linear) {
   const NmPattern& nm = linear.shape.nm;
   return (1 + salient_share(linear)) * nm.n / nm.m;
 }

@@ -26,7 +26,7 @@ float dither(uint64_t index) {
   return static_cast<float>((z ^ (z >> 31)) >> 40) * 0x1p-24f;
 }
 
-float round_scale(float scale, const QuantizedLinear& codes) {
+float round_scale(float scale, const RegionCodes& codes) {
   switch (codes.shape.scale_format) {
     case ScaleFormat::kLog8:
       return log8_decode(log8_encode(scale, codes.base), codes.base);
@@ -52,7 +52,7 @@ struct LatentLinear::Cells {
 
 LatentLinear::Cells LatentLinear::cells(int64_t block, int64_t row, bool salient) const {
   Cells result;
-  const LinearShape& shape = codes_.shape;
+  const RegionFormat& shape = codes_.shape;
   const int first = salient ? 1 + shape.classes : 1;
   result.classes = salient ? shape.salient_classes : shape.classes;
   for (int k = 0; k < result.classes; ++k) {
@@ -76,9 +76,9 @@ struct LatentLinear::Adam {
   }
 };
 
-LatentLinear::LatentLinear(const QuantizedLinear& codes, const float* weight, double margin)
+LatentLinear::LatentLinear(const RegionCodes& codes, const float* weight, double margin)
     : codes_(codes) {
-  const LinearShape& shape = codes_.shape;
+  const RegionFormat& shape = codes_.shape;
   if (shape.offset_kind != OffsetKind::kNone) {
     throw Error(ErrorCode::kUsage, "layers with offsets cannot be learned",
                 "quantize without --offsets");
@@ -113,7 +113,7 @@ LatentLinear::LatentLinear(const QuantizedLinear& codes, const float* weight, do
 }
 
 void LatentLinear::start_row(int64_t row, const float* weight, double margin) {
-  const LinearShape& shape = codes_.shape;
+  const RegionFormat& shape = codes_.shape;
   for (int64_t block = 0; block < shape.blocks(); ++block) {
     const int64_t first = block * shape.block_size;
     const int64_t end = std::min<int64_t>(shape.cols, first + shape.block_size);
@@ -164,7 +164,7 @@ void LatentLinear::start_row(int64_t row, const float* weight, double margin) {
 
 // Codes and decoded weights of a row from its latents, scales and column scales.
 void LatentLinear::encode_row(int64_t row) {
-  const LinearShape& shape = codes_.shape;
+  const RegionFormat& shape = codes_.shape;
   for (int64_t block = 0; block < shape.blocks(); ++block) {
     const int64_t first = block * shape.block_size;
     const int64_t end = std::min<int64_t>(shape.cols, first + shape.block_size);
@@ -190,7 +190,7 @@ void LatentLinear::encode_row(int64_t row) {
 }
 
 void LatentLinear::round_scales(int64_t block, int64_t row) {
-  const LinearShape& shape = codes_.shape;
+  const RegionFormat& shape = codes_.shape;
   for (const bool salient : {false, true}) {
     const int first = salient ? 1 + shape.classes : 1;
     const int classes = salient ? shape.salient_classes : shape.classes;
@@ -205,7 +205,7 @@ void LatentLinear::round_scales(int64_t block, int64_t row) {
 }
 
 void LatentLinear::step(const float* gradient, const TuneRates& rates, int threads) {
-  const LinearShape& shape = codes_.shape;
+  const RegionFormat& shape = codes_.shape;
   ++steps_;
   const double n = static_cast<double>(steps_);
   const Adam adam = {static_cast<float>(rates.code), static_cast<float>(rates.scale),
@@ -243,7 +243,7 @@ void LatentLinear::step(const float* gradient, const TuneRates& rates, int threa
 
 void LatentLinear::step_row(int64_t row, const float* gradient, const Adam& adam,
                             double* column_gradient) {
-  const LinearShape& shape = codes_.shape;
+  const RegionFormat& shape = codes_.shape;
   std::array<double, 2 * kMaxClasses + 1> scale_gradient;
   for (int64_t block = 0; block < shape.blocks(); ++block) {
     const int64_t first = block * shape.block_size;

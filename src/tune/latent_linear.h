@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 
 namespace billm {
 
@@ -28,7 +28,7 @@ class LatentLinear {
   // the cell of its code where it lies outside. Throws Error{kBadInput} unless levels are
   // positive and grow, Error{kUsage} for layers with offsets and
   // layers of integers only.
-  LatentLinear(const QuantizedLinear& codes, const float* weight, double margin);
+  LatentLinear(const RegionCodes& codes, const float* weight, double margin);
 
   int64_t rows() const { return codes_.shape.rows; }
   int64_t cols() const { return codes_.shape.cols; }
@@ -40,7 +40,7 @@ class LatentLinear {
   void step(const float* gradient, const TuneRates& rates, int threads);
 
   // The present codes and scales.
-  const QuantizedLinear& codes() const { return codes_; }
+  const RegionCodes& codes() const { return codes_; }
 
  private:
   struct Moments {
@@ -63,7 +63,7 @@ class LatentLinear {
   void encode_row(int64_t row);
   void round_scales(int64_t block, int64_t row);
 
-  QuantizedLinear codes_;
+  RegionCodes codes_;
   std::vector<float> weight_;      // [rows, cols]
   std::vector<float> latent_;      // [rows, cols], without the column scale
   std::vector<float> log_scale_;   // as codes_.scale

@@ -13,7 +13,7 @@ namespace billm::test {
 namespace {
 
 // Consistent, finite, strict, and the packed bytes decode to the same weights.
-void expect_sound(const QuantizedLinear& linear, const Layer& layer, const MethodConfig& config) {
+void expect_sound(const RegionCodes& linear, const Layer& layer, const MethodConfig& config) {
   ASSERT_NO_THROW(check_codes(linear));
   ASSERT_EQ(linear.shape.rows, layer.rows);
   ASSERT_EQ(linear.shape.cols, layer.cols);
@@ -53,8 +53,7 @@ TEST(EveryMethod, EveryShapeAndSetting) {
           SCOPED_TRACE(std::string(method.name) + ", " + variant.name + ", " +
                        std::to_string(rows) + " x " + std::to_string(cols));
           ASSERT_NO_THROW(check_config(variant.config));
-          const QuantizedLinear linear =
-              method.quantize(layer.view(), layer.hessian, variant.config);
+          const RegionCodes linear = method.quantize(layer.view(), layer.hessian, variant.config);
           expect_sound(linear, layer, variant.config);
           if (HasFatalFailure()) return;
           const double nominal = method.nominal_bits(linear);

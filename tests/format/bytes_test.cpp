@@ -12,8 +12,8 @@ struct Code {
   int cls, sign;
 };
 
-LinearShape shape_of(int64_t rows, int64_t cols, int classes, int salient, ScaleFormat format) {
-  LinearShape shape;
+RegionFormat shape_of(int64_t rows, int64_t cols, int classes, int salient, ScaleFormat format) {
+  RegionFormat shape;
   shape.rows = rows;
   shape.cols = cols;
   shape.classes = classes;
@@ -23,9 +23,9 @@ LinearShape shape_of(int64_t rows, int64_t cols, int classes, int salient, Scale
 }
 
 // `keep` ([rows * cols] of 'x' and '.') may be empty: all kept.
-QuantizedLinear layer_of(const LinearShape& shape, const std::vector<Code>& codes,
-                         const std::string& keep, const std::vector<uint8_t>& salient) {
-  QuantizedLinear linear = make_quantized_linear(shape);
+RegionCodes layer_of(const RegionFormat& shape, const std::vector<Code>& codes,
+                     const std::string& keep, const std::vector<uint8_t>& salient) {
+  RegionCodes linear = make_region_codes(shape);
   linear.salient = salient;
   size_t next = 0;
   for (int64_t i = 0; i < shape.rows * shape.cols; ++i) {
@@ -42,8 +42,8 @@ QuantizedLinear layer_of(const LinearShape& shape, const std::vector<Code>& code
 }
 
 TEST(Bytes, OneClassF32) {
-  QuantizedLinear linear = layer_of(shape_of(1, 5, 1, 0, ScaleFormat::kF32),
-                                    {{0, 1}, {0, 0}, {0, 1}, {0, 1}, {0, 0}}, "", {});
+  RegionCodes linear = layer_of(shape_of(1, 5, 1, 0, ScaleFormat::kF32),
+                                {{0, 1}, {0, 0}, {0, 1}, {0, 1}, {0, 0}}, "", {});
   linear.scale = {1.5f};
   const PackedLinear packed = pack(linear);
   EXPECT_EQ(packed.layout, "planes");
@@ -62,21 +62,21 @@ TEST(Bytes, OneClassF32) {
 }
 
 TEST(Bytes, TwoAndTwoClassesLog8RegionOffsets) {
-  LinearShape shape = shape_of(2, 5, 2, 2, ScaleFormat::kLog8);
+  RegionFormat shape = shape_of(2, 5, 2, 2, ScaleFormat::kLog8);
   shape.block_size = 4;  // blocks of 4 and 1 columns
   shape.offset_kind = OffsetKind::kRegion;
-  QuantizedLinear linear = layer_of(shape,
-                                    {{0, 1},
-                                     {1, 1},
-                                     {1, 0},
-                                     {0, 0},
-                                     {1, 1},  //
-                                     {1, 0},
-                                     {0, 0},
-                                     {0, 0},
-                                     {1, 1},
-                                     {1, 0}},  //
-                                    "", {0, 1, 0, 0, 1});
+  RegionCodes linear = layer_of(shape,
+                                {{0, 1},
+                                 {1, 1},
+                                 {1, 0},
+                                 {0, 0},
+                                 {1, 1},  //
+                                 {1, 0},
+                                 {0, 0},
+                                 {0, 0},
+                                 {1, 1},
+                                 {1, 0}},  //
+                                "", {0, 1, 0, 0, 1});
   linear.base = 2.0f;
   // Codes: 255 = 2, 247 = 2 * 2^(-1/2), 239 = 1, 238 = 2^(-1/16), 223 = 0.5, 0 = 0,
   // 1 = 2 * 2^(-254/16) = 2 * 2^(2/16) * 2^-16.
@@ -111,7 +111,7 @@ TEST(Bytes, TwoAndTwoClassesLog8RegionOffsets) {
 }
 
 TEST(Bytes, ThreeClassesBase3) {
-  QuantizedLinear linear =
+  RegionCodes linear =
       layer_of(shape_of(1, 7, 3, 2, ScaleFormat::kF16),
                {{2, 0}, {1, 1}, {0, 1}, {1, 1}, {2, 0}, {2, 0}, {0, 1}}, "", {0, 1, 1, 1, 0, 0, 0});
   linear.scale = {0.5f, -2.0f, 1.0f, 0x1p-24f, 65504.0f};
@@ -126,10 +126,10 @@ TEST(Bytes, ThreeClassesBase3) {
 }
 
 TEST(Bytes, BlockOffsets) {
-  LinearShape shape = shape_of(1, 2, 1, 0, ScaleFormat::kF16);
+  RegionFormat shape = shape_of(1, 2, 1, 0, ScaleFormat::kF16);
   shape.block_size = 1;
   shape.offset_kind = OffsetKind::kBlock;
-  QuantizedLinear linear = layer_of(shape, {{0, 1}, {0, 0}}, "", {});
+  RegionCodes linear = layer_of(shape, {{0, 1}, {0, 0}}, "", {});
   linear.scale = {0.5f, 2.0f};
   linear.offset = {1.0f, -1.5f};
   const PackedLinear f16 = pack(linear);
@@ -142,12 +142,12 @@ TEST(Bytes, BlockOffsets) {
 }
 
 TEST(Bytes, MaskWithTails) {
-  LinearShape shape = shape_of(2, 7, 1, 0, ScaleFormat::kF32);
+  RegionFormat shape = shape_of(2, 7, 1, 0, ScaleFormat::kF32);
   shape.nm = {2, 4};  // C = 6, G = 5, w = 13; tails keep ceil(3 * 2 / 4) = 2: 3 sets, 2 bits
-  QuantizedLinear linear = layer_of(shape, std::vector<Code>(8, Code{0, 1}),
-                                    "x.x.xx."
-                                    ".x.x.xx",
-                                    {});
+  RegionCodes linear = layer_of(shape, std::vector<Code>(8, Code{0, 1}),
+                                "x.x.xx."
+                                ".x.x.xx",
+                                {});
   linear.scale = {1.0f, 3.0f};
   const PackedLinear packed = pack(linear);
   // {0, 2} has rank C(0,1) + C(2,2) = 1, {1, 3} has C(1,1) + C(3,2) = 4: word 1 + 4 * 6 = 25.
@@ -158,21 +158,21 @@ TEST(Bytes, MaskWithTails) {
 }
 
 TEST(Bytes, MaskOfTwoWords) {
-  LinearShape shape = shape_of(1, 64, 1, 0, ScaleFormat::kF32);
+  RegionFormat shape = shape_of(1, 64, 1, 0, ScaleFormat::kF32);
   shape.nm = {4, 8};                               // C = 70, G = 7, w = 43
   std::string keep = "....xxxx";                   // the last rank, 69
   for (int g = 1; g < 6; ++g) keep += "xxxx....";  // rank 0
   keep += "xxx.x...";                              // rank 1, times 70^6 = 0x1b646d4640
   keep += "xx.xx...";                              // rank 2, in the second word
-  QuantizedLinear linear = layer_of(shape, std::vector<Code>(32, Code{0, 1}), keep, {});
+  RegionCodes linear = layer_of(shape, std::vector<Code>(32, Code{0, 1}), keep, {});
   linear.scale = {1.0f};
   EXPECT_EQ(hex(pack(linear), "mask"), "85 46 6d 64 1b 10 00 00 00 00 00");
 }
 
 TEST(Bytes, NoMaskPlaneWithoutBits) {
-  LinearShape shape = shape_of(2, 8, 1, 0, ScaleFormat::kF32);
+  RegionFormat shape = shape_of(2, 8, 1, 0, ScaleFormat::kF32);
   shape.nm = {8, 8};
-  QuantizedLinear linear = layer_of(shape, std::vector<Code>(16, Code{0, 1}), "", {});
+  RegionCodes linear = layer_of(shape, std::vector<Code>(16, Code{0, 1}), "", {});
   EXPECT_EQ(hex(pack(linear), "mask"), "(absent)");
   shape.cols = 1;
   shape.nm = {4, 8};  // the tail keeps ceil(1 * 4 / 8) = 1 of 1
@@ -181,15 +181,14 @@ TEST(Bytes, NoMaskPlaneWithoutBits) {
 }
 
 TEST(Bytes, ZeroScaleKeepsItsSign) {
-  QuantizedLinear linear =
-      layer_of(shape_of(1, 2, 1, 0, ScaleFormat::kF32), {{0, 1}, {0, 0}}, "", {});
+  RegionCodes linear = layer_of(shape_of(1, 2, 1, 0, ScaleFormat::kF32), {{0, 1}, {0, 0}}, "", {});
   EXPECT_TRUE(same_bits(decode_all(pack(linear)), {0.0f, -0.0f}));
 }
 
 TEST(Bytes, ColumnScales) {
-  LinearShape shape = shape_of(1, 3, 1, 0, ScaleFormat::kF32);
+  RegionFormat shape = shape_of(1, 3, 1, 0, ScaleFormat::kF32);
   shape.column_scales = true;
-  QuantizedLinear linear = layer_of(shape, {{0, 1}, {0, 0}, {0, 1}}, "", {});
+  RegionCodes linear = layer_of(shape, {{0, 1}, {0, 0}, {0, 1}}, "", {});
   linear.scale = {1.5f};
   linear.column_scale = {1.0f, 0.5f, 3.0f};
   const PackedLinear packed = pack(linear);
@@ -205,7 +204,7 @@ TEST(Bytes, ColumnScales) {
 
 // One level in ordinary columns, two or three in salient ones: class digits of the latter only.
 TEST(Bytes, ClassesOfSalientColumnsOnly) {
-  QuantizedLinear linear =
+  RegionCodes linear =
       layer_of(shape_of(2, 4, 1, 2, ScaleFormat::kF16),
                {{0, 1}, {1, 0}, {0, 0}, {0, 1}, {0, 0}, {0, 1}, {0, 1}, {1, 0}}, "", {0, 1, 0, 1});
   linear.scale = {1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f};
@@ -223,10 +222,10 @@ TEST(Bytes, ClassesOfSalientColumnsOnly) {
 }
 
 TEST(Bytes, IntegersEverywhere) {
-  LinearShape shape = shape_of(1, 5, 0, 0, ScaleFormat::kF16);
+  RegionFormat shape = shape_of(1, 5, 0, 0, ScaleFormat::kF16);
   shape.block_size = 4;
   shape.integer_bits = 3;
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   linear.region.assign(5, 1);
   linear.code = {0, 7, 3, 4, 6};
   linear.step = {0.5f, 2.0f};
@@ -247,18 +246,18 @@ TEST(Bytes, IntegersEverywhere) {
 
 // 2 bits in groups of 128: 2 + (16 + 2) / 128 bits a weight.
 TEST(Bytes, CostOfTwoBits) {
-  LinearShape shape = shape_of(4, 512, 0, 0, ScaleFormat::kF16);
+  RegionFormat shape = shape_of(4, 512, 0, 0, ScaleFormat::kF16);
   shape.integer_bits = 2;
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   linear.region.assign(linear.region.size(), 1);
   EXPECT_DOUBLE_EQ(pack(linear).stored_bits(), 2 + 18.0 / 128);
 }
 
 TEST(Bytes, ScatteredIntegersByBitmap) {
-  LinearShape shape = shape_of(2, 4, 1, 0, ScaleFormat::kF16);
+  RegionFormat shape = shape_of(2, 4, 1, 0, ScaleFormat::kF16);
   shape.integer_bits = 8;
   shape.scattered = true;
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   linear.region = {1, 2, 1, 2, 1, 1, 2, 1};
   linear.code = {1, 200, 0, 0, 1, 1, 129, 0};
   linear.scale = {1.0f, 2.0f};
@@ -283,10 +282,10 @@ TEST(Bytes, ScatteredIntegersByBitmap) {
 }
 
 TEST(Bytes, ScatteredIntegersByDeltas) {
-  LinearShape shape = shape_of(2, 100, 1, 0, ScaleFormat::kF16);
+  RegionFormat shape = shape_of(2, 100, 1, 0, ScaleFormat::kF16);
   shape.integer_bits = 8;
   shape.scattered = true;
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   linear.region.assign(200, 1);
   linear.scale = {1.0f, 2.0f};
   linear.step = {1.0f, 1.0f};

@@ -9,8 +9,8 @@
 namespace billm::test {
 namespace {
 
-LinearShape small(NmPattern nm, int classes, int salient, ScaleFormat format, OffsetKind offsets) {
-  LinearShape shape;
+RegionFormat small(NmPattern nm, int classes, int salient, ScaleFormat format, OffsetKind offsets) {
+  RegionFormat shape;
   shape.rows = 3;
   shape.cols = 21;
   shape.block_size = 16;
@@ -22,7 +22,7 @@ LinearShape small(NmPattern nm, int classes, int salient, ScaleFormat format, Of
   return shape;
 }
 
-const LinearShape kShapes[] = {
+const RegionFormat kShapes[] = {
     small({4, 8}, 3, 2, ScaleFormat::kLog8, OffsetKind::kRegion),
     small({2, 4}, 2, 1, ScaleFormat::kF16, OffsetKind::kBlock),
     small({0, 0}, 2, 2, ScaleFormat::kLog8, OffsetKind::kNone),
@@ -30,17 +30,17 @@ const LinearShape kShapes[] = {
     small({1, 16}, 1, 1, ScaleFormat::kLog8, OffsetKind::kBlock),
 };
 
-LinearShape of_kind(int classes, int salient, bool column_scales, int integer_bits,
-                    bool scattered) {
-  LinearShape shape = small({0, 0}, classes, salient, ScaleFormat::kF16, OffsetKind::kNone);
+RegionFormat of_kind(int classes, int salient, bool column_scales, int integer_bits,
+                     bool scattered) {
+  RegionFormat shape = small({0, 0}, classes, salient, ScaleFormat::kF16, OffsetKind::kNone);
   shape.column_scales = column_scales;
   shape.integer_bits = integer_bits;
   shape.scattered = scattered;
   return shape;
 }
 
-std::vector<LinearShape> shapes_to_damage() {
-  std::vector<LinearShape> shapes(std::begin(kShapes), std::end(kShapes));
+std::vector<RegionFormat> shapes_to_damage() {
+  std::vector<RegionFormat> shapes(std::begin(kShapes), std::end(kShapes));
   shapes.push_back(of_kind(2, 2, true, 0, false));
   shapes.push_back(of_kind(1, 2, false, 0, false));
   shapes.push_back(of_kind(1, 3, false, 0, false));
@@ -52,7 +52,7 @@ std::vector<LinearShape> shapes_to_damage() {
 }
 
 TEST(Damage, EveryBitOfEveryPlane) {
-  for (const LinearShape& shape : shapes_to_damage()) {
+  for (const RegionFormat& shape : shapes_to_damage()) {
     SCOPED_TRACE(text_of(shape));
     const PackedLinear good = pack(random_codes(shape, shape.cols == 70 ? 3 : 8));
     EXPECT_EQ(good.index_bits > 0, shape.cols == 70);
@@ -69,7 +69,7 @@ TEST(Damage, EveryBitOfEveryPlane) {
         decode_all(bad);
         // What is accepted is a layer: its codes are consistent up to the base, which log8 codes
         // do not pin down.
-        const QuantizedLinear linear = unpack(bad);
+        const RegionCodes linear = unpack(bad);
         ASSERT_NO_THROW(check_codes(linear)) << plane.name << " bit " << bit;
       }
     }
@@ -78,7 +78,7 @@ TEST(Damage, EveryBitOfEveryPlane) {
 }
 
 TEST(Damage, SizesAndDtypes) {
-  for (const LinearShape& shape : shapes_to_damage()) {
+  for (const RegionFormat& shape : shapes_to_damage()) {
     SCOPED_TRACE(text_of(shape));
     const PackedLinear good = pack(random_codes(shape, shape.cols == 70 ? 3 : 8));
     for (size_t i = 0; i < good.planes.size(); ++i) {
@@ -125,7 +125,7 @@ void expect_refused(const PackedLinear& good, const std::string& plane, int at, 
 }
 
 TEST(Damage, WhatTheFormatForbids) {
-  LinearShape shape = small({2, 4}, 3, 1, ScaleFormat::kLog8, OffsetKind::kRegion);
+  RegionFormat shape = small({2, 4}, 3, 1, ScaleFormat::kLog8, OffsetKind::kRegion);
   // 3 rows of 5 full groups and a tail of one column: 33 kept weights; 15 ranks in 3 words of 13
   // bits.
   PackedLinear good = pack(random_codes(shape, 9));
@@ -177,10 +177,10 @@ TEST(Damage, WhatTheFormatForbidsOfIntegers) {
 
 // Integers in columns 3 and 69 of one row: gaps 3 and 65.
 TEST(Damage, IndexOfDeltas) {
-  LinearShape shape = of_kind(1, 0, false, 8, true);
+  RegionFormat shape = of_kind(1, 0, false, 8, true);
   shape.rows = 1;
   shape.cols = 200;
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   std::fill(linear.region.begin(), linear.region.end(), uint8_t{1});
   linear.region[3] = linear.region[69] = 2;
   const PackedLinear good = pack(linear);

@@ -36,9 +36,9 @@ void expect_refused(const std::string& key, const json& value) {
 }
 
 TEST(Description, RoundTrip) {
-  std::vector<LinearShape> shapes = shape_sweep(7);
-  for (const LinearShape& shape : shape_sweep_of_kinds(1)) shapes.push_back(shape);
-  for (const LinearShape& shape : shapes) {
+  std::vector<RegionFormat> shapes = shape_sweep(7);
+  for (const RegionFormat& shape : shape_sweep_of_kinds(1)) shapes.push_back(shape);
+  for (const RegionFormat& shape : shapes) {
     PackedLinear packed;
     packed.layout = "planes";
     packed.shape = shape;

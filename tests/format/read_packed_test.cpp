@@ -60,7 +60,7 @@ TEST(ReadPacked, SameWeights) {
   BILLM_NEED(python, "BILLM_PYTHON");
   Cases cases;
   uint32_t seed = 2000;
-  for (const LinearShape& shape : shape_sweep(5)) cases.add(pack(random_codes(shape, ++seed)));
+  for (const RegionFormat& shape : shape_sweep(5)) cases.add(pack(random_codes(shape, ++seed)));
   EXPECT_EQ(cases.check(python), "378 modules: 378 equal, 0 refused\n");
 }
 
@@ -68,7 +68,7 @@ TEST(ReadPacked, SameWeightsOfKinds) {
   BILLM_NEED(python, "BILLM_PYTHON");
   Cases cases;
   uint32_t seed = 4000;
-  for (const LinearShape& shape : shape_sweep_of_kinds()) {
+  for (const RegionFormat& shape : shape_sweep_of_kinds()) {
     cases.add(pack(random_codes(shape, ++seed)));
   }
   EXPECT_EQ(cases.check(python), "360 modules: 360 equal, 0 refused\n");
@@ -78,9 +78,9 @@ TEST(ReadPacked, SameRefusals) {
   BILLM_NEED(python, "BILLM_PYTHON");
   Cases cases;
   uint32_t seed = 3000;
-  std::vector<LinearShape> shapes = shape_sweep(211);
-  for (const LinearShape& shape : shape_sweep_of_kinds(15)) shapes.push_back(shape);
-  for (LinearShape shape : shapes) {
+  std::vector<RegionFormat> shapes = shape_sweep(211);
+  for (const RegionFormat& shape : shape_sweep_of_kinds(15)) shapes.push_back(shape);
+  for (RegionFormat shape : shapes) {
     shape.rows = 2;
     shape.cols = 21;
     const PackedLinear good = pack(random_codes(shape, ++seed));

@@ -12,9 +12,9 @@
 namespace billm::test {
 namespace {
 
-std::vector<LinearShape> all_shapes(int every) {
-  std::vector<LinearShape> shapes = shape_sweep(every);
-  const std::vector<LinearShape> kinds = shape_sweep_of_kinds((every + 4) / 5);
+std::vector<RegionFormat> all_shapes(int every) {
+  std::vector<RegionFormat> shapes = shape_sweep(every);
+  const std::vector<RegionFormat> kinds = shape_sweep_of_kinds((every + 4) / 5);
   shapes.insert(shapes.end(), kinds.begin(), kinds.end());
   return shapes;
 }
@@ -31,13 +31,13 @@ void expect_same_planes(const PackedLinear& packed, const PackedLinear& expected
 
 TEST(RoundTrip, CodesAndWeights) {
   uint32_t seed = 0;
-  for (const LinearShape& shape : all_shapes(1)) {
+  for (const RegionFormat& shape : all_shapes(1)) {
     SCOPED_TRACE(text_of(shape));
-    const QuantizedLinear linear = random_codes(shape, ++seed);
+    const RegionCodes linear = random_codes(shape, ++seed);
     ASSERT_NO_THROW(check_codes(linear));
     const PackedLinear packed = pack(linear);
     ASSERT_TRUE(accepted(packed));
-    const QuantizedLinear back = unpack(packed);
+    const RegionCodes back = unpack(packed);
     ASSERT_TRUE(back.shape == shape);
     ASSERT_EQ(back.region, linear.region);
     ASSERT_EQ(back.code, linear.code);
@@ -54,7 +54,7 @@ TEST(RoundTrip, CodesAndWeights) {
 
 TEST(RoundTrip, PartsOfRowsAndCopies) {
   uint32_t seed = 1000;
-  for (const LinearShape& shape : all_shapes(17)) {
+  for (const RegionFormat& shape : all_shapes(17)) {
     SCOPED_TRACE(text_of(shape));
     const PackedLinear packed = pack(random_codes(shape, ++seed));
     const std::vector<float> whole = decode_all(packed);
@@ -71,10 +71,10 @@ TEST(RoundTrip, PartsOfRowsAndCopies) {
 
 TEST(RoundTrip, TheSameBytesForAnyNumberOfThreads) {
   uint32_t seed = 2000;
-  for (LinearShape shape : all_shapes(3)) {
+  for (RegionFormat shape : all_shapes(3)) {
     if (shape.rows < 64) shape.rows += 130;  // several threads' shares, which meet within bytes
     SCOPED_TRACE(text_of(shape));
-    const QuantizedLinear linear = random_codes(shape, ++seed);
+    const RegionCodes linear = random_codes(shape, ++seed);
     const PackedLinear packed = pack(linear, 1);
     for (const int threads : {2, 3, 7}) expect_same_planes(pack(linear, threads), packed);
     ASSERT_NO_THROW(check_codes(linear, 3));
@@ -84,11 +84,11 @@ TEST(RoundTrip, TheSameBytesForAnyNumberOfThreads) {
 
 // The first wrong row is named, whichever thread finds one first.
 TEST(RoundTrip, WhatIsWrongIsNamedForAnyNumberOfThreads) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 300;
   shape.cols = 40;
   shape.nm = {4, 8};
-  QuantizedLinear linear = random_codes(shape, 1);
+  RegionCodes linear = random_codes(shape, 1);
   for (const int64_t row : {290, 150, 70}) linear.region[row * shape.cols + 9] = 100;
   linear.code[5 * shape.cols + 17] = 2;
   for (const int threads : {1, 2, 5}) {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "billm/checkpoint/safetensors.h"
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 #include "billm/pack/packed_checkpoint.h"
 #include "billm/pack/plane_tiles.h"
 #include "kernels/cpu/gemv.h"

@@ -185,7 +185,7 @@ class Gpu : public testing::Test {
   // One kind of layer in every way, `every` thins the kinds out.
   void check(int every, const std::vector<int>& tokens, How how, const KernelError& error) {
     uint32_t seed = 0;
-    for (const LinearShape& shape : cuda_shapes(every)) {
+    for (const RegionFormat& shape : cuda_shapes(every)) {
       if (how == How::kFused && shape.scattered) continue;
       SCOPED_TRACE(text_of(shape));
       const HostLayer host(shape, ++seed);
@@ -220,7 +220,7 @@ TEST_F(Gpu, GemmThatChooses) { check(11, {1, 20, 40, 200}, How::kAuto, kHalfErro
 
 // A layer as large models have them: all multiprocessors, several strips for each warp.
 TEST_F(Gpu, LargeLayers) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 4096;
   shape.cols = 4096;
   const HostLayer host(shape, 1);
@@ -240,7 +240,7 @@ TEST_F(Gpu, LargeLayers) {
 
 // An error of an earlier call is told by that call and by no other; threads choose their device.
 TEST_F(Gpu, ErrorsStayWithTheirCall) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 64;
   shape.cols = 256;
   const HostLayer host(shape, 1);
@@ -258,7 +258,7 @@ TEST_F(Gpu, ErrorsStayWithTheirCall) {
 }
 
 TEST_F(Gpu, SaysWhatItCannotDo) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 64;
   shape.cols = 256;
   const HostLayer host(shape, 1);

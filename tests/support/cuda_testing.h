@@ -16,7 +16,7 @@
 namespace billm::test {
 
 struct CudaLayer {
-  CudaLayer(const LinearShape& shape, uint32_t seed)
+  CudaLayer(const RegionFormat& shape, uint32_t seed)
       : linear(random_codes(shape, seed)),
         w(dequantize(linear)),
         tiles(pack(linear), kernels::cuda::kCudaTileOrder, 1) {
@@ -25,7 +25,7 @@ struct CudaLayer {
     layer = kernels::cuda::layer_in_host_memory(tiles.view(), plan);
   }
 
-  QuantizedLinear linear;
+  RegionCodes linear;
   std::vector<float> w;  // [rows, cols]
   PlaneTiles tiles;
   kernels::cuda::LayerPlan plan;
@@ -33,10 +33,10 @@ struct CudaLayer {
 };
 
 // Every kind of layer that the kernels run, thinned out.
-inline std::vector<LinearShape> cuda_shapes(int every) {
-  std::vector<LinearShape> shapes;
-  const auto add = [&](const std::vector<LinearShape>& more) {
-    for (const LinearShape& shape : more) {
+inline std::vector<RegionFormat> cuda_shapes(int every) {
+  std::vector<RegionFormat> shapes;
+  const auto add = [&](const std::vector<RegionFormat>& more) {
+    for (const RegionFormat& shape : more) {
       if (PlaneTiles::unsupported(shape).empty()) shapes.push_back(shape);
     }
   };
@@ -79,7 +79,7 @@ inline constexpr KernelError kHalfError = {0x1p-11, 9 * 0x1p-11};
 // independent errors are.
 inline void expect_product(const CudaLayer& layer, const Numbers& x, int64_t x_stride, int tokens,
                            const std::vector<float>& y, const KernelError& error) {
-  const LinearShape& shape = layer.linear.shape;
+  const RegionFormat& shape = layer.linear.shape;
   ASSERT_EQ(y.size(), static_cast<size_t>(shape.rows * tokens));
   const auto scale = [&](int64_t col) {
     return layer.linear.column_scale.empty() ? 1.0 : double{layer.linear.column_scale[col]};

@@ -27,8 +27,8 @@ float random_exact(Random* random, ScaleFormat format, float base) {
   return 0;
 }
 
-void fill_offsets(Random* random, QuantizedLinear* linear) {
-  const LinearShape& shape = linear->shape;
+void fill_offsets(Random* random, RegionCodes* linear) {
+  const RegionFormat& shape = linear->shape;
   if (shape.offset_kind == OffsetKind::kNone) return;
   for (int64_t block = 0; block < shape.blocks(); ++block) {
     for (int64_t row = 0; row < shape.rows; ++row) {
@@ -63,9 +63,9 @@ std::vector<float> random_normal(int64_t count, uint32_t seed, float scale) {
   return values;
 }
 
-QuantizedLinear random_codes(const LinearShape& shape, uint32_t seed) {
+RegionCodes random_codes(const RegionFormat& shape, uint32_t seed) {
   Random random(seed);
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   for (uint8_t& salient : linear.salient) salient = random.below(4) == 0;
   const int group = shape.nm.active() ? shape.nm.m : 1;
   const auto integer_codes = static_cast<uint32_t>(1 << shape.integer_bits);
@@ -149,7 +149,7 @@ double layer_error(const std::vector<float>& w, const std::vector<float>& q,
   return error / 2;
 }
 
-std::string text_of(const LinearShape& shape) {
+std::string text_of(const RegionFormat& shape) {
   return "rows " + std::to_string(shape.rows) + " cols " + std::to_string(shape.cols) + " block " +
          std::to_string(shape.block_size) + " " + shape.nm.text() + " K " +
          std::to_string(shape.classes) + " S " + std::to_string(shape.salient_classes) + " " +
@@ -177,17 +177,17 @@ constexpr Kind kKinds[] = {
 
 }  // namespace
 
-std::vector<LinearShape> shape_sweep_of_kinds(int every) {
+std::vector<RegionFormat> shape_sweep_of_kinds(int every) {
   constexpr ScaleFormat kFormats[] = {ScaleFormat::kLog8, ScaleFormat::kF16, ScaleFormat::kF32};
   constexpr OffsetKind kOffsets[] = {OffsetKind::kNone, OffsetKind::kBlock, OffsetKind::kRegion};
-  std::vector<LinearShape> shapes;
+  std::vector<RegionFormat> shapes;
   int turn = 0;
   for (const int64_t rows : {1, 3, 65}) {
     for (const int64_t cols : {1, 7, 130, 576}) {
       for (const Kind& kind : kKinds) {
         for (const int block_size : {128, 16}) {
           if (turn++ % every != 0) continue;
-          LinearShape shape;
+          RegionFormat shape;
           shape.rows = rows;
           shape.cols = cols;
           shape.block_size = block_size;
@@ -207,20 +207,20 @@ std::vector<LinearShape> shape_sweep_of_kinds(int every) {
   return shapes;
 }
 
-std::vector<LinearShape> shape_sweep(int every) {
+std::vector<RegionFormat> shape_sweep(int every) {
   constexpr int kClasses[][2] = {{1, 0}, {1, 1}, {2, 0}, {2, 1}, {2, 2},
                                  {3, 0}, {3, 1}, {3, 2}, {3, 3}};
   constexpr NmPattern kPatterns[] = {{0, 0}, {4, 8}, {2, 4}, {5, 8}, {8, 8}, {3, 16}};
   constexpr ScaleFormat kFormats[] = {ScaleFormat::kLog8, ScaleFormat::kF16, ScaleFormat::kF32};
   constexpr OffsetKind kOffsets[] = {OffsetKind::kNone, OffsetKind::kBlock, OffsetKind::kRegion};
-  std::vector<LinearShape> shapes;
+  std::vector<RegionFormat> shapes;
   int turn = 0;
   for (const int64_t rows : {1, 2, 3, 4, 5, 64, 65}) {
     for (const int64_t cols : {1, 7, 8, 130, 576}) {
       for (const auto& [classes, salient] : kClasses) {
         for (const NmPattern& nm : kPatterns) {
           if (turn++ % every != 0) continue;
-          LinearShape shape;
+          RegionFormat shape;
           shape.rows = rows;
           shape.cols = cols;
           shape.nm = nm;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "billm/calibrate/stats.h"
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 
 namespace billm::test {
 
@@ -27,7 +27,7 @@ std::vector<float> random_normal(int64_t count, uint32_t seed, float scale = 1.0
 
 // A layer that passes check_codes: random masks, salient columns, classes, signs, and scales and
 // offsets that are exact in their format.
-QuantizedLinear random_codes(const LinearShape& shape, uint32_t seed);
+RegionCodes random_codes(const RegionFormat& shape, uint32_t seed);
 
 // Statistics of correlated inputs X = A Z, Z random with few strong directions.
 CalibrationStats correlated_stats(int64_t width, int64_t tokens, uint32_t seed);
@@ -38,13 +38,13 @@ double layer_error(const std::vector<float>& w, const std::vector<float>& q,
                    const std::vector<float>& hessian, double lambda, int64_t width);
 
 // "rows 3 cols 130 4:8 K 3 S 2 log8 none", for SCOPED_TRACE.
-std::string text_of(const LinearShape& shape);
+std::string text_of(const RegionFormat& shape);
 
 // Shapes for property tests: rows 1..5, 64, 65 x cols 1, 7, 8, 130, 576 x pairs (K, S) x N:M, with
 // scale formats, offset kinds and block sizes taken in turn. `every` thins them out.
-std::vector<LinearShape> shape_sweep(int every = 1);
+std::vector<RegionFormat> shape_sweep(int every = 1);
 // The same for what is not a question of classes and masks: column scales, classes of salient
 // columns only, integers everywhere and scattered.
-std::vector<LinearShape> shape_sweep_of_kinds(int every = 1);
+std::vector<RegionFormat> shape_sweep_of_kinds(int every = 1);
 
 }  // namespace billm::test

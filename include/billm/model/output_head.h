@@ -37,6 +37,6 @@ inline constexpr int kHeadBlock = 128;
 inline constexpr int64_t kHeadRows = 8192;
 
 // The layer that stands for rows [rows, cols] of a head: the nearest 8-bit integers.
-QuantizedLinear round_to_8_bits(const float* weight, int64_t rows, int64_t cols, int threads);
+RegionCodes round_to_8_bits(const float* weight, int64_t rows, int64_t cols, int threads);
 
 }  // namespace billm

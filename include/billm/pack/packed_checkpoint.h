@@ -50,7 +50,7 @@ class PackedModules {
   bool has(const std::string& module) const { return entries_.count(module) > 0; }
   const std::set<std::string>& names() const { return names_; }
   // Shape [out, in] of the weight that the module's planes decode to.
-  const LinearShape& shape(const std::string& module) const;
+  const RegionFormat& shape(const std::string& module) const;
   PackedLinear open(const std::string& module) const;  // checked views
   int64_t bytes(const std::string& module) const;      // of its planes, which are not read
 

@@ -1,4 +1,4 @@
-// PackedLinear: the bytes of one quantized linear layer (docs/format.md). Packing a QuantizedLinear
+// PackedLinear: the bytes of one quantized linear layer (docs/format.md). Packing a RegionCodes
 // makes one; opening a packed checkpoint makes one over mapped memory; decoding is the same for
 // both.
 #pragma once
@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 
 namespace billm {
 
@@ -24,7 +24,7 @@ struct Plane {
 
 struct PackedLinear {
   std::string layout;  // row of the layout table
-  LinearShape shape;
+  RegionFormat shape;
   int index_bits = 0;         // scattered integers: 2..8 = width of a delta in the index; 0: bitmap
   std::vector<Plane> planes;  // in the order of docs/format.md, absent ones left out
   std::vector<std::vector<std::byte>> owned;  // storage of planes made by pack(); empty when mapped
@@ -41,7 +41,7 @@ struct PackedLinear {
 };
 
 // The planes of a layer. The same codes give the same bytes everywhere, for any number of threads.
-PackedLinear pack(const QuantizedLinear& linear, int threads = 1);
+PackedLinear pack(const RegionCodes& linear, int threads = 1);
 
 // Checks that the planes are exactly those that `shape` asks for, with their dtypes, sizes and
 // valid contents (ranks, class bytes, padding bits). `where` names file and module in the message.
@@ -53,7 +53,7 @@ void check_packed(const PackedLinear& packed, const std::string& where);
 void decode_rows(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
 
 // All the codes back (inspect, tests).
-QuantizedLinear unpack(const PackedLinear& packed);
+RegionCodes unpack(const PackedLinear& packed);
 
 // Bytes of a layer [rows, cols] that is coded as `like` is, with the same shares of salient columns
 // and scattered integers: for estimates. For like's own size, bytes().

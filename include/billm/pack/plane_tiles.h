@@ -17,7 +17,7 @@ class PlaneTiles {
  public:
   // Why a layer of this shape cannot be run as planes; empty if it can. What cannot: offsets per
   // region or of pruned layers, and integers scattered among salient columns.
-  static std::string unsupported(const LinearShape& shape);
+  static std::string unsupported(const RegionFormat& shape);
 
   // `packed` must have passed check_packed and be supported. The result does not depend on
   // `threads`.

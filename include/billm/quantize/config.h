@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 
 namespace billm {
 
@@ -25,7 +25,7 @@ struct MethodConfig {
   SearchObjective objective = SearchObjective::kWeights;
   int refine_rounds = 4;               // alternating updates of scales and codes; 0: none
   bool descend = true;                 // coordinate descent of the codes inside a round
-  std::optional<int> classes;          // K and S of LinearShape; see classes_of() for
+  std::optional<int> classes;          // K and S of RegionFormat; see classes_of() for
   std::optional<int> salient_classes;  // what holds if they are not given
   int column_rounds = 1;    // ARB: times that codes are found anew for refitted column scales
   int max_salient = 49;     // largest number of salient columns tried per block

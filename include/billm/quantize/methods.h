@@ -22,10 +22,10 @@ struct Method {
   bool needs_factor;    // whether Hessian::factor is used
   bool needs_nm;        // whether --nm applies
   // Pure: no I/O, no global state; the same bytes for the same input on every machine.
-  QuantizedLinear (*quantize)(const WeightView& weight, const Hessian& hessian,
-                              const MethodConfig& config);
+  RegionCodes (*quantize)(const WeightView& weight, const Hessian& hessian,
+                          const MethodConfig& config);
   // The paper's own figure for a layer with this share of salient columns.
-  double (*nominal_bits)(const QuantizedLinear& linear);
+  double (*nominal_bits)(const RegionCodes& linear);
   int classes = 0, salient_classes = 0;  // the method's K and S; K = 0: --classes does not apply
   bool has_reference = false;            // whether --compat reference applies
   bool refines = false;                  // coded by the binary engine: --feedback, --refine

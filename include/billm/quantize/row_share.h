@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 
 namespace billm {
 
@@ -19,7 +19,7 @@ class RowShare {
   virtual Tiles own(int64_t tiles) const = 0;
   // Fills in the rows that the others coded (region, code, scales, offsets, steps), tiles of
   // `tile_rows` rows each. Called once per coding, by all processes.
-  virtual void complete(int64_t tile_rows, QuantizedLinear* linear) const = 0;
+  virtual void complete(int64_t tile_rows, RegionCodes* linear) const = 0;
 };
 
 }  // namespace billm

@@ -41,8 +41,8 @@ void expect_same(const TensorFile& torch, const TensorFile& reference) {
 }
 
 // BILLM_PYTHON may be an environment without torch (a LibTorch of the user's).
-#define NEED_TORCH(python)                                                                \
-  BILLM_NEED(python, "BILLM_PYTHON");                                                     \
+#define NEED_TORCH(python)                                                                       \
+  BILLM_NEED(python, "BILLM_PYTHON");                                                            \
   if (std::system(("'" + python + "' -c 'import torch, safetensors' 2>/dev/null").c_str()) != 0) \
   GTEST_SKIP() << "BILLM_PYTHON has no torch or safetensors"
 

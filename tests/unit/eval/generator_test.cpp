@@ -271,7 +271,7 @@ TEST(Generator, StoredBitsAreThoseOfThePlanesWhichAreNotRead) {
   options.intermediate = 8192;
   options.head_dim = 64;
   test::write_tiny_llama(dense, options);
-  const QuantizedLinear linear = some_codes(8192, 256);
+  const RegionCodes linear = some_codes(8192, 256);
   write_packed(dense, packed, linear);
   const Generator generator = make(packed, 10);
   EXPECT_DOUBLE_EQ(generator.stored_bits(), pack(linear).stored_bits());

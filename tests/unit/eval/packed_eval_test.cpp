@@ -40,7 +40,7 @@ class PackedEval : public testing::Test {
 };
 
 TEST_F(PackedEval, EqualsTheDecodedDenseModelBitForBit) {
-  const QuantizedLinear linear = some_codes(96, 64);
+  const RegionCodes linear = some_codes(96, 64);
   write_packed(path("original"), path("packed"), linear);
   const std::vector<float> weight = dequantize(linear);
   replace_weight(

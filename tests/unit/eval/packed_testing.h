@@ -12,7 +12,7 @@
 #include "billm/base/sha256.h"
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/safetensors.h"
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 #include "billm/pack/packed_linear.h"
 
 namespace billm {
@@ -20,16 +20,16 @@ namespace billm {
 inline constexpr const char* kModule = "model.layers.1.mlp.up_proj";
 
 // Codes without meaning but of every region: [rows, cols].
-inline QuantizedLinear some_codes(int64_t rows, int64_t cols,
-                                  OffsetKind offset_kind = OffsetKind::kNone) {
-  LinearShape shape;
+inline RegionCodes some_codes(int64_t rows, int64_t cols,
+                              OffsetKind offset_kind = OffsetKind::kNone) {
+  RegionFormat shape;
   shape.rows = rows;
   shape.cols = cols;
   shape.block_size = 32;
   shape.salient_classes = 0;
   shape.scale_format = ScaleFormat::kF16;
   shape.offset_kind = offset_kind;
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   for (size_t i = 0; i < linear.region.size(); ++i) {
     linear.region[i] = static_cast<uint8_t>(1 + i * i % 7 % 2);
     linear.code[i] = static_cast<uint8_t>(i * i * i % 11 % 2);
@@ -71,7 +71,7 @@ inline void write_manifest(const std::filesystem::path& directory) {
 }
 
 inline void write_packed(const std::filesystem::path& dense, const std::filesystem::path& out,
-                         const QuantizedLinear& linear) {
+                         const RegionCodes& linear) {
   const PackedLinear packed = pack(linear);
   std::vector<TensorToWrite> planes;
   for (const Plane& plane : packed.planes) {

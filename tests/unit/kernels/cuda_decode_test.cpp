@@ -149,7 +149,7 @@ TEST(CudaStrips, ColumnsOfAStripStandOnce) {
 
 // Every byte of a tile is loaded by one lane, which takes it for the row and octet that it is.
 TEST(CudaStrips, LanesLoadEveryByteOnce) {
-  for (const LinearShape& shape : cuda_shapes(5)) {
+  for (const RegionFormat& shape : cuda_shapes(5)) {
     SCOPED_TRACE(text_of(shape));
     const CudaLayer layer(shape, 1);
     const kernels::PlaneTilesView& view = layer.tiles.view();
@@ -179,7 +179,7 @@ TEST(CudaStrips, LanesLoadEveryByteOnce) {
 }
 
 TEST(CudaStrips, PlacesOfEveryOctet) {
-  for (const LinearShape& shape : cuda_shapes(3)) {
+  for (const RegionFormat& shape : cuda_shapes(3)) {
     SCOPED_TRACE(text_of(shape));
     const CudaLayer layer(shape, 1);
     const kernels::PlaneTilesView& view = layer.tiles.view();

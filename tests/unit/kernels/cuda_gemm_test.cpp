@@ -96,7 +96,7 @@ std::vector<float> run_dense(const CudaLayer& layer, const Numbers& x, int token
 
 TEST(CudaGemm, EveryKindOfLayerFused) {
   uint32_t seed = 0;
-  for (const LinearShape& shape : cuda_shapes(13)) {
+  for (const RegionFormat& shape : cuda_shapes(13)) {
     if (shape.scattered) continue;
     SCOPED_TRACE(text_of(shape));
     const CudaLayer layer(shape, ++seed);
@@ -109,7 +109,7 @@ TEST(CudaGemm, EveryKindOfLayerFused) {
 
 TEST(CudaGemm, EveryKindOfLayerDense) {
   uint32_t seed = 0;
-  for (const LinearShape& shape : cuda_shapes(4)) {
+  for (const RegionFormat& shape : cuda_shapes(4)) {
     SCOPED_TRACE(text_of(shape));
     const CudaLayer layer(shape, ++seed);
     const int tokens = 1 + static_cast<int>(seed % 5);
@@ -121,7 +121,7 @@ TEST(CudaGemm, EveryKindOfLayerDense) {
 
 // More rows and tokens than a block has, for both sizes of blocks, in any order of warps.
 TEST(CudaGemm, SeveralBlocks) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 150;
   shape.cols = 200;
   const CudaLayer layer(shape, 3);
@@ -137,7 +137,7 @@ TEST(CudaGemm, SeveralBlocks) {
 }
 
 TEST(CudaGemm, HalfResults) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 40;
   shape.cols = 130;
   const CudaLayer layer(shape, 3);
@@ -149,7 +149,7 @@ TEST(CudaGemm, HalfResults) {
 
 // Activations beyond the halves' range are scaled down; one that is not finite shows.
 TEST(CudaGemm, LargeActivations) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 40;
   shape.cols = 130;
   const CudaLayer layer(shape, 3);
@@ -171,7 +171,7 @@ TEST(CudaGemm, LargeActivations) {
 
 // Which way is taken, with cuBLAS and without, on devices old and new.
 TEST(CudaGemm, Chooses) {
-  LinearShape shape, scattered;
+  RegionFormat shape, scattered;
   shape.rows = scattered.rows = 40;
   shape.cols = scattered.cols = 130;
   scattered.salient_classes = 0;
@@ -206,7 +206,7 @@ TEST(CudaGemm, Chooses) {
 }
 
 TEST(CudaGemm, RefusesScatteredIntegers) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 10;
   shape.cols = 100;
   shape.salient_classes = 0;

@@ -44,7 +44,7 @@ constexpr cuda::DeviceLimits kSmall = {.sm_count = 2, .shared_bytes = 99 * 1024}
 
 TEST(CudaGemv, EveryKindOfLayer) {
   uint32_t seed = 0;
-  for (const LinearShape& shape : cuda_shapes(2)) {
+  for (const RegionFormat& shape : cuda_shapes(2)) {
     SCOPED_TRACE(text_of(shape));
     const CudaLayer layer(shape, ++seed);
     const int tokens = 1 + static_cast<int>(seed % cuda::kMaxTokens);
@@ -57,7 +57,7 @@ TEST(CudaGemv, EveryKindOfLayer) {
 // Rows and columns of every remainder; the shapes above have few.
 TEST(CudaGemv, RaggedRowsAndColumns) {
   for (int i = 0; i < 200; ++i) {
-    LinearShape shape;
+    RegionFormat shape;
     shape.rows = 1 + i;
     shape.cols = 1 + (i * 37) % 300;
     shape.classes = 1 + i % 3;
@@ -73,17 +73,17 @@ TEST(CudaGemv, RaggedRowsAndColumns) {
   }
 }
 
-std::vector<LinearShape> wide_shapes() {
-  LinearShape plain;
+std::vector<RegionFormat> wide_shapes() {
+  RegionFormat plain;
   plain.rows = 70;
   plain.cols = 6000;
-  LinearShape salient = plain;
+  RegionFormat salient = plain;
   salient.classes = 1;
-  LinearShape scattered = plain;
+  RegionFormat scattered = plain;
   scattered.salient_classes = 0;
   scattered.scattered = true;
   scattered.integer_bits = 8;
-  LinearShape integers;
+  RegionFormat integers;
   integers.rows = 33;
   integers.cols = 5000;
   integers.classes = integers.salient_classes = 0;
@@ -94,7 +94,7 @@ std::vector<LinearShape> wide_shapes() {
 
 // x that does not fit into shared memory at once, and the same sums in any order of the warps.
 TEST(CudaGemv, ChunksOfColumns) {
-  for (const LinearShape& shape : wide_shapes()) {
+  for (const RegionFormat& shape : wide_shapes()) {
     const CudaLayer layer(shape, 5);
     for (const int tokens : {1, 2, 8}) {
       SCOPED_TRACE(text_of(shape) + " tokens " + std::to_string(tokens));
@@ -115,7 +115,7 @@ TEST(CudaGemv, ChunksOfColumns) {
 }
 
 TEST(CudaGemv, HalfResults) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 100;
   shape.cols = 300;
   const CudaLayer layer(shape, 1);
@@ -128,7 +128,7 @@ TEST(CudaGemv, HalfResults) {
 
 // What is not finite in a token makes its y NaN and leaves the others alone; all zeros give zeros.
 TEST(CudaGemv, WhatIsNotFiniteShows) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 40;
   shape.cols = 300;
   const CudaLayer layer(shape, 1);
@@ -149,7 +149,7 @@ TEST(CudaGemv, WhatIsNotFiniteShows) {
 // is read afterwards.
 TEST(CudaGemv, LayerInItsOwnMemory) {
   uint32_t seed = 0;
-  for (const LinearShape& shape : cuda_shapes(17)) {
+  for (const RegionFormat& shape : cuda_shapes(17)) {
     SCOPED_TRACE(text_of(shape));
     auto layer = std::make_unique<CudaLayer>(shape, ++seed);
     const Numbers x = random_x(2, shape.cols, false, seed);

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "billm/base/error.h"
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 #include "support/fake_cuda.h"
 #include "support/random_layer.h"
 
@@ -30,8 +30,8 @@ class CudaRunnerTest : public testing::Test {
   }
 };
 
-LinearShape scattered_shape() {
-  LinearShape shape;
+RegionFormat scattered_shape() {
+  RegionFormat shape;
   shape.rows = 70;
   shape.cols = 200;
   shape.classes = 1;
@@ -42,11 +42,11 @@ LinearShape scattered_shape() {
 }
 
 TEST_F(CudaRunnerTest, AnyNumberOfTokens) {
-  LinearShape plain;
+  RegionFormat plain;
   plain.rows = 70;
   plain.cols = 200;
-  for (const LinearShape& shape : {plain, scattered_shape()}) {
-    const QuantizedLinear linear = test::random_codes(shape, 1);
+  for (const RegionFormat& shape : {plain, scattered_shape()}) {
+    const RegionCodes linear = test::random_codes(shape, 1);
     std::vector<float> w = dequantize(linear);
     const at::Tensor weight = at::from_blob(w.data(), {70, 200}, at::kFloat);
     for (const bool blas : {true, false}) {

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <vector>
 
-#include "billm/codes/quantized_linear.h"
+#include "billm/codes/region_codes.h"
 #include "billm/model/dense_linear.h"
 #include "billm/model/output_head.h"
 #include "support/random_layer.h"
@@ -16,8 +16,8 @@
 namespace billm {
 namespace {
 
-LinearShape some_shape(int64_t rows, int64_t cols) {
-  LinearShape shape;
+RegionFormat some_shape(int64_t rows, int64_t cols) {
+  RegionFormat shape;
   shape.rows = rows;
   shape.cols = cols;
   return shape;
@@ -34,7 +34,7 @@ double relative_error(const at::Tensor& a, const at::Tensor& b) {
 
 TEST(LinearOperator, AnyNumberOfTokensAndThreads) {
   // Few rows of two planes would be decoded.
-  const QuantizedLinear linear = test::random_codes(some_shape(2100, 260), 1);
+  const RegionCodes linear = test::random_codes(some_shape(2100, 260), 1);
   const PackedLinear packed = pack(linear);
   std::vector<float> w = dequantize(linear);
   CpuRunner one(1), three(3);
@@ -57,15 +57,15 @@ TEST(LinearOperator, AnyNumberOfTokensAndThreads) {
 }
 
 TEST(LinearOperator, ManyTokensOfLayersWithManyPlanes) {
-  LinearShape pruned = some_shape(600, 264), scattered = some_shape(90, 200);
+  RegionFormat pruned = some_shape(600, 264), scattered = some_shape(90, 200);
   pruned.classes = pruned.salient_classes = 3;
   pruned.nm = {4, 8};
   scattered.classes = 1;
   scattered.salient_classes = 0;
   scattered.integer_bits = 8;
   scattered.scattered = scattered.column_scales = true;
-  for (const LinearShape& shape : {pruned, scattered}) {
-    const QuantizedLinear linear = test::random_codes(shape, 4);
+  for (const RegionFormat& shape : {pruned, scattered}) {
+    const RegionCodes linear = test::random_codes(shape, 4);
     std::vector<float> w = dequantize(linear);
     CpuRunner one(1), two(2);
     const auto a = one.make(pack(linear)), b = two.make(pack(linear));
@@ -80,7 +80,7 @@ TEST(LinearOperator, ManyTokensOfLayersWithManyPlanes) {
 
 // How sums of a wide product are rounded depends on how it is cut.
 TEST(LinearOperator, DecodedProductsDoNotDependOnThreads) {
-  LinearShape shape = some_shape(1024, 4096);
+  RegionFormat shape = some_shape(1024, 4096);
   shape.classes = shape.salient_classes = 3;
   shape.nm = {4, 8};
   const PackedLinear packed = pack(test::random_codes(shape, 6));
@@ -91,7 +91,7 @@ TEST(LinearOperator, DecodedProductsDoNotDependOnThreads) {
 }
 
 TEST(LinearOperator, NotANumberStaysOne) {
-  const QuantizedLinear linear = test::random_codes(some_shape(40, 300), 1);
+  const RegionCodes linear = test::random_codes(some_shape(40, 300), 1);
   CpuRunner runner(1);
   const auto layer = runner.make(pack(linear));
   for (const float bad : {NAN, INFINITY}) {
@@ -105,7 +105,7 @@ TEST(LinearOperator, NotANumberStaysOne) {
 }
 
 TEST(LinearOperator, NothingForLayersThatCannotBeRunPacked) {
-  LinearShape shape = some_shape(8, 128);
+  RegionFormat shape = some_shape(8, 128);
   shape.offset_kind = OffsetKind::kRegion;
   CpuRunner runner(1);
   EXPECT_EQ(runner.make(pack(test::random_codes(shape, 1))), nullptr);
@@ -130,7 +130,7 @@ TEST(DenseLinear, AnyNumberOfTokensAndThreads) {
 TEST(OutputHead, EightBitsAreTheNearest) {
   std::vector<float> weight = test::random_normal(70 * 200, 3, 0.02f);
   for (int64_t col = 0; col < 128; ++col) weight[static_cast<size_t>(5 * 200 + col)] = 0;
-  const QuantizedLinear rounded = round_to_8_bits(weight.data(), 70, 200, 2);
+  const RegionCodes rounded = round_to_8_bits(weight.data(), 70, 200, 2);
   check_codes(rounded);
   EXPECT_EQ(round_to_8_bits(weight.data(), 70, 200, 1).code, rounded.code);
   const std::vector<float> w = dequantize(rounded);

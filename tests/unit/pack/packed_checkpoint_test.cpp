@@ -32,7 +32,7 @@ class PackedModel : public testing::Test {
         {"quantization_config", {{"quant_method", "billm"}, {"format_version", 1}}}};
     write_tiny_llama(path(), tiny);
     fs::remove(path() / "model.safetensors");
-    LinearShape shape;
+    RegionFormat shape;
     shape.rows = 5;
     shape.cols = 21;
     shape.block_size = 16;
@@ -118,7 +118,7 @@ class PackedModel : public testing::Test {
   static constexpr const char* kFiles[] = {"config.json", kFirst, kSecond,
                                            "model.safetensors.index.json"};
   TemporaryDirectory directory_;
-  std::map<std::string, QuantizedLinear> linears_;
+  std::map<std::string, RegionCodes> linears_;
   std::vector<PackedLinear> packed_;
   std::vector<TensorToWrite> tensors_;
   Metadata metadata_ = {{"format", "pt"}, {"billm_format", "1"}};

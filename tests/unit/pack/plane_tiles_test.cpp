@@ -22,12 +22,12 @@ constexpr TileOrder kOrders[] = {
     {.tile_rows = 16, .interleave = 4, .split = false, .folded = true},
     {.tile_rows = 32, .interleave = 16, .split = false, .folded = false}};
 
-std::vector<LinearShape> all_shapes(int every) {
-  std::vector<LinearShape> shapes = test::shape_sweep(every);
-  for (const LinearShape& shape : test::shape_sweep_of_kinds(every)) shapes.push_back(shape);
+std::vector<RegionFormat> all_shapes(int every) {
+  std::vector<RegionFormat> shapes = test::shape_sweep(every);
+  for (const RegionFormat& shape : test::shape_sweep_of_kinds(every)) shapes.push_back(shape);
   // Segments of more than one per block.
   for (const int64_t rows : {3, 70}) {
-    LinearShape wide;
+    RegionFormat wide;
     wide.rows = rows;
     wide.cols = 1100;
     wide.block_size = 4096;
@@ -40,8 +40,8 @@ std::vector<LinearShape> all_shapes(int every) {
     wide.column_scales = false;
     shapes.push_back(wide);
   }
-  std::vector<LinearShape> supported;
-  for (const LinearShape& shape : shapes) {
+  std::vector<RegionFormat> supported;
+  for (const RegionFormat& shape : shapes) {
     if (PlaneTiles::unsupported(shape).empty()) supported.push_back(shape);
   }
   return supported;
@@ -60,7 +60,7 @@ std::vector<float> transposed(const PlaneTilesView& view, const std::vector<floa
 }
 
 // A sum of up to nine levels or steps in fp32 instead of one value.
-test::Tolerance decoded(const QuantizedLinear& linear) {
+test::Tolerance decoded(const RegionCodes& linear) {
   float largest = 0;
   for (const float value : linear.scale) largest = std::max(largest, std::fabs(value));
   for (const float value : linear.step) largest = std::max(largest, 255 * value);
@@ -71,8 +71,8 @@ test::Tolerance decoded(const QuantizedLinear& linear) {
 }
 
 TEST(PlaneTiles, DecodesToTheSameWeightsInEveryOrder) {
-  for (const LinearShape& shape : all_shapes(1)) {
-    const QuantizedLinear linear = test::random_codes(shape, 1);
+  for (const RegionFormat& shape : all_shapes(1)) {
+    const RegionCodes linear = test::random_codes(shape, 1);
     const PackedLinear packed = pack(linear);
     const std::vector<float> w = dequantize(linear);
     for (const TileOrder& order : kOrders) {
@@ -88,7 +88,7 @@ TEST(PlaneTiles, DecodesToTheSameWeightsInEveryOrder) {
 }
 
 TEST(PlaneTiles, RefusesWhatItCannotRun) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 4;
   shape.cols = 64;
   EXPECT_EQ(PlaneTiles::unsupported(shape), "");
@@ -143,9 +143,9 @@ std::vector<double> error_bound(const PlaneTilesView& view, const kernels::GemvI
 }
 
 TEST_P(EveryTarget, GemvWithinTheBoundOfItsTables) {
-  for (const LinearShape& shape : all_shapes(2)) {
+  for (const RegionFormat& shape : all_shapes(2)) {
     SCOPED_TRACE(test::text_of(shape));
-    const QuantizedLinear linear = test::random_codes(shape, 2);
+    const RegionCodes linear = test::random_codes(shape, 2);
     const PackedLinear packed = pack(linear);
     const std::vector<float> w = dequantize(linear);
     const PlaneTiles tiles(packed, kernels::cpu_tile_order(), 2);
@@ -184,9 +184,9 @@ TEST_P(EveryTarget, GemvWithinTheBoundOfItsTables) {
 }
 
 TEST_P(EveryTarget, DecodesTilesAsTheReference) {
-  for (const LinearShape& shape : all_shapes(3)) {
+  for (const RegionFormat& shape : all_shapes(3)) {
     SCOPED_TRACE(test::text_of(shape));
-    const QuantizedLinear linear = test::random_codes(shape, 5);
+    const RegionCodes linear = test::random_codes(shape, 5);
     const PlaneTiles tiles(pack(linear), kernels::cpu_tile_order(), 1);
     const PlaneTilesView& view = tiles.view();
     const int64_t rows = view.tiles() * view.order.tile_rows, stride = rows + 3;
@@ -197,7 +197,7 @@ TEST_P(EveryTarget, DecodesTilesAsTheReference) {
 }
 
 TEST_P(EveryTarget, GemvOfSomeTilesIsThatOfAll) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 200;
   shape.cols = 300;
   const PlaneTiles tiles(pack(test::random_codes(shape, 3)), kernels::cpu_tile_order(), 1);

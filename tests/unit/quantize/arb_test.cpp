@@ -20,7 +20,7 @@ struct Layer {
         cols(cols),
         hessian(make_hessian(correlated_stats(cols, 2 * cols + 50, 3), true, 0.01, 1)) {}
   WeightView view() const { return {w.data(), rows, cols}; }
-  double error(const QuantizedLinear& linear) const {
+  double error(const RegionCodes& linear) const {
     return layer_error(w, dequantize(linear), hessian.matrix, hessian.lambda, cols);
   }
   std::vector<float> w;
@@ -46,7 +46,7 @@ MethodConfig config_for(int classes, int salient_classes, int block_size) {
   return config;
 }
 
-QuantizedLinear quantize(const char* method, const Layer& layer, MethodConfig config) {
+RegionCodes quantize(const char* method, const Layer& layer, MethodConfig config) {
   config.method = method;
   check_config(config);
   return find_method(method).quantize(layer.view(), layer.hessian, config);
@@ -76,7 +76,7 @@ TEST(Arb, RowTimesColumnComesBack) {
   }
   layer.hessian = make_hessian(independent, true, 0.01, 1);
   config.scale_format = ScaleFormat::kLog8;
-  const QuantizedLinear log8 = quantize("arb", layer, config);
+  const RegionCodes log8 = quantize("arb", layer, config);
   EXPECT_EQ(log8.shape.regions(), 1);
   EXPECT_EQ(log8.shape.blocks(), 1);
   EXPECT_TRUE(close(dequantize(log8), w, {.relative = 0.03}));  // 2^(1/32), and the columns adjust
@@ -89,7 +89,7 @@ TEST(Arb, BetterThanBillmWithTheSameClassesWhereColumnsDiffer) {
       SCOPED_TRACE(std::to_string(classes) + " " + std::to_string(salient) + " " +
                    std::to_string(block_size));
       const MethodConfig config = config_for(classes, salient, block_size);
-      const QuantizedLinear arb = quantize("arb", layer, config);
+      const RegionCodes arb = quantize("arb", layer, config);
       EXPECT_NO_THROW(check_codes(arb));
       EXPECT_LT(layer.error(arb), 0.9 * layer.error(quantize("billm", layer, config)));
     }
@@ -119,7 +119,7 @@ TEST(ColumnScales, RefitIsTheMinimum) {
   const Layer layer = uneven_layer(30, 40, 2);
   MethodConfig config = config_for(1, 0, 4096);
   config.column_rounds = 0;
-  QuantizedLinear linear = quantize("arb", layer, config);
+  RegionCodes linear = quantize("arb", layer, config);
   for (float& scale : linear.column_scale) scale = 1.0f;
   const double before = layer.error(linear);
   const double after = refit_columns(layer.view(), layer.hessian, 1, &linear);
@@ -128,7 +128,7 @@ TEST(ColumnScales, RefitIsTheMinimum) {
   EXPECT_NO_THROW(check_codes(linear));
   for (size_t col = 0; col < linear.column_scale.size(); ++col) {
     for (const float factor : {0.99f, 1.01f}) {
-      QuantizedLinear moved = linear;
+      RegionCodes moved = linear;
       moved.column_scale[col] *= factor;
       EXPECT_GE(layer.error(moved), layer.error(linear)) << col << " x " << factor;
     }
@@ -143,7 +143,7 @@ TEST(ColumnScales, RefitIsTheMinimum) {
 // Codes that point the wrong way ask for a negative scale: it stops at the bound.
 TEST(ColumnScales, StayPositive) {
   const Layer layer = uneven_layer(30, 40, 4);
-  QuantizedLinear linear = quantize("arb", layer, config_for(1, 0, 4096));
+  RegionCodes linear = quantize("arb", layer, config_for(1, 0, 4096));
   for (int64_t row = 0; row < 30; ++row) linear.code[row * 40 + 11] ^= 1;
   const double before = layer.error(linear);
   EXPECT_LT(refit_columns(layer.view(), layer.hessian, 1, &linear) / 2, before);
@@ -157,7 +157,7 @@ TEST(ColumnScales, EvenColumnsStartAtOne) {
   Random random(3);
   for (float& value : w) value = (random.below(2) != 0 ? 0.5f : -0.5f) * (1 + random.below(2));
   const Layer layer(w, 64, 96);
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 64;
   shape.cols = 96;
   for (const float scale : first_column_scales(layer.view(), layer.hessian, shape, 1)) {
@@ -174,7 +174,7 @@ TEST(Arb, RaggedShapesAndDegenerateColumns) {
         layer.w[row * cols] = 0;                        // a column of zeros
         if (cols > 2) layer.w[row * cols + 1] *= 1e6f;  // and one beyond every scale
       }
-      const QuantizedLinear linear = quantize("arb", layer, config_for(classes, salient, 64));
+      const RegionCodes linear = quantize("arb", layer, config_for(classes, salient, 64));
       ASSERT_NO_THROW(check_codes(linear));
       for (const float value : dequantize(linear)) ASSERT_TRUE(std::isfinite(value));
     }
@@ -184,10 +184,10 @@ TEST(Arb, RaggedShapesAndDegenerateColumns) {
 TEST(Arb, SameCodesForEveryThreadCount) {
   const Layer layer = uneven_layer(150, 200, 6);
   MethodConfig config = config_for(2, 2, 128);
-  const QuantizedLinear one = quantize("arb", layer, config);
+  const RegionCodes one = quantize("arb", layer, config);
   for (const int threads : {2, 3, 5}) {
     config.threads = threads;
-    const QuantizedLinear other = quantize("arb", layer, config);
+    const RegionCodes other = quantize("arb", layer, config);
     EXPECT_EQ(other.column_scale, one.column_scale);
     EXPECT_EQ(other.scale, one.scale);
     EXPECT_EQ(other.region, one.region);

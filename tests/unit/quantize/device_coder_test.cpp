@@ -28,14 +28,14 @@ class HostAccelerator : public Accelerator {
 
 struct Case {
   const char* name;
-  LinearShape shape;
+  RegionFormat shape;
   Feedback feedback = Feedback::kColumns;
   int refine_rounds = 4;
   bool descend = true;
 };
 
-LinearShape shape_of(int64_t rows, int64_t cols, int block_size, int classes, int salient) {
-  LinearShape shape;
+RegionFormat shape_of(int64_t rows, int64_t cols, int block_size, int classes, int salient) {
+  RegionFormat shape;
   shape.rows = rows;
   shape.cols = cols;
   shape.block_size = block_size;
@@ -77,7 +77,7 @@ struct Layer {
         hessian(make_hessian(correlated_stats(from.shape.cols, 2 * from.shape.cols + 50, 2), true,
                              0.01, 1)) {
     Random random(5);
-    const LinearShape& shape = plan.shape = from.shape;
+    const RegionFormat& shape = plan.shape = from.shape;
     for (int64_t col = 0; shape.salient_classes > 0 && col < shape.cols; ++col) {
       plan.salient.push_back(random.below(7) == 0);
     }
@@ -91,12 +91,12 @@ struct Layer {
     config.descend = from.descend;
   }
   WeightView view() const { return {w.data(), plan.shape.rows, plan.shape.cols}; }
-  QuantizedLinear code(const Accelerator* accelerator) const {
+  RegionCodes code(const Accelerator* accelerator) const {
     MethodConfig with = config;
     with.accelerator = accelerator;
     return code_binary(view(), hessian, plan, with);
   }
-  double error(const QuantizedLinear& linear) const {
+  double error(const RegionCodes& linear) const {
     return layer_error(w, dequantize(linear), hessian.matrix, hessian.lambda, plan.shape.cols);
   }
 
@@ -106,7 +106,7 @@ struct Layer {
   MethodConfig config;
 };
 
-void expect_equal(const QuantizedLinear& one, const QuantizedLinear& other) {
+void expect_equal(const RegionCodes& one, const RegionCodes& other) {
   EXPECT_EQ(one.region, other.region);
   EXPECT_EQ(one.code, other.code);
   EXPECT_EQ(one.salient, other.salient);
@@ -124,7 +124,7 @@ TEST(DeviceCoder, OneLaneIsTheCpuToTheBit) {
     SCOPED_TRACE(std::string(one.name) + ": " + text_of(one.shape));
     const Layer layer(one);
     host_cuda().row_launches = host_cuda().feedback_launches = 0;
-    const QuantizedLinear linear = layer.code(&accelerator);
+    const RegionCodes linear = layer.code(&accelerator);
     ASSERT_NO_THROW(check_codes(linear));
     expect_equal(linear, layer.code(nullptr));
     EXPECT_EQ(host_cuda().row_launches, one.shape.blocks());
@@ -142,7 +142,7 @@ TEST(DeviceCoder, WarpsOfAnEmulatedGpu) {
     one.shape.rows = std::min<int64_t>(one.shape.rows, one.shape.block_size <= 64 ? 9 : 3);
     SCOPED_TRACE(std::string(one.name) + ": " + text_of(one.shape));
     const Layer layer(one);
-    const QuantizedLinear linear = layer.code(&accelerator), expected = layer.code(nullptr);
+    const RegionCodes linear = layer.code(&accelerator), expected = layer.code(nullptr);
     ASSERT_NO_THROW(check_codes(linear));
     int64_t same = 0;
     for (size_t i = 0; i < linear.code.size(); ++i) {
@@ -163,7 +163,7 @@ class Third : public RowShare {
  public:
   explicit Third(int64_t first) : first_(first) {}
   Tiles own(int64_t tiles) const override { return {first_, first_ < tiles ? 1 : 0}; }
-  void complete(int64_t, QuantizedLinear*) const override {}
+  void complete(int64_t, RegionCodes*) const override {}
 
  private:
   int64_t first_;
@@ -176,11 +176,11 @@ TEST(DeviceCoder, OwnRowsOnly) {
   pbllm.shape.integer_bits = 8;
   pbllm.shape.scattered = true;
   Layer layer(pbllm);
-  const QuantizedLinear whole = layer.code(nullptr);
+  const RegionCodes whole = layer.code(nullptr);
   for (const int64_t tile : {0, 1, 2, 3}) {  // the last: none
     const Third share(tile);
     layer.config.share = &share;
-    const QuantizedLinear part = layer.code(&accelerator);
+    const RegionCodes part = layer.code(&accelerator);
     for (int64_t row = 0; row < 150; ++row) {
       for (int64_t at = row * 100; at < (row + 1) * 100; ++at) {
         const bool own = row / 64 == tile;

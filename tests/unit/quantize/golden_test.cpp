@@ -95,8 +95,7 @@ TEST(Golden, ReferenceBillmIsThePublishedOne) {
   config.reference = true;
   config.scale_format = ScaleFormat::kF32;
   config.threads = 2;
-  const QuantizedLinear linear =
-      find_method("billm").quantize(golden.weight(), golden.hessian, config);
+  const RegionCodes linear = find_method("billm").quantize(golden.weight(), golden.hessian, config);
   const std::vector<float> q = dequantize(linear);
   EXPECT_TRUE(close(q, golden.billm, {.absolute = 1e-5, .missing_share = 0.005}));
   EXPECT_NEAR(published_running_loss(golden, q, 128), kPublishedRunningLoss,
@@ -127,7 +126,7 @@ TEST(Golden, DefaultsAreFarBelowThePublishedError) {
     config.method = row.method;
     config.nm = row.nm;
     config.threads = 2;
-    const QuantizedLinear linear =
+    const RegionCodes linear =
         find_method(row.method).quantize(golden.weight(), golden.hessian, config);
     EXPECT_NO_THROW(check_codes(linear));
     EXPECT_LT(true_error(golden, dequantize(linear)), kPublishedTrueError / 5);
@@ -148,7 +147,7 @@ TEST(Golden, ColumnScalesHelp) {
     config.threads = 2;
     config.block_size = default_block_size(config);
     (set(config), ...);
-    const QuantizedLinear linear =
+    const RegionCodes linear =
         find_method(method).quantize(golden.weight(), golden.hessian, config);
     EXPECT_NO_THROW(check_codes(linear));
     return Result{true_error(golden, dequantize(linear)), pack(linear).stored_bits()};
@@ -172,14 +171,12 @@ TEST(Golden, PbllmIsFarBelowThePublishedError) {
   EXPECT_NEAR(true_error(golden, golden.pbllm), kPublishedPbllmError, 1e-4 * kPublishedPbllmError);
   MethodConfig config;
   config.method = "pbllm";
-  const QuantizedLinear linear =
-      find_method("pbllm").quantize(golden.weight(), golden.hessian, config);
+  const RegionCodes linear = find_method("pbllm").quantize(golden.weight(), golden.hessian, config);
   EXPECT_NEAR(find_method("pbllm").nominal_bits(linear), 1.7, 1e-3);
   EXPECT_LT(true_error(golden, dequantize(linear)), 0.71 * kPublishedPbllmError);  // 2655 measured
   EXPECT_LE(pack(linear).stored_bits(), 2.4);
   config.salient_metric = SalientMetric::kMagnitude;  // 3894 measured
-  const QuantizedLinear other =
-      find_method("pbllm").quantize(golden.weight(), golden.hessian, config);
+  const RegionCodes other = find_method("pbllm").quantize(golden.weight(), golden.hessian, config);
   EXPECT_LT(true_error(golden, dequantize(linear)), 0.75 * true_error(golden, dequantize(other)));
 }
 
@@ -195,7 +192,7 @@ TEST(Golden, IntegersOfGptq) {
     config.bits = bits;
     const auto error_of = [&](const char* method) {
       config.method = method;
-      const QuantizedLinear linear =
+      const RegionCodes linear =
           find_method(method).quantize(golden.weight(), golden.hessian, config);
       EXPECT_LE(pack(linear).stored_bits(), bits + 5 * (16.0 + bits) / kSide + 1e-6);
       return true_error(golden, dequantize(linear));

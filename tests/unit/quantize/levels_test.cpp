@@ -17,8 +17,8 @@ using kernels::kMaxLevels;
 using kernels::kMaxUnknowns;
 using kernels::kTileRows;
 
-LinearShape shape_of(ScaleFormat format, OffsetKind offsets) {
-  LinearShape shape;
+RegionFormat shape_of(ScaleFormat format, OffsetKind offsets) {
+  RegionFormat shape;
   shape.rows = shape.cols = 64;
   shape.classes = 3;
   shape.salient_classes = 2;
@@ -161,7 +161,7 @@ TEST(ChooseSalient, TakesTheHeavyColumns) {
     for (const int64_t col : {3, 17, 90}) w[i * kCols + col] *= 100;
   }
   const Hessian hessian = make_hessian(test::correlated_stats(kCols, 400, 8), true, 0.01, 1);
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = kRows;
   shape.cols = kCols;
   shape.block_size = 64;

@@ -14,14 +14,14 @@
 namespace billm {
 namespace {
 
-LinearShape without_offsets(LinearShape shape) {
+RegionFormat without_offsets(RegionFormat shape) {
   shape.offset_kind = OffsetKind::kNone;
   return shape;
 }
 
 // Levels are positive and grow within a set, as every method stores them.
-QuantizedLinear sorted_codes(const LinearShape& shape, uint32_t seed) {
-  QuantizedLinear codes = test::random_codes(shape, seed);
+RegionCodes sorted_codes(const RegionFormat& shape, uint32_t seed) {
+  RegionCodes codes = test::random_codes(shape, seed);
   for (int64_t b = 0; b < shape.blocks(); ++b) {
     for (int64_t row = 0; row < shape.rows; ++row) {
       for (const auto& [first, count] :
@@ -43,7 +43,7 @@ QuantizedLinear sorted_codes(const LinearShape& shape, uint32_t seed) {
   return codes;
 }
 
-std::vector<float> weights_near(const QuantizedLinear& codes, uint32_t seed) {
+std::vector<float> weights_near(const RegionCodes& codes, uint32_t seed) {
   std::vector<float> weight = dequantize(codes);
   const std::vector<float> noise =
       test::random_normal(static_cast<int64_t>(weight.size()), seed, 0.3f);
@@ -53,10 +53,10 @@ std::vector<float> weights_near(const QuantizedLinear& codes, uint32_t seed) {
 
 TEST(LatentLinear, StartsAtTheGivenCodes) {
   uint32_t seed = 1;
-  for (LinearShape shape : test::shape_sweep(3)) {
+  for (RegionFormat shape : test::shape_sweep(3)) {
     shape = without_offsets(shape);
     SCOPED_TRACE(test::text_of(shape));
-    const QuantizedLinear codes = sorted_codes(shape, seed++);
+    const RegionCodes codes = sorted_codes(shape, seed++);
     LatentLinear latent(codes, weights_near(codes, seed).data(), 0.05);
     // Classes of equal level may trade places: what counts is the value.
     const std::vector<float> expected = dequantize(codes);
@@ -67,10 +67,10 @@ TEST(LatentLinear, StartsAtTheGivenCodes) {
 
 TEST(LatentLinear, AnyStepsKeepTheFormatAndTheMask) {
   uint32_t seed = 100;
-  for (LinearShape shape : test::shape_sweep(7)) {
+  for (RegionFormat shape : test::shape_sweep(7)) {
     shape = without_offsets(shape);
     SCOPED_TRACE(test::text_of(shape));
-    const QuantizedLinear codes = sorted_codes(shape, seed++);
+    const RegionCodes codes = sorted_codes(shape, seed++);
     LatentLinear latent(codes, weights_near(codes, seed).data(), 0.05);
     for (int step = 0; step < 5; ++step) {
       const std::vector<float> gradient = test::random_normal(shape.rows * shape.cols, seed++);
@@ -85,8 +85,8 @@ TEST(LatentLinear, AnyStepsKeepTheFormatAndTheMask) {
   }
 }
 
-LinearShape two_levels() {
-  LinearShape shape;
+RegionFormat two_levels() {
+  RegionFormat shape;
   shape.rows = 70;
   shape.cols = 130;
   shape.block_size = 64;
@@ -95,7 +95,7 @@ LinearShape two_levels() {
 }
 
 TEST(LatentLinear, ThreadsDoNotMatter) {
-  const QuantizedLinear codes = sorted_codes(two_levels(), 5);
+  const RegionCodes codes = sorted_codes(two_levels(), 5);
   const std::vector<float> weight = weights_near(codes, 6);
   LatentLinear one(codes, weight.data(), 0.05), four(codes, weight.data(), 0.05);
   for (uint32_t step = 0; step < 4; ++step) {
@@ -108,7 +108,7 @@ TEST(LatentLinear, ThreadsDoNotMatter) {
 }
 
 TEST(LatentLinear, NoGradientOrNoRateChangesNothing) {
-  const QuantizedLinear codes = sorted_codes(two_levels(), 5);
+  const RegionCodes codes = sorted_codes(two_levels(), 5);
   const std::vector<float> weight = weights_near(codes, 6), expected = dequantize(codes);
   LatentLinear latent(codes, weight.data(), 0.05);
   const std::vector<float> zero(expected.size(), 0.0f);
@@ -121,10 +121,10 @@ TEST(LatentLinear, NoGradientOrNoRateChangesNothing) {
 // The gradient of |Q - T|^2 / 2 for a T that the layer can represent leads there from elsewhere.
 TEST(LatentLinear, LearnsARepresentableTarget) {
   for (const bool column_scales : {false, true}) {
-    LinearShape shape = two_levels();
+    RegionFormat shape = two_levels();
     shape.column_scales = column_scales;
-    const QuantizedLinear goal = sorted_codes(shape, 11);
-    QuantizedLinear start = sorted_codes(shape, 12);
+    const RegionCodes goal = sorted_codes(shape, 11);
+    RegionCodes start = sorted_codes(shape, 12);
     start.salient = goal.salient;
     for (size_t i = 0; i < start.region.size(); ++i) start.region[i] = goal.region[i];
     const std::vector<float> target = dequantize(goal);
@@ -150,11 +150,11 @@ TEST(LatentLinear, LearnsARepresentableTarget) {
 
 // Integer weights are frozen, but their columns' scales are not.
 TEST(LatentLinear, ScatteredIntegersFollowTheirColumns) {
-  LinearShape shape = two_levels();
+  RegionFormat shape = two_levels();
   shape.integer_bits = 8;
   shape.scattered = true;
   for (uint32_t seed = 21; seed < 27; ++seed) {  // shares of integers from none to all
-    const QuantizedLinear codes = sorted_codes(shape, seed);
+    const RegionCodes codes = sorted_codes(shape, seed);
     LatentLinear latent(codes, weights_near(codes, seed + 1).data(), 0.05);
     for (uint32_t step = 0; step < 4; ++step) {
       const std::vector<float> gradient = test::random_normal(70 * 130, seed + step);
@@ -173,28 +173,28 @@ TEST(LatentLinear, ScatteredIntegersFollowTheirColumns) {
 }
 
 TEST(LatentLinear, ExactScalesStayAtRateZero) {
-  LinearShape shape = two_levels();
+  RegionFormat shape = two_levels();
   shape.column_scales = false;
   shape.scale_format = ScaleFormat::kF32;
-  const QuantizedLinear codes = sorted_codes(shape, 31);
+  const RegionCodes codes = sorted_codes(shape, 31);
   LatentLinear latent(codes, weights_near(codes, 32).data(), 0.05);
   latent.step(test::random_normal(70 * 130, 33).data(), {.code = 0.1, .scale = 0}, 1);
   EXPECT_EQ(latent.codes().scale, codes.scale);
 }
 
 TEST(LatentLinear, RefusesLevelsThatDoNotGrow) {
-  LinearShape shape = two_levels();
-  QuantizedLinear codes = sorted_codes(shape, 41);
+  RegionFormat shape = two_levels();
+  RegionCodes codes = sorted_codes(shape, 41);
   const std::vector<float> weight = weights_near(codes, 42);
   std::swap(codes.scale[codes.scale_index(0, 1, 3)], codes.scale[codes.scale_index(0, 2, 3)]);
   EXPECT_THROW(LatentLinear(codes, weight.data(), 0.05), Error);
 }
 
 TEST(LatentLinear, RefusesOffsets) {
-  LinearShape shape = two_levels();
+  RegionFormat shape = two_levels();
   shape.column_scales = false;
   shape.offset_kind = OffsetKind::kBlock;
-  const QuantizedLinear codes = test::random_codes(shape, 1);
+  const RegionCodes codes = test::random_codes(shape, 1);
   const std::vector<float> weight = dequantize(codes);
   EXPECT_THROW(LatentLinear(codes, weight.data(), 0.05), Error);
 }

@@ -73,7 +73,7 @@ class TuneBlock : public testing::Test {
                                &result.block, &result.linears);
     return result;
   }
-  static at::Tensor decoded(const QuantizedLinear& codes) {
+  static at::Tensor decoded(const RegionCodes& codes) {
     std::vector<float> weight = dequantize(codes);
     return at::from_blob(weight.data(), {codes.shape.rows, codes.shape.cols}, at::kFloat).clone();
   }

@@ -1,5 +1,5 @@
-// Regions and their values: see include/billm/codes/quantized_linear.h.
-#include "billm/codes/quantized_linear.h"
+// Regions and their values: see include/billm/codes/region_codes.h.
+#include "billm/codes/region_codes.h"
 
 #include <array>
 #include <mutex>
@@ -24,7 +24,7 @@ OffsetKind offset_kind_from_name(const std::string& name) {
   throw bad_input("unknown offset kind '" + name + "': expected none, block or region");
 }
 
-void check_linear_shape(const LinearShape& shape, const std::string& where) {
+void check_region_format(const RegionFormat& shape, const std::string& where) {
   const auto require = [&](bool ok, const std::string& what, int64_t got) {
     if (!ok) throw bad_input(where + ": " + what + ", got " + std::to_string(got));
   };
@@ -64,7 +64,7 @@ void check_linear_shape(const LinearShape& shape, const std::string& where) {
           "expected salient_classes in 0.." + std::to_string(most), shape.salient_classes);
 }
 
-float QuantizedLinear::value(int64_t row, int64_t col) const {
+float RegionCodes::value(int64_t row, int64_t col) const {
   const int r = region[row * shape.cols + col];
   if (r == kPrunedRegion) return 0.0f;
   const int64_t block = shape.block_of(col);
@@ -81,7 +81,7 @@ float QuantizedLinear::value(int64_t row, int64_t col) const {
   return shape.column_scales ? level * column_scale[col] : level;
 }
 
-CodeSizes code_sizes(const LinearShape& shape) {
+CodeSizes code_sizes(const RegionFormat& shape) {
   CodeSizes sizes;
   sizes.weights = static_cast<size_t>(shape.rows * shape.cols);
   if (shape.salient_classes > 0) sizes.salient = static_cast<size_t>(shape.cols);
@@ -96,9 +96,9 @@ CodeSizes code_sizes(const LinearShape& shape) {
   return sizes;
 }
 
-QuantizedLinear make_quantized_linear(const LinearShape& shape) {
+RegionCodes make_region_codes(const RegionFormat& shape) {
   const CodeSizes sizes = code_sizes(shape);
-  QuantizedLinear linear;
+  RegionCodes linear;
   linear.shape = shape;
   linear.region.assign(sizes.weights, 0);
   linear.code.assign(sizes.weights, 0);
@@ -111,8 +111,8 @@ QuantizedLinear make_quantized_linear(const LinearShape& shape) {
   return linear;
 }
 
-std::vector<float> dequantize(const QuantizedLinear& linear) {
-  const LinearShape& shape = linear.shape;
+std::vector<float> dequantize(const RegionCodes& linear) {
+  const RegionFormat& shape = linear.shape;
   std::vector<float> weight(static_cast<size_t>(shape.rows * shape.cols));
   for (int64_t row = 0; row < shape.rows; ++row) {
     for (int64_t col = 0; col < shape.cols; ++col) {
@@ -122,7 +122,7 @@ std::vector<float> dequantize(const QuantizedLinear& linear) {
   return weight;
 }
 
-std::vector<double> region_shares(const QuantizedLinear& linear, int threads) {
+std::vector<double> region_shares(const RegionCodes& linear, int threads) {
   const auto count = static_cast<int64_t>(linear.region.size());
   const int regions = linear.shape.regions() + (linear.shape.integer_bits > 0 ? 1 : 0);
   std::vector<int64_t> weights(static_cast<size_t>(regions + 1));
@@ -140,7 +140,7 @@ std::vector<double> region_shares(const QuantizedLinear& linear, int threads) {
   return shares;
 }
 
-double salient_share(const QuantizedLinear& linear) {
+double salient_share(const RegionCodes& linear) {
   if (linear.salient.empty()) return 0.0;
   double count = 0;
   for (const uint8_t s : linear.salient) count += s;

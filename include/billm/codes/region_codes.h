@@ -1,4 +1,4 @@
-// QuantizedLinear: a linear layer in which every weight belongs to a region, and the one place that
+// RegionCodes: a linear layer in which every weight belongs to a region, and the one place that
 // says what a code is worth. See docs/decisions/0001-regions.md and docs/format.md.
 #pragma once
 
@@ -31,7 +31,7 @@ inline constexpr uint8_t kPrunedRegion = 0;
 inline constexpr int kMaxClasses = 3;
 
 // What is fixed for a layer before its codes are known.
-struct LinearShape {
+struct RegionFormat {
   int64_t rows = 0, cols = 0;  // weight [rows, cols] = [out, in]
   int block_size = 128;        // columns per block; the last block may be shorter
   NmPattern nm;
@@ -53,13 +53,13 @@ struct LinearShape {
   // How many (step, zero) pairs: one per row and block, per row for scattered integers.
   int64_t steps() const { return integer_bits == 0 ? 0 : scattered ? rows : blocks() * rows; }
   int64_t block_of(int64_t col) const { return col / block_size; }
-  bool operator==(const LinearShape&) const = default;
+  bool operator==(const RegionFormat&) const = default;
 };
 // Throws Error{kBadInput} unless every field is in its range (`where` starts the message).
-void check_linear_shape(const LinearShape& shape, const std::string& where);
+void check_region_format(const RegionFormat& shape, const std::string& where);
 
-struct QuantizedLinear {
-  LinearShape shape;
+struct RegionCodes {
+  RegionFormat shape;
   std::vector<uint8_t> region;      // [rows, cols]: 0 pruned, 1 + t ordinary, 1 + K + t salient,
                                     // 1 + R integer
   std::vector<uint8_t> code;        // [rows, cols]: sign bit, 1 = plus; 0 where pruned; or integer
@@ -86,18 +86,18 @@ struct QuantizedLinear {
 };
 
 // Allocates all vectors for `shape`, zero-filled.
-QuantizedLinear make_quantized_linear(const LinearShape& shape);
+RegionCodes make_region_codes(const RegionFormat& shape);
 
 // W [rows, cols], row-major.
-std::vector<float> dequantize(const QuantizedLinear& linear);
+std::vector<float> dequantize(const RegionCodes& linear);
 
 // Throws Error{kFailure} naming the first violation: sizes, regions allowed in their column,
 // exactly N of M kept, finite scales that are exact in their format. Used by tests and the packer.
-void check_codes(const QuantizedLinear& linear, int threads = 1);
+void check_codes(const RegionCodes& linear, int threads = 1);
 
 // Share of weights per region, [R + 1] (index 0: pruned), [R + 2] with an integer region.
-std::vector<double> region_shares(const QuantizedLinear& linear, int threads = 1);
+std::vector<double> region_shares(const RegionCodes& linear, int threads = 1);
 // Share of salient columns.
-double salient_share(const QuantizedLinear& linear);
+double salient_share(const RegionCodes& linear);
 
 }  // namespace billm

@@ -1,5 +1,5 @@
-// QuantizedLinear: what a code is worth, and that check_codes notices every inconsistency.
-#include "billm/codes/quantized_linear.h"
+// RegionCodes: what a code is worth, and that check_codes notices every inconsistency.
+#include "billm/codes/region_codes.h"
 
 #include <gtest/gtest.h>
 
@@ -13,8 +13,8 @@
 namespace billm {
 namespace {
 
-LinearShape shape_48() {
-  LinearShape shape;
+RegionFormat shape_48() {
+  RegionFormat shape;
   shape.rows = 2;
   shape.cols = 11;
   shape.block_size = 8;
@@ -34,15 +34,15 @@ TEST(NmPattern, Kept) {
   EXPECT_EQ(nm.text(), "4:8");
 }
 
-TEST(QuantizedLinear, ValuesByRegion) {
-  LinearShape shape;
+TEST(RegionCodes, ValuesByRegion) {
+  RegionFormat shape;
   shape.rows = 1;
   shape.cols = 3;
   shape.block_size = 2;
   shape.nm = {0, 0};
   shape.offset_kind = OffsetKind::kRegion;
   shape.scale_format = ScaleFormat::kF32;
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   ASSERT_EQ(linear.scale.size(), 8u);  // 2 blocks, 4 regions, 1 row
   linear.region = {0, 2, 3};
   linear.code = {0, 0, 1};
@@ -59,15 +59,15 @@ TEST(QuantizedLinear, ValuesByRegion) {
   EXPECT_EQ(dequantize(linear), (std::vector<float>{0, -2, 64}));
 }
 
-TEST(QuantizedLinear, IntegersAndColumnScales) {
-  LinearShape shape;
+TEST(RegionCodes, IntegersAndColumnScales) {
+  RegionFormat shape;
   shape.rows = 2;
   shape.cols = 3;
   shape.block_size = 2;
   shape.classes = shape.salient_classes = 0;
   shape.scale_format = ScaleFormat::kF16;
   shape.integer_bits = 4;
-  QuantizedLinear linear = make_quantized_linear(shape);
+  RegionCodes linear = make_region_codes(shape);
   ASSERT_EQ(linear.step.size(), 4u);  // 2 blocks, 2 rows
   linear.region.assign(6, 1);
   linear.code = {0, 15, 8, 7, 1, 2};
@@ -79,7 +79,7 @@ TEST(QuantizedLinear, IntegersAndColumnScales) {
 
   shape.classes = 1;
   shape.scattered = shape.column_scales = true;
-  linear = make_quantized_linear(shape);
+  linear = make_region_codes(shape);
   ASSERT_EQ(linear.step.size(), 2u);
   linear.region = {2, 1, 1, 2, 2, 1};
   linear.code = {3, 1, 0, 9, 0, 1};
@@ -92,8 +92,8 @@ TEST(QuantizedLinear, IntegersAndColumnScales) {
   EXPECT_EQ(region_shares(linear), (std::vector<double>{0, 0.5, 0.5}));
 }
 
-TEST(QuantizedLinear, Shares) {
-  QuantizedLinear linear = make_quantized_linear(shape_48());
+TEST(RegionCodes, Shares) {
+  RegionCodes linear = make_region_codes(shape_48());
   std::fill(linear.region.begin(), linear.region.begin() + 11, uint8_t{3});
   linear.salient[4] = 1;
   const std::vector<double> shares = region_shares(linear);
@@ -104,7 +104,7 @@ TEST(QuantizedLinear, Shares) {
 }
 
 TEST(CheckCodes, NoticesEveryInconsistency) {
-  const QuantizedLinear good = test::random_codes(shape_48(), 3);
+  const RegionCodes good = test::random_codes(shape_48(), 3);
   ASSERT_NO_THROW(check_codes(good));
   const size_t kept = static_cast<size_t>(
       std::find_if(good.region.begin(), good.region.end(), [](uint8_t r) { return r != 0; }) -
@@ -112,7 +112,7 @@ TEST(CheckCodes, NoticesEveryInconsistency) {
   const size_t pruned = static_cast<size_t>(
       std::find(good.region.begin(), good.region.end(), uint8_t{0}) - good.region.begin());
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-  const std::pair<const char*, std::function<void(QuantizedLinear&)>> breaks[] = {
+  const std::pair<const char*, std::function<void(RegionCodes&)>> breaks[] = {
       {"region size", [](auto& l) { l.region.pop_back(); }},
       {"code size", [](auto& l) { l.code.push_back(0); }},
       {"scale size", [](auto& l) { l.scale.clear(); }},
@@ -133,14 +133,14 @@ TEST(CheckCodes, NoticesEveryInconsistency) {
       {"NaN base", [&](auto& l) { l.base = kNan; }},
   };
   for (const auto& [what, change] : breaks) {
-    QuantizedLinear bad = good;
+    RegionCodes bad = good;
     change(bad);
     EXPECT_THROW(check_codes(bad), Error) << what;
   }
-  LinearShape shape = shape_48();
+  RegionFormat shape = shape_48();
   shape.scale_format = ScaleFormat::kF16;
   shape.offset_kind = OffsetKind::kBlock;
-  QuantizedLinear half = test::random_codes(shape, 4);
+  RegionCodes half = test::random_codes(shape, 4);
   half.scale[0] = 1.0f / 3;
   EXPECT_THROW(check_codes(half), Error);
   half.scale[0] = 0;
@@ -152,20 +152,20 @@ TEST(CheckCodes, NoticesEveryInconsistency) {
 }
 
 TEST(CheckCodes, NoticesBadIntegersAndColumnScales) {
-  LinearShape shape;
+  RegionFormat shape;
   shape.rows = 4;
   shape.cols = 11;
   shape.classes = 1;
   shape.salient_classes = 0;
   shape.integer_bits = 3;
   shape.scattered = shape.column_scales = true;
-  const QuantizedLinear good = test::random_codes(shape, 8);  // a tenth are integers
+  const RegionCodes good = test::random_codes(shape, 8);  // a tenth are integers
   ASSERT_NO_THROW(check_codes(good));
   const auto found = std::find(good.region.begin(), good.region.end(), uint8_t{2});
   ASSERT_NE(found, good.region.end());
   const auto integer = static_cast<size_t>(found - good.region.begin());
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-  const std::pair<const char*, std::function<void(QuantizedLinear&)>> breaks[] = {
+  const std::pair<const char*, std::function<void(RegionCodes&)>> breaks[] = {
       {"column scales size", [](auto& l) { l.column_scale.pop_back(); }},
       {"column scale 0", [](auto& l) { l.column_scale[1] = 0; }},
       {"column scale off the grid", [](auto& l) { l.column_scale[1] = 1.0f / 3; }},
@@ -182,19 +182,19 @@ TEST(CheckCodes, NoticesBadIntegersAndColumnScales) {
       {"pruned", [&](auto& l) { l.region[integer] = l.code[integer] = 0; }},
   };
   for (const auto& [what, change] : breaks) {
-    QuantizedLinear bad = good;
+    RegionCodes bad = good;
     change(bad);
     EXPECT_THROW(check_codes(bad), Error) << what;
   }
 }
 
-TEST(CheckLinearShape, Contradictions) {
-  LinearShape shape;
+TEST(CheckRegionFormat, Contradictions) {
+  RegionFormat shape;
   shape.rows = shape.cols = 16;
   shape.classes = 1;
   const auto accepted = [&] {
     try {
-      check_linear_shape(shape, "here");
+      check_region_format(shape, "here");
       return true;
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kBadInput);
