@@ -187,7 +187,7 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->required()
       ->type_name("DIR|ALIAS");
   app.add_option("--method", options->method, methods_help)->capture_default_str();
-  options->settings.add_to(app, "Ablations and comparison");
+  options->settings.add_to(app, false, "Options");
   app.add_option("-o,--out", options->out,
                  "Result directory (default: $BILLM_HOME/results/<model>-<method>)")
       ->type_name("DIR");
@@ -238,6 +238,7 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->group(tuning);
 
   options->calibration.add_to(app);
+  options->settings.add_to(app, true, "Ablations and comparison");
   options->common.add_to(app);
   app.footer(
       "Examples:\n"

@@ -5,9 +5,9 @@
 
 namespace billm {
 
-void SettingFlags::add_to(CLI::App& app, const std::string& expert) {
+void SettingFlags::add_to(CLI::App& app, bool expert, const std::string& group) {
   for (const Setting& setting : settings()) {
-    if (*setting.flag == 0) continue;
+    if (*setting.flag == 0 || setting.expert != expert) continue;
     Flag& flag = flags_.emplace_back(Flag{&setting, "", nullptr});
     const std::string value = setting_value_name(setting), help = setting_help(setting);
     if (value.empty()) {
@@ -15,7 +15,7 @@ void SettingFlags::add_to(CLI::App& app, const std::string& expert) {
     } else {
       flag.option = app.add_option(setting.flag, flag.text, help)->type_name(value);
     }
-    if (setting.expert) flag.option->group(expert);
+    flag.option->group(group);
   }
 }
 

@@ -11,8 +11,8 @@ namespace billm {
 
 class SettingFlags {
  public:
-  // Those for experts go into the group `expert`.
-  void add_to(CLI::App& app, const std::string& expert);
+  // Those for experts, or the others, in the group of that name.
+  void add_to(CLI::App& app, bool expert, const std::string& group);
   // What the command line has, whether or not it is the default. The values refer to this object.
   GivenSettings given() const;
   // Whether it has the setting of this name.

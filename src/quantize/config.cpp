@@ -25,7 +25,7 @@ Error unused(const Setting& setting, const Method& method) {
 
 Error unmet(const Setting& setting, const Method& method, const SettingCondition& condition) {
   return usage_error(
-      flag_of(setting) + ": --method " + method.name + " uses it only " + condition.text,
+      flag_of(setting) + ": --method " + method.name + " does not use it " + condition.otherwise,
       "leave it out");
 }
 

@@ -71,7 +71,8 @@ constexpr SettingUse kPbllmSettings[] = {
 constexpr SettingUse kRtnSettings[] = {
     {.name = "block_size"},
     {.name = "scale_format",
-     .condition = {[](const MethodConfig& config) { return config.bits == 1; }, "with --bits 1"}},
+     .condition = {[](const MethodConfig& config) { return config.bits == 1; },
+                   "with --bits above 1"}},
     {.name = "bits", .value = 1, .range = integers(1, 4)},
 };
 

@@ -11,47 +11,53 @@ void append(std::string* text, const std::string& separator, const std::string& 
   *text += (text->empty() ? "" : separator) + more;
 }
 
-// "1..4, default 1, only with --bits 1".
-std::string detail(const Setting& setting, const Method& method, const SettingUse& use) {
+// The range if it differs between methods, the method's default and condition: "1..4, default 1".
+std::string detail(const Setting& setting, const Method& method, bool with_range) {
+  const SettingUse& use = *find_use(method, setting.name);
   std::string text;
-  const Range range = range_of(setting, method);
-  if (!range.empty()) append(&text, ", ", range.text());
+  if (with_range) append(&text, ", ", range_of(setting, method).text());
   if (!std::holds_alternative<bool MethodConfig::*>(setting.member)) {
     append(&text, ", ", "default " + text_of(plain_default_of(setting, method)));
-    const DerivedDefault derived = derived_default_of(setting, method);
-    if (derived.value != nullptr) append(&text, ", ", derived.text);
+    if (use.derived.value != nullptr) append(&text, ", ", use.derived.text);
   }
-  if (use.condition.holds != nullptr) append(&text, ", only ", use.condition.text);
+  if (use.condition.holds != nullptr) append(&text, ", not ", use.condition.otherwise);
   return text;
 }
 
 }  // namespace
 
+// "Bits of a weight (rtn: 1..4, default 1; gptq: 2..4, default 2)".
 std::string setting_help(const Setting& setting) {
-  // Methods of which the same is to be said stand together.
-  std::vector<std::pair<std::string, std::string>> groups;  // detail, methods
-  bool all = true;
+  std::vector<const Method*> with;
   for (const Method& method : methods()) {
-    const SettingUse* const use = find_use(method, setting.name);
-    if (use == nullptr) {
-      all = false;
-      continue;
-    }
-    const std::string text = detail(setting, method, *use);
-    auto group = std::find_if(groups.begin(), groups.end(),
-                              [&](const auto& other) { return other.first == text; });
-    if (group == groups.end()) group = groups.insert(group, {text, ""});
-    append(&group->second, ", ", method.name);
+    if (uses(method, setting.name)) with.push_back(&method);
   }
   std::string text;
-  for (const auto& [detail, names] : groups) {
-    std::string part = all && groups.size() == 1 ? "" : names;
-    append(&part, ": ", detail);
+  const auto range_text = [&](const Method* method) {
+    const Range range = range_of(setting, *method);
+    return range.empty() ? "" : range.text();
+  };
+  const bool one_range = std::all_of(with.begin(), with.end(), [&](const Method* method) {
+    return range_text(method) == range_text(with.front());
+  });
+  if (one_range && !with.empty()) append(&text, "; ", range_text(with.front()));
+  // Methods of which the same is to be said stand together.
+  std::vector<std::pair<std::string, std::string>> groups;  // detail, methods
+  for (const Method* method : with) {
+    const std::string said = detail(setting, *method, !one_range);
+    auto group = std::find_if(groups.begin(), groups.end(),
+                              [&](const auto& other) { return other.first == said; });
+    if (group == groups.end()) group = groups.insert(group, {said, ""});
+    append(&group->second, ", ", method->name);
+  }
+  const bool all = with.size() == methods().size() && groups.size() == 1;
+  for (const auto& [said, names] : groups) {
+    std::string part = all ? "" : names;
+    append(&part, ": ", said);
     append(&text, "; ", part);
   }
-  if (setting.condition.holds != nullptr) {
-    append(&text, "; ", std::string("only ") + setting.condition.text);
-  }
+  append(&text, "; ", setting.derived.text);
+  if (setting.condition.holds != nullptr) append(&text, "; not ", setting.condition.otherwise);
   return setting.help + (text.empty() ? "" : " (" + text + ")");
 }
 

@@ -38,15 +38,15 @@ constexpr Choice kMetrics[] = {choice("hessian", SalientMetric::kHessian),
                                choice("magnitude", SalientMetric::kMagnitude)};
 
 constexpr SettingCondition kNotPublished = {
-    [](const MethodConfig& config) { return !config.reference; }, "without --compat reference"};
+    [](const MethodConfig& config) { return !config.reference; }, "with --compat reference"};
 constexpr SettingCondition kSearchesColumns = {
     [](const MethodConfig& config) { return !config.reference && config.salient_classes > 0; },
-    "without --compat reference and with salient columns (--salient-classes above 0)"};
-constexpr SettingCondition kRefines = {
-    [](const MethodConfig& config) {
-      return !config.reference && config.refine_rounds > 0 && config.feedback != Feedback::kNone;
-    },
-    "without --compat reference, with --refine above 0 and --feedback columns or blocks"};
+    "with --compat reference or without salient columns"};
+constexpr SettingCondition kRefines = {[](const MethodConfig& config) {
+                                         return !config.reference && config.refine_rounds > 0 &&
+                                                config.feedback != Feedback::kNone;
+                                       },
+                                       "with --compat reference, --refine 0 or --feedback none"};
 
 // At most as many as --classes; none besides signs alone. The published STBLLM has residual signs
 // of order 2 in salient columns.
@@ -56,7 +56,7 @@ constexpr DerivedDefault kSalientClasses = {
       const int most = config.reference ? 2 : config.classes;
       return std::min(std::get<int>(own), most);
     },
-    "at most --classes; 0 with --classes 1"};
+    "at most --classes, 0 with --classes 1"};
 
 Error usage(const std::string& message) { return Error(ErrorCode::kUsage, message); }
 
@@ -161,7 +161,7 @@ constexpr Setting kSettings[] = {
      .unused = Setting::Unused::kDefault},
     {.name = "salient_classes",
      .flag = "--salient-classes",
-     .help = "Magnitude classes of salient columns (the paper of stbllm: 2)",
+     .help = "Magnitude classes of salient columns; the paper of stbllm has 2",
      .member = &MethodConfig::salient_classes,
      .value = 0,
      .derived = kSalientClasses,

@@ -30,7 +30,7 @@ TEST(EverySetting, HasNameFlagAndHelp) {
     if (const auto* named = std::get_if<ChoiceMember>(&setting.member)) {
       EXPECT_GE(named->choices.size(), 2u);
     }
-    EXPECT_EQ(setting.condition.holds == nullptr, *setting.condition.text == 0);
+    EXPECT_EQ(setting.condition.holds == nullptr, *setting.condition.otherwise == 0);
     const std::string flag = setting.flag;
     if (flag.empty()) continue;
     EXPECT_EQ(flag.rfind("--", 0), 0u);
@@ -50,7 +50,7 @@ TEST(EverySetting, IsUsedAndHasARangeAndADefaultThatItAllows) {
       SCOPED_TRACE(where(method, setting));
       EXPECT_TRUE(own.insert(use.name).second);
       used.insert(use.name);
-      EXPECT_EQ(use.condition.holds == nullptr, *use.condition.text == 0);
+      EXPECT_EQ(use.condition.holds == nullptr, *use.condition.otherwise == 0);
       const bool is_number = std::holds_alternative<int MethodConfig::*>(setting.member) ||
                              std::holds_alternative<double MethodConfig::*>(setting.member);
       const Range range = range_of(setting, method);

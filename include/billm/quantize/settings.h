@@ -51,10 +51,11 @@ struct ChoiceMember {
 using SettingMember = std::variant<int MethodConfig::*, double MethodConfig::*,
                                    bool MethodConfig::*, NmPattern MethodConfig::*, ChoiceMember>;
 
-// When a method uses the setting, beyond that it knows it. `text` follows "only": "with --bits 1".
+// When a method that knows a setting uses it. `otherwise` follows "does not use it" in messages and
+// "not" in the help: "with --compat reference".
 struct SettingCondition {
   bool (*holds)(const MethodConfig& config) = nullptr;  // null: always
-  const char* text = "";
+  const char* otherwise = "";
 };
 
 // A default that follows other settings: `own` is the method's plain default.

@@ -66,16 +66,16 @@ TEST(Configure, RefusesWhatTheMethodIgnores) {
   refuse("rtn", {{"classes", 1}}, "--classes: --method rtn does not use it");
   refuse("rtn", {{"damping", 0.01}}, "--damping: --method rtn does not use it");
   refuse("rtn", {{"bits", 2}, {"scale_format", "log8"}},
-         "--scales: --method rtn uses it only with --bits 1");
+         "--scales: --method rtn does not use it with --bits above 1");
   EXPECT_NO_THROW(configure("rtn", {{"bits", 1}, {"scale_format", "f16"}}));
   for (const char* name : {"offsets", "feedback", "objective"}) {
     const auto* member = std::get_if<ChoiceMember>(&find_setting(name).member);
     refuse("billm", {{"compat", "reference"}, {name, member->choices[0].name}},
-           "only without --compat reference");
+           "does not use it with --compat reference");
   }
   refuse("stbllm", {{"compat", "reference"}, {"classes", 3}}, "--classes: ");
   refuse("stbllm", {{"compat", "reference"}, {"refine_rounds", 4}}, "--refine: ");
-  refuse("arb", {{"classes", 1}, {"max_salient", 49}}, "with salient columns");
+  refuse("arb", {{"classes", 1}, {"max_salient", 49}}, "or without salient columns");
   EXPECT_NO_THROW(configure("arb", {{"classes", 1}, {"salient_classes", 1}, {"max_salient", 5}}));
   refuse("billm", {{"refine_rounds", 0}, {"descend", false}}, "--no-descend: ");
   refuse("billm", {{"feedback", "none"}, {"descend", false}}, "--no-descend: ");
@@ -182,7 +182,7 @@ TEST(CheckConfig, OfConfigurationsMadeByHand) {
             c.reference = true;
             c.classes = 1;
           },
-          "only without --compat reference");
+          "does not use it with --compat reference");
     }
   }
 }
@@ -227,6 +227,12 @@ TEST(ConfigJson, AsManifestsHaveIt) {
 }
 
 TEST(SettingHelp, MethodsRangesAndDefaults) {
+  EXPECT_EQ(setting_help(find_setting("block_size")),
+            "Columns that share scales (8..4096; billm, stbllm, pbllm, rtn, gptq: default 128; "
+            "arb: default 256, 4096 with --classes 1)");
+  EXPECT_EQ(setting_help(find_setting("refine_rounds")),
+            "Rounds of alternating updates of scales and codes (0..100; billm, stbllm, arb, pbllm: "
+            "default 4; not with --compat reference)");
   EXPECT_EQ(setting_help(find_setting("bits")),
             "Bits of a weight (rtn: 1..4, default 1; gptq: 2..4, default 2)");
   EXPECT_EQ(setting_help(find_setting("act_order")),
