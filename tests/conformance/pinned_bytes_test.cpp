@@ -41,7 +41,7 @@ TEST(PinnedBytes, OfEveryMethodAndSetting) {
         const std::string key = std::string(method.name) + ", " + variant.name + ", " +
                                 std::to_string(rows) + " x " + std::to_string(cols);
         digests[key] =
-            digest_of(pack(method.quantize(layer.view(), layer.hessian, variant.config)));
+            digest_of(pack(method.quantize(layer.view(), layer.hessian, variant.config, {})));
       }
     }
   }

@@ -27,7 +27,7 @@ TEST(BinaryCoder, OneClassAndClassesOfSalientColumns) {
     for (int64_t col = 0; salient > 0 && col < kCols; ++col) {
       plan.salient.push_back(col % 5 == 0);
     }
-    const RegionCodes linear = code_binary({w.data(), kRows, kCols}, hessian, plan, config);
+    const RegionCodes linear = code_binary({w.data(), kRows, kCols}, hessian, plan, config, {});
     ASSERT_NO_THROW(check_codes(linear));
     for (int64_t i = 0; i < kRows * kCols; ++i) {
       const bool in_salient = salient > 0 && i % kCols % 5 == 0;
