@@ -84,11 +84,13 @@ void run(const Options& options) {
   for (LayerReport& layer : layers) {
     const PackedLayer packed = model.packed()->open(layer.name);
     const LayerCodes codes = unpack(packed);
-    const RegionCodes& linear = codes.regions();
+    const RegionCodes* linear = codes.only_regions();
     layer.stored_bits = packed.stored_bits();
-    layer.salient_share = salient_share(linear);
-    layer.region_shares = region_shares(linear);
-    layer.integer_bits = linear.shape.integer_bits;
+    if (linear != nullptr) {
+      layer.salient_share = salient_share(*linear);
+      layer.region_shares = region_shares(*linear);
+      layer.integer_bits = linear->shape.integer_bits;
+    }
     const auto count = static_cast<double>(layer.rows * layer.cols);
     weights += count;
     nominal += count * layer.nominal_bits;
@@ -105,7 +107,7 @@ void run(const Options& options) {
                 shape.c_str(), method.c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
                 layer.salient_share, layer.nominal_bits, layer.stored_bits,
                 error_text(layer.error).c_str(),
-                shares_text(layer.region_shares, linear.shape).c_str());
+                linear == nullptr ? "-" : shares_text(layer.region_shares, linear->shape).c_str());
   }
   json["totals"] = {
       {"layers", layers.size()},

@@ -85,7 +85,7 @@ std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& origin
                         ": expected a packed module");
       }
       block.linears[linear.suffix] = {original.weights().linear(module, threads),
-                                      unpack(packed.packed()->open(module)).regions()};
+                                      unpack(packed.packed()->open(module))};
     }
   }
   return blocks;

@@ -19,7 +19,7 @@
 #include "billm/calibrate/collect.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
-#include "billm/pack/packed_planes.h"
+#include "billm/pack/packed_layer.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/methods.h"
 #include "billm/tune/tune_block.h"
@@ -269,8 +269,8 @@ class Run {
             .accelerator = accelerator()};
   }
 
-  RegionCodes quantize_layer(const std::string& module, const at::Tensor& original,
-                             const Hessian& hessian) const {
+  LayerCodes quantize_layer(const std::string& module, const at::Tensor& original,
+                            const Hessian& hessian) const {
     return method_.quantize({original.const_data_ptr<float>(), original.size(0), original.size(1)},
                             hessian, layer_config(module), context());
   }
@@ -300,9 +300,9 @@ class Run {
     return stats;
   }
 
-  at::Tensor decoded(const RegionCodes& codes) const {
-    std::vector<float> weight = dequantize(codes);
-    return at::from_blob(weight.data(), {codes.shape.rows, codes.shape.cols}, at::kFloat)
+  at::Tensor decoded(const LayerCodes& codes) const {
+    std::vector<float> weight = dequantize(codes, request_.threads);
+    return at::from_blob(weight.data(), {codes.rows(), codes.cols()}, at::kFloat)
         .clone()
         .to(device_);
   }
@@ -330,15 +330,17 @@ class Run {
     layer.rows = quantized.original.size(0);
     layer.cols = quantized.original.size(1);
     layer.damping = hessian.lambda;
-    layer.nm = quantized.codes.shape.nm.active() ? quantized.codes.shape.nm.text() : "";
     layer.nominal_bits = method_.nominal_bits(quantized.codes);
-    layer.salient_share = salient_share(quantized.codes);
-    layer.region_shares = region_shares(quantized.codes, request_.threads);
-    layer.integer_bits = quantized.codes.shape.integer_bits;
+    if (const RegionCodes* codes = quantized.codes.only_regions()) {
+      layer.nm = codes->shape.nm.active() ? codes->shape.nm.text() : "";
+      layer.salient_share = salient_share(*codes);
+      layer.region_shares = region_shares(*codes, request_.threads);
+      layer.integer_bits = codes->shape.integer_bits;
+    }
     at::Tensor decoded;
     {
       const ScopeSeconds pack_time(&report_.seconds.pack);
-      const PackedPlanes& packed = shard->add(module, pack(quantized.codes, request_.threads));
+      const PackedLayer& packed = shard->add(module, pack(quantized.codes, request_.threads));
       decoded = decode_weight(packed, module, request_.threads);
       layer.stored_bits = packed.stored_bits();
     }

@@ -43,7 +43,8 @@ TunableBlock::TunableBlock(const Block& block, const std::map<std::string, Tuned
     norms_.try_emplace(suffix, weight, types.at(suffix));
   }
   for (const auto& [suffix, linear] : linears) {
-    latents_.try_emplace(suffix, linear.codes, linear.original.const_data_ptr<float>(), margin);
+    latents_.try_emplace(suffix, linear.codes.regions(), linear.original.const_data_ptr<float>(),
+                         margin);
   }
 }
 
