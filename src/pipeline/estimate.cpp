@@ -23,7 +23,7 @@
 #include "billm/model/family.h"
 #include "billm/model/runtime.h"
 #include "billm/model/weights.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_layer.h"
 #include "billm/quantize/methods.h"
 #include "gpu_accelerator.h"
 #include "kernels/cuda/load.h"
@@ -154,8 +154,8 @@ class Probe {
   const c10::Device device_;
   std::optional<GpuAccelerator> accelerator_;  // not on a CPU
   double factor_ = 0, weight_ = 0, product_ = 0, flops_ = 1;
-  PackedLinear last_;
-  std::map<int64_t, PackedLinear> packed_;  // by width
+  PackedLayer last_;
+  std::map<int64_t, PackedLayer> packed_;  // by width
 };
 
 int64_t dtype_size(const ModelConfig& config) {

@@ -19,7 +19,7 @@
 #include "billm/calibrate/collect.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/methods.h"
 #include "billm/tune/tune_block.h"
@@ -338,7 +338,7 @@ class Run {
     at::Tensor decoded;
     {
       const ScopeSeconds pack_time(&report_.seconds.pack);
-      const PackedLinear& packed = shard->add(module, pack(quantized.codes, request_.threads));
+      const PackedPlanes& packed = shard->add(module, pack(quantized.codes, request_.threads));
       decoded = decode_weight(packed, module, request_.threads);
       layer.stored_bits = packed.stored_bits();
     }

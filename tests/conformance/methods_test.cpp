@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "conformance/method_testing.h"
 #include "kernels/cpu/row_tiles.h"
 #include "support/compare.h"
@@ -20,7 +20,7 @@ void expect_sound(const RegionCodes& linear, const Layer& layer, const MethodCon
   ASSERT_TRUE(linear.shape.nm == config.nm);
   const std::vector<float> q = dequantize(linear);
   for (const float value : q) ASSERT_TRUE(std::isfinite(value));
-  const PackedLinear packed = pack(linear);
+  const PackedPlanes packed = pack(linear);
   ASSERT_NO_THROW(check_packed(packed, "packed"));
   std::vector<float> decoded(q.size());
   decode_rows(packed, 0, layer.rows, decoded.data());
@@ -106,7 +106,7 @@ TEST(EveryMethod, DegenerateWeightsAndInputs) {
   }
 }
 
-std::vector<std::byte> all_bytes(const PackedLinear& packed) {
+std::vector<std::byte> all_bytes(const PackedPlanes& packed) {
   std::vector<std::byte> bytes;
   for (const Plane& plane : packed.planes) {
     bytes.insert(bytes.end(), plane.bytes.begin(), plane.bytes.end());

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "support/compare.h"
 #include "support/random_layer.h"
 
@@ -33,7 +33,7 @@ TEST(BinaryCoder, OneClassAndClassesOfSalientColumns) {
       const bool in_salient = salient > 0 && i % kCols % 5 == 0;
       ASSERT_EQ(linear.region[static_cast<size_t>(i)] > 1, in_salient);
     }
-    const PackedLinear packed = pack(linear);
+    const PackedPlanes packed = pack(linear);
     std::vector<float> decoded(w.size());
     decode_rows(packed, 0, kRows, decoded.data());
     EXPECT_TRUE(close(decoded, dequantize(linear)));

@@ -5,7 +5,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "billm/quantize/methods.h"
 #include "support/compare.h"
 #include "support/environment.h"
