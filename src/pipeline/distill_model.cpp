@@ -14,6 +14,7 @@
 #include "billm/model/runtime.h"
 #include "billm/tune/distill.h"
 #include "block_shard.h"
+#include "model_digest.h"
 #include "output_directory.h"
 #include "result_files.h"
 #include "settings.h"
@@ -47,7 +48,7 @@ nlohmann::ordered_json read_manifest(const DistillRequest& request, const Model&
     throw bad_input(path.string() + ": expected the report of billm quantize: " + error.what(),
                     "quantize the model again");
   }
-  if (made_from != source_digest(original.checkpoint(), request.threads)) {
+  if (!is_digest_of(made_from, original.checkpoint(), request.threads, path.string())) {
     throw bad_input(request.original.string() + ": is not the model that " +
                         request.model.string() + " was quantized from",
                     "give --original the same checkpoint");

@@ -29,6 +29,7 @@
 #include "journal.h"
 #include "kernels/cuda/load.h"
 #include "layer_error.h"
+#include "model_digest.h"
 #include "output_directory.h"
 #include "packed_result.h"
 #include "result_files.h"
@@ -76,7 +77,7 @@ class Run {
     }
     check_length(model_.spec(), request.calibration.cols);
     check_leftovers();
-    journal_.settings = settings_json(request, model_.checkpoint());
+    journal_.settings = settings_json(request, common_digest());
     open_output();
     report_.resumed_blocks = static_cast<int64_t>(journal_.blocks.size());
   }
@@ -113,6 +114,23 @@ class Run {
     accelerator_.emplace(device_, kernels);
   }
 
+  // The model's identity, which the first process computes for all. The others may read it from
+  // another place: they look at as much of it as takes a moment.
+  std::string common_digest() {
+    std::string digest;
+    if (processes_.first()) digest = model_digest(model_.checkpoint(), request_.threads);
+    if (processes_.alone()) return digest;
+    digest = processes_.broadcast_text(0, digest);
+    const std::string outline = model_outline(model_.checkpoint());
+    if (processes_.broadcast_text(0, outline) != outline) throw different_arguments();
+    return digest;
+  }
+
+  static Error different_arguments() {
+    return Error(ErrorCode::kUsage, "the processes were given different models or settings",
+                 "start all of them with the same arguments");
+  }
+
   // The first process makes the output directory and reads the journal; the others take both over.
   void open_output() {
     using Existing = OutputDirectory::Existing;
@@ -135,8 +153,7 @@ class Run {
     if (processes_.first()) return;
     Journal theirs = journal_from(nlohmann::ordered_json::parse(text));
     if (nlohmann::json(theirs.settings) != nlohmann::json(journal_.settings)) {
-      throw Error(ErrorCode::kUsage, "the processes were given different models or settings",
-                  "start all of them with the same arguments");
+      throw different_arguments();
     }
     journal_ = std::move(theirs);
     if (!std::filesystem::is_directory(partial_)) {

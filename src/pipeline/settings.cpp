@@ -1,7 +1,6 @@
 // See settings.h; and the JSON form of a layer's report.
 #include "settings.h"
 
-#include "billm/base/parallel.h"
 #include "billm/base/sha256.h"
 #include "billm/model/runtime.h"
 #include "billm/quantize/methods.h"
@@ -30,21 +29,6 @@ nlohmann::ordered_json tune_json(const TuneConfig& tune) {
 
 }  // namespace
 
-std::string source_digest(const Checkpoint& checkpoint, int threads) {
-  const std::vector<std::string> names = checkpoint.names();
-  std::vector<std::string> digests(names.size());
-  parallel_for(static_cast<int64_t>(names.size()), threads, [&](int64_t i) {
-    const TensorView& tensor = checkpoint.tensor(names[i]);
-    digests[i] = names[i] + " " + dtype_name(tensor.dtype) + shape_text(tensor.shape) + " " +
-                 sha256_hex(tensor.data) + "\n";
-    checkpoint.release(names[i]);
-  });
-  Sha256 hash;
-  hash.update(checkpoint.config().raw.dump());
-  for (const std::string& digest : digests) hash.update(digest);
-  return hash.hex();
-}
-
 std::string tokens_digest(const TokenMatrix& tokens) {
   Sha256 hash;
   hash.update(std::to_string(tokens.rows) + "x" + std::to_string(tokens.cols) + ";");
@@ -52,7 +36,8 @@ std::string tokens_digest(const TokenMatrix& tokens) {
   return hash.hex();
 }
 
-nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source) {
+nlohmann::ordered_json settings_json(const QuantizeRequest& request,
+                                     const std::string& model_digest) {
   const MethodConfig& method = request.method;
   const MagnitudeClasses classes = classes_of(method);
   const Method& row = find_method(method.method);
@@ -65,7 +50,7 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Check
       {"billm_version", BILLM_VERSION},
       {"device", resolve_device(request.device).is_cpu() ? "cpu" : "cuda"},
       {"model", name},
-      {"model_digest", source_digest(source, request.threads)},
+      {"model_digest", model_digest},
       {"method", method.method},
       {"compat", method.reference ? "reference" : "none"},
       {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())
