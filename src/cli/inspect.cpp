@@ -10,7 +10,7 @@
 #include "billm/checkpoint/json.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
-#include "billm/pipeline/quantize_model.h"
+#include "billm/report/report.h"
 #include "command.h"
 #include "common.h"
 
@@ -58,7 +58,7 @@ void run(const Options& options) {
                     "give the directory that billm quantize wrote");
   }
   const std::filesystem::path path = directory / "manifest.json";
-  const nlohmann::json manifest = parse_json_object(read_text_file(path), path.string());
+  const nlohmann::ordered_json manifest = parse_json_object(read_text_file(path), path.string());
   std::vector<LayerReport> layers;
   nlohmann::json settings;
   std::string method;
@@ -78,46 +78,41 @@ void run(const Options& options) {
     std::printf("%-40s %-13s %-6s %-5s %7s %7s %7s %9s  %s\n", "layer", "shape", "method", "N:M",
                 "salient", "nominal", "stored", "error", "region shares");
   }
-  double weights = 0, nominal = 0, stored = 0;
+  double weights = 0;
   std::optional<double> worst;
   int64_t bytes = 0;
   for (LayerReport& layer : layers) {
     const PackedLinear packed = model.packed()->open(layer.name);
     const RegionCodes linear = unpack(packed);
     layer.stored_bits = packed.stored_bits();
-    layer.salient_share = salient_share(linear);
-    layer.region_shares = region_shares(linear);
-    layer.integer_bits = linear.shape.integer_bits;
-    const auto count = static_cast<double>(layer.rows * layer.cols);
-    weights += count;
-    nominal += count * layer.nominal_bits;
-    stored += count * layer.stored_bits;
+    layer.factors = report_codes(linear, 1).factors;
+    weights += static_cast<double>(layer.rows * layer.cols);
     bytes += packed.bytes();
     if (layer.error) worst = std::max(worst.value_or(0), *layer.error);
-    nlohmann::ordered_json entry;
-    to_json(entry, layer);
+    nlohmann::ordered_json entry = layer;
     entry["layout"] = packed.layout;
     json["layers"].push_back(std::move(entry));
     if (!options.common.print()) continue;
     const std::string shape = std::to_string(layer.rows) + "x" + std::to_string(layer.cols);
     std::printf("%-40s %-13s %-6s %-5s %7.4f %7.4f %7.4f %9s  %s\n", layer.name.c_str(),
                 shape.c_str(), method.c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
-                layer.salient_share, layer.nominal_bits, layer.stored_bits,
-                error_text(layer.error).c_str(),
-                shares_text(layer.region_shares, linear.shape).c_str());
+                statistic(layer, "salient_share").get<double>(), layer.nominal_bits,
+                layer.stored_bits, error_text(layer.error).c_str(),
+                shares_text(statistic(layer, "region_shares"), linear.shape).c_str());
   }
+  const MeanBits bits = mean_bits(layers);
   json["totals"] = {
       {"layers", layers.size()},
       {"weights", static_cast<int64_t>(weights)},
       {"packed_bytes", bytes},
-      {"nominal_bits", nominal / weights},
-      {"stored_bits", stored / weights},
+      {"nominal_bits", bits.nominal},
+      {"stored_bits", bits.stored},
       {"largest_error", worst ? nlohmann::ordered_json(*worst) : nlohmann::ordered_json(nullptr)}};
   if (options.common.print()) {
     std::printf(
         "total: %zu layers, %.0f weights, %ld packed bytes; nominal %.4f bits, stored %.4f "
         "bits; largest error %s\n",
-        layers.size(), weights, static_cast<long>(bytes), nominal / weights, stored / weights,
+        layers.size(), weights, static_cast<long>(bytes), bits.nominal, bits.stored,
         error_text(worst).c_str());
   }
   options.common.write_json(json);

@@ -58,12 +58,8 @@ nlohmann::ordered_json journal_json(const Journal& journal) {
   json["blocks"] = nlohmann::ordered_json::array();
   for (const JournalBlock& block : journal.blocks) {
     nlohmann::ordered_json entry = {{"shard", file_json(block.shard)}};
-    for (const LayerReport& layer : block.layers) {
-      nlohmann::ordered_json layer_json;
-      to_json(layer_json, layer);
-      entry["layers"].push_back(std::move(layer_json));
-    }
-    if (block.tune) to_json(entry["tune"], *block.tune);
+    for (const LayerReport& layer : block.layers) entry["layers"].push_back(layer);
+    if (block.tune) entry["tune"] = *block.tune;
     json["blocks"].push_back(std::move(entry));
   }
   return json;
@@ -78,14 +74,8 @@ Journal journal_from(const nlohmann::ordered_json& json) {
   journal.hidden_block = json.value("hidden_block", static_cast<int64_t>(json.at("blocks").size()));
   for (const auto& entry : json.at("blocks")) {
     JournalBlock block{file_from(entry.at("shard")), {}, {}};
-    if (entry.contains("tune")) {
-      block.tune.emplace();
-      from_json(entry.at("tune"), *block.tune);
-    }
-    for (const auto& layer : entry.at("layers")) {
-      block.layers.emplace_back();
-      from_json(layer, block.layers.back());
-    }
+    if (entry.contains("tune")) block.tune = entry.at("tune").get<TuneReport>();
+    block.layers = entry.at("layers").get<std::vector<LayerReport>>();
     journal.blocks.push_back(std::move(block));
   }
   return journal;

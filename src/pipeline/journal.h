@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "billm/pipeline/quantize_model.h"
+#include "billm/report/report.h"
 
 namespace billm {
 

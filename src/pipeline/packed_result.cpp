@@ -33,19 +33,13 @@ std::set<std::string> replaced_tensors(const Model& model, const QuantizeRequest
 }  // namespace
 
 void sum_up(const Journal& journal, QuantizeReport* report) {
-  double weights = 0, nominal = 0, stored = 0;
   for (const JournalBlock& block : journal.blocks) {
-    for (const LayerReport& layer : block.layers) {
-      const auto count = static_cast<double>(layer.rows * layer.cols);
-      weights += count;
-      nominal += count * layer.nominal_bits;
-      stored += count * layer.stored_bits;
-      report->layers.push_back(layer);
-    }
+    report->layers.insert(report->layers.end(), block.layers.begin(), block.layers.end());
     if (block.tune) report->tune.push_back(*block.tune);
   }
-  report->nominal_bits = nominal / weights;
-  report->stored_bits = stored / weights;
+  const MeanBits bits = mean_bits(report->layers);
+  report->nominal_bits = bits.nominal;
+  report->stored_bits = bits.stored;
 }
 
 std::vector<WrittenFile> write_result(const Model& model, const QuantizeRequest& request,
@@ -72,16 +66,10 @@ std::vector<WrittenFile> write_result(const Model& model, const QuantizeRequest&
                                  {"settings", journal.settings},
                                  {"nominal_bits", report.nominal_bits},
                                  {"stored_bits", report.stored_bits}};
-  for (const LayerReport& layer : report.layers) {
-    nlohmann::ordered_json json;
-    to_json(json, layer);
-    head["layers"].push_back(std::move(json));
-  }
+  for (const LayerReport& layer : report.layers) head["layers"].push_back(layer);
   for (const TuneReport& tune : report.tune) {
-    nlohmann::ordered_json json;
-    to_json(json, tune);
-    json.erase("seconds");  // the same bytes on every run
-    head["tune"].push_back(std::move(json));
+    head["tune"].push_back(tune);
+    head["tune"].back().erase("seconds");  // the same bytes on every run
   }
   write_manifest(directory, head, files);
   return files;

@@ -91,7 +91,7 @@ class Run {
       if (report_.resumed_blocks == 0) journal_.nm = states_->allocate();
       if (report_.resumed_blocks < model_.spec().blocks()) {
         states_->start(&journal_);
-        report_.hidden_place = states_->inputs().place();
+        report_.hidden_place = hidden_place_name(states_->inputs().place());
       }
       Progress progress("quantize", model_.spec().blocks(), request_.quiet);
       progress.skip(report_.resumed_blocks);
@@ -339,16 +339,10 @@ class Run {
   LayerReport pack_layer(const std::string& module, const std::string& suffix,
                          const TunedLinear& quantized, const Hessian& hessian, Block* block,
                          BlockShard* shard) {
-    LayerReport layer;
+    LayerReport layer = report_codes(quantized.codes, request_.threads);
     layer.name = module;
-    layer.rows = quantized.original.size(0);
-    layer.cols = quantized.original.size(1);
     layer.damping = hessian.lambda;
-    layer.nm = quantized.codes.shape.nm.active() ? quantized.codes.shape.nm.text() : "";
     layer.nominal_bits = method_.nominal_bits(quantized.codes);
-    layer.salient_share = salient_share(quantized.codes);
-    layer.region_shares = region_shares(quantized.codes, request_.threads);
-    layer.integer_bits = quantized.codes.shape.integer_bits;
     at::Tensor decoded;
     {
       const ScopeSeconds pack_time(&report_.seconds.pack);

@@ -1,4 +1,4 @@
-// See settings.h; and the JSON form of a layer's report.
+// See settings.h.
 #include "settings.h"
 
 #include "billm/base/sha256.h"
@@ -81,49 +81,6 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
       {"nsamples", request.calibration.rows},
       {"seqlen", request.calibration.cols},
       {"seed", request.seed}};
-}
-
-void to_json(nlohmann::ordered_json& json, const TuneReport& tune) {
-  json = {{"loss_before", tune.loss_before},
-          {"loss_after", tune.loss_after},
-          {"best_step", tune.best_step},
-          {"seconds", tune.seconds}};
-}
-
-void from_json(const nlohmann::json& json, TuneReport& tune) {
-  tune.loss_before = json.at("loss_before");
-  tune.loss_after = json.at("loss_after");
-  tune.best_step = json.at("best_step");
-  tune.seconds = json.at("seconds");
-}
-
-void to_json(nlohmann::ordered_json& json, const LayerReport& layer) {
-  json = {
-      {"name", layer.name},
-      {"shape", {layer.rows, layer.cols}},
-      {"nm", layer.nm.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(layer.nm)},
-      {"nominal_bits", layer.nominal_bits},
-      {"stored_bits", layer.stored_bits},
-      {"salient_share", layer.salient_share},
-      {"region_shares", layer.region_shares},
-      {"integer_bits", layer.integer_bits},
-      {"damping", layer.damping},
-      {"error",
-       layer.error ? nlohmann::ordered_json(*layer.error) : nlohmann::ordered_json(nullptr)}};
-}
-
-void from_json(const nlohmann::json& json, LayerReport& layer) {
-  layer.name = json.at("name");
-  layer.rows = json.at("shape").at(0);
-  layer.cols = json.at("shape").at(1);
-  layer.nm = json.at("nm").is_null() ? "" : json.at("nm").get<std::string>();
-  layer.nominal_bits = json.at("nominal_bits");
-  layer.stored_bits = json.at("stored_bits");
-  layer.salient_share = json.at("salient_share");
-  layer.region_shares = json.at("region_shares").get<std::vector<double>>();
-  layer.integer_bits = json.value("integer_bits", 0);  // results without integers may lack it
-  layer.damping = json.at("damping");
-  if (!json.at("error").is_null()) layer.error = json.at("error").get<double>();
 }
 
 }  // namespace billm
