@@ -41,6 +41,20 @@ std::string shares_text(const std::vector<double>& shares, const RegionFormat& s
   return text;
 }
 
+// The region shares of each factor, outermost first.
+std::string factors_text(const LayerCodes& codes, const LayerReport& layer) {
+  std::string text;
+  for (size_t i = 0; i < codes.factors.size(); ++i) {
+    const auto* regions = std::get_if<RegionCodes>(&codes.factors[i]);
+    const FactorReport& factor = layer.factors.at(i);
+    text +=
+        (i > 0 ? " x " : "") +
+        (regions == nullptr ? factor.kind
+                            : shares_text(factor.statistics.at("region_shares"), regions->shape));
+  }
+  return text;
+}
+
 std::string error_text(const std::optional<double>& error) {
   if (!error) return "-";  // distilled: not known
   char text[32];
@@ -84,9 +98,8 @@ void run(const Options& options) {
   for (LayerReport& layer : layers) {
     const PackedLayer packed = model.packed()->open(layer.name);
     const LayerCodes codes = unpack(packed);
-    const RegionCodes& linear = codes.regions();
     layer.stored_bits = packed.stored_bits();
-    layer.factors = report_codes(linear, 1).factors;
+    layer.factors = report_codes(codes, 1).factors;
     weights += static_cast<double>(layer.rows * layer.cols);
     bytes += packed.bytes();
     if (layer.error) worst = std::max(worst.value_or(0), *layer.error);
@@ -99,7 +112,7 @@ void run(const Options& options) {
                 shape.c_str(), method.c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
                 statistic(layer, "salient_share").get<double>(), layer.nominal_bits,
                 layer.stored_bits, error_text(layer.error).c_str(),
-                shares_text(statistic(layer, "region_shares"), linear.shape).c_str());
+                factors_text(codes, layer).c_str());
   }
   const MeanBits bits = mean_bits(layers);
   json["totals"] = {

@@ -51,7 +51,7 @@ WrittenFile file_from(const nlohmann::json& json) {
 nlohmann::ordered_json journal_json(const Journal& journal) {
   nlohmann::ordered_json json;
   json["settings"] = journal.settings;
-  json["nm"] = journal.nm;
+  json["plan"] = journal.plan;
   json["hidden"] = nlohmann::ordered_json::array();
   for (const WrittenFile& file : journal.hidden) json["hidden"].push_back(file_json(file));
   json["hidden_block"] = journal.hidden_block;
@@ -68,7 +68,7 @@ nlohmann::ordered_json journal_json(const Journal& journal) {
 Journal journal_from(const nlohmann::ordered_json& json) {
   Journal journal;
   journal.settings = json.at("settings");
-  journal.nm = json.at("nm").get<std::map<std::string, std::string>>();
+  journal.plan = json.at("plan").get<LayerPlan>();
   for (const auto& file : json.at("hidden")) journal.hidden.push_back(file_from(file));
   // Once the states were always those of the next block.
   journal.hidden_block = json.value("hidden_block", static_cast<int64_t>(json.at("blocks").size()));

@@ -1,6 +1,8 @@
 // See include/billm/report/report.h.
 #include "billm/report/report.h"
 
+#include <variant>
+
 namespace billm {
 namespace {
 
@@ -26,23 +28,35 @@ FactorReport factor_from(const Json& json) {
   return factor;
 }
 
+Json statistics_of(const RegionCodes& codes, int threads) {
+  return {{"salient_share", salient_share(codes)},
+          {"region_shares", region_shares(codes, threads)},
+          {"integer_bits", codes.shape.integer_bits}};
+}
+
+Json statistics_of(const Rotation& rotation, int) {
+  return {{"seed", rotation.seed}, {"transposed", rotation.transposed}};
+}
+
 bool is_one_of_planes(const LayerReport& layer) {
   return layer.factors.size() == 1 && layer.factors[0].kind == kPlanes;
 }
 
 }  // namespace
 
-LayerReport report_codes(const RegionCodes& codes, int threads) {
-  const RegionFormat& shape = codes.shape;
+LayerReport report_codes(const LayerCodes& codes, int threads) {
   LayerReport layer;
-  layer.rows = shape.rows;
-  layer.cols = shape.cols;
-  layer.nm = shape.nm.active() ? shape.nm.text() : "";
-  FactorReport factor = {kPlanes, shape.rows, shape.cols};
-  factor.statistics["salient_share"] = salient_share(codes);
-  factor.statistics["region_shares"] = region_shares(codes, threads);
-  factor.statistics["integer_bits"] = shape.integer_bits;
-  layer.factors.push_back(std::move(factor));
+  layer.rows = codes.rows();
+  layer.cols = codes.cols();
+  for (const Factor& factor : codes.factors) {
+    FactorReport report = {factor_kind_names()[factor.index()], factor_rows(factor),
+                           factor_cols(factor)};
+    report.statistics =
+        std::visit([threads](const auto& kind) { return statistics_of(kind, threads); }, factor);
+    layer.factors.push_back(std::move(report));
+    const auto* regions = std::get_if<RegionCodes>(&factor);
+    if (regions != nullptr && regions->shape.nm.active()) layer.nm = regions->shape.nm.text();
+  }
   return layer;
 }
 
@@ -93,7 +107,7 @@ void from_json(const Json& json, LayerReport& layer) {
   if (json.contains("factors")) {
     for (const Json& factor : json.at("factors")) layer.factors.push_back(factor_from(factor));
   } else {
-    FactorReport factor = {kPlanes, layer.rows, layer.cols};
+    FactorReport factor = {kPlanes, layer.rows, layer.cols, Json::object()};
     for (const char* name : {"salient_share", "region_shares"}) {
       factor.statistics[name] = json.at(name);
     }

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "billm/codes/region_codes.h"
+#include "billm/codes/layer_codes.h"
 
 namespace billm {
 
@@ -17,7 +17,7 @@ namespace billm {
 // numbers by name. Of "planes": salient_share (of the columns), region_shares ([R + 1] shares of
 // the weights; [R + 2] with integers, which come last) and integer_bits (0: there are none).
 struct FactorReport {
-  std::string kind;  // row of the table of factor kinds
+  std::string kind;  // factor_kind_names()
   int64_t rows = 0, cols = 0;
   nlohmann::ordered_json statistics = nlohmann::ordered_json::object();
 };
@@ -33,8 +33,8 @@ struct LayerReport {
   std::vector<FactorReport> factors;  // the weight is their product, outermost first
 };
 
-// Shape, N:M and factors, from the codes.
-LayerReport report_codes(const RegionCodes& codes, int threads);
+// Shape, N:M (of the factor that has a mask) and factors, from the codes.
+LayerReport report_codes(const LayerCodes& codes, int threads);
 
 // A statistic of the first factor that has it; null if none does.
 const nlohmann::ordered_json& statistic(const LayerReport& layer, const char* name);

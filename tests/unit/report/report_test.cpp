@@ -56,6 +56,25 @@ TEST(Report, Product) {
   EXPECT_TRUE(statistic(layer, "ranks").is_null());
 }
 
+TEST(Report, FactorsOfCodes) {
+  RegionFormat shape;
+  shape.rows = 4;
+  shape.cols = 8;
+  shape.block_size = 8;
+  LayerCodes codes;
+  codes.factors = {Rotation{4, 11, true}, make_region_codes(shape), Rotation{8, 5, false}};
+  const LayerReport layer = report_codes(codes, 1);
+  EXPECT_EQ(layer.rows, 4);
+  EXPECT_EQ(layer.cols, 8);
+  EXPECT_EQ(layer.nm, "");
+  ASSERT_EQ(layer.factors.size(), 3u);
+  EXPECT_EQ(layer.factors[0].kind, "rotation");
+  EXPECT_EQ(layer.factors[0].statistics.dump(), R"({"seed":11,"transposed":true})");
+  EXPECT_EQ(layer.factors[1].kind, "planes");
+  EXPECT_EQ(layer.factors[2].rows, 8);
+  EXPECT_EQ(statistic(layer, "integer_bits"), 0);
+}
+
 TEST(Report, WhatIsReadIsWrittenAgain) {
   LayerReport plain = some_layer(), product = some_layer();
   product.factors.push_back({"rotation", 8, 8, {{"z", 1}, {"a", {0.5, 1e-7}}}});
