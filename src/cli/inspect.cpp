@@ -79,7 +79,7 @@ void run(const Options& options) {
   try {
     settings = manifest.at("settings");
     method = settings.at("method").get<std::string>();
-    for (const nlohmann::json& entry : manifest.at("layers")) {
+    for (const auto& entry : manifest.at("layers")) {
       layers.emplace_back();
       from_json(entry, layers.back());
     }
