@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "billm/report/report.h"  // TuneReport
+
 namespace billm {
 
 // Every field is a setting that the manifest records and --resume compares.
@@ -32,12 +34,5 @@ struct DistillConfig {
 
 // How often, along the steps, the held-out loss is measured and the best state kept.
 inline constexpr int kTuneChecks = 4;
-
-struct TuneReport {
-  // Mean loss on the held-out windows: the last eighth, never trained on.
-  double loss_before = 0, loss_after = 0;
-  int best_step = 0;  // 0: tuning did not help, and nothing was changed
-  double seconds = 0;
-};
 
 }  // namespace billm
