@@ -14,7 +14,7 @@
 #include "billm/checkpoint/safetensors.h"
 #include "billm/model/block.h"
 #include "billm/pack/packed_linear.h"
-#include "billm/tune/tune_block.h"
+#include "billm/learn/tune_block.h"
 #include "journal.h"
 
 namespace billm {

@@ -1,4 +1,4 @@
-// `billm distill`: a packed model -> distilled (tune/distill.h) -> a packed model of the same size.
+// `billm distill`: a packed model -> distilled (learn/distill.h) -> a packed model of the same size.
 #include "billm/pipeline/distill_model.h"
 
 #include <ATen/core/grad_mode.h>
@@ -12,7 +12,7 @@
 #include "billm/checkpoint/json.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
-#include "billm/tune/distill.h"
+#include "billm/learn/distill.h"
 #include "block_shard.h"
 #include "output_directory.h"
 #include "result_files.h"

@@ -22,7 +22,7 @@
 #include "billm/pack/packed_linear.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/methods.h"
-#include "billm/tune/tune_block.h"
+#include "billm/learn/tune_block.h"
 #include "block_loader.h"
 #include "block_shard.h"
 #include "gpu_accelerator.h"

@@ -21,11 +21,11 @@ ALLOWED = {
     "calibrate": {"base", "checkpoint", "model"},
     "torch_cuda": {"model"},
     "eval": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate"},
-    "tune": {"base", "checkpoint", "codes", "model", "calibrate"},
+    "learn": {"base", "checkpoint", "codes", "model", "calibrate"},
     "pipeline": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate", "quantize",
-                 "tune"},
+                 "learn"},
     "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "model",
-            "calibrate", "quantize", "tune", "pipeline", "eval"},
+            "calibrate", "quantize", "learn", "pipeline", "eval"},
 }
 TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)

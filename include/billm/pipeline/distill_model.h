@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "billm/checkpoint/npy.h"
-#include "billm/tune/config.h"
+#include "billm/learn/config.h"
 
 namespace billm {
 

@@ -12,7 +12,7 @@
 #include "billm/pipeline/hidden_place.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/config.h"
-#include "billm/tune/config.h"
+#include "billm/learn/config.h"
 
 namespace billm {
 

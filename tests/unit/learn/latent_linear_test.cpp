@@ -1,6 +1,6 @@
 // LatentLinear: it starts at exactly the given codes, keeps masks, says only what the file can say,
 // and follows gradients the way Adam does.
-#include "../../../src/tune/latent_linear.h"
+#include "../../../src/learn/latent_linear.h"
 
 #include <gtest/gtest.h>
 

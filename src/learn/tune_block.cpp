@@ -1,7 +1,7 @@
-// See include/billm/tune/tune_block.h. The windows of a step are independent items, each computed
+// See include/billm/learn/tune_block.h. The windows of a step are independent items, each computed
 // by one thread; their gradients are added in the windows' order, so results do not depend on
 // threads.
-#include "billm/tune/tune_block.h"
+#include "billm/learn/tune_block.h"
 
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>

@@ -1,7 +1,7 @@
-// See include/billm/tune/distill.h. Back-propagation by hand between blocks (gradient
+// See include/billm/learn/distill.h. Back-propagation by hand between blocks (gradient
 // checkpointing, Chen et al., arXiv 1604.06174): a block is computed again when its gradient is
 // needed.
-#include "billm/tune/distill.h"
+#include "billm/learn/distill.h"
 
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "billm/model/block.h"
-#include "billm/tune/tune_block.h"
+#include "billm/learn/tune_block.h"
 #include "latent_linear.h"
 
 namespace billm {

@@ -13,7 +13,7 @@
 
 #include "billm/codes/region_codes.h"
 #include "billm/model/block.h"
-#include "billm/tune/config.h"
+#include "billm/learn/config.h"
 
 namespace billm {
 

@@ -10,14 +10,14 @@
 #include <functional>
 #include <vector>
 
-#include "../../../src/tune/kl_head.h"
+#include "../../../src/learn/kl_head.h"
 #include "billm/calibrate/collect.h"
 #include "billm/checkpoint/npy.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
 #include "billm/quantize/methods.h"
-#include "billm/tune/distill.h"
-#include "billm/tune/tune_block.h"
+#include "billm/learn/distill.h"
+#include "billm/learn/tune_block.h"
 #include "support/compare.h"
 #include "support/environment.h"
 

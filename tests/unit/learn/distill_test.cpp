@@ -1,7 +1,7 @@
 // Distillation of a whole random model: KL falls on text that was held out, every kind of parameter
 // lowers the training loss, and what is stored has the loss that was reported. Gradients:
 // families_test.cpp.
-#include "billm/tune/distill.h"
+#include "billm/learn/distill.h"
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>

@@ -1,6 +1,6 @@
 // Tuning a block of a random model: the loss falls, nothing depends on threads, and a tuning that
 // does not help changes nothing. The forward pass with its gradients: families_test.cpp.
-#include "billm/tune/tune_block.h"
+#include "billm/learn/tune_block.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>

@@ -17,7 +17,7 @@
 
 #include "billm/checkpoint/npy.h"
 #include "billm/model/block.h"
-#include "billm/tune/tune_block.h"
+#include "billm/learn/tune_block.h"
 
 namespace billm {
 
