@@ -181,8 +181,7 @@ int64_t Generator::vocab() const { return impl_->spec.config.vocab_size; }
 int64_t Generator::linear_bytes() const {
   int64_t sum = 0;
   for (const Block& block : impl_->blocks) {
-    for (const auto& [suffix, weight] : block.linears) sum += static_cast<int64_t>(weight.nbytes());
-    for (const auto& [suffix, packed] : block.operators) sum += packed->bytes();
+    for (const auto& [suffix, linear] : block.linears) sum += linear->bytes();
   }
   return sum;
 }

@@ -53,10 +53,10 @@ Block TunableBlock::leaves(c10::Device device, bool gradients) {
     block.norms[suffix] = norm.weight().to(device).set_requires_grad(gradients);
   }
   for (auto& [suffix, latent] : latents_) {
-    block.linears[suffix] =
-        at::from_blob(latent.weight(), {latent.rows(), latent.cols()}, at::kFloat)
-            .to(device)
-            .set_requires_grad(gradients);
+    block.set_weight(suffix,
+                     at::from_blob(latent.weight(), {latent.rows(), latent.cols()}, at::kFloat)
+                         .to(device)
+                         .set_requires_grad(gradients));
   }
   return block;
 }
@@ -64,7 +64,7 @@ Block TunableBlock::leaves(c10::Device device, bool gradients) {
 std::vector<at::Tensor> TunableBlock::variables(const Block& leaves) {
   std::vector<at::Tensor> variables;
   for (const auto& [suffix, weight] : leaves.norms) variables.push_back(weight);
-  for (const auto& [suffix, weight] : leaves.linears) variables.push_back(weight);
+  for (const auto& [suffix, linear] : leaves.linears) variables.push_back(leaves.weight(suffix));
   return variables;
 }
 
@@ -82,8 +82,8 @@ void TunableBlock::store(c10::Device device, Block* block,
                          std::map<std::string, TunedLinear>* linears, bool decoded) {
   Block present = leaves(device, false);
   block->norms = present.norms;
-  for (auto& [suffix, weight] : present.linears) {
-    if (decoded) block->linears[suffix] = weight.clone();
+  for (const auto& [suffix, linear] : present.linears) {
+    if (decoded) block->set_weight(suffix, present.weight(suffix).clone());
   }
   for (auto& [suffix, linear] : *linears) linear.codes = latents_.at(suffix).codes();
 }

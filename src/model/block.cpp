@@ -4,7 +4,6 @@
 #include "billm/model/block.h"
 
 #include <ATen/ops/addcmul.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -22,6 +21,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "billm/base/error.h"
 #include "billm/base/log.h"
 #include "billm/model/dense_linear.h"
 #include "billm/model/runtime.h"
@@ -114,13 +114,8 @@ class Pass {
   at::Tensor apply(LinearRole role, const at::Tensor& x) const {
     const LinearSpec& linear = spec_.linear(role);
     const at::Tensor bias = get(block_.biases, linear.suffix);
-    const auto shared = block_.operators.find(linear.suffix);
-    if (shared != block_.operators.end()) {
-      at::Tensor y = shared->second->apply(x);
-      return bias.defined() ? y.add_(bias) : y;
-    }
-    const at::Tensor weight = block_.linears.at(linear.suffix).t();
-    return bias.defined() ? at::addmm(bias, x, weight) : at::mm(x, weight);
+    const LinearOperator& product = *block_.linears.at(linear.suffix);
+    return bias.defined() ? product.apply_with_bias(x, bias) : product.apply(x);
   }
 
   // x itself if the family has no such norm.
@@ -285,12 +280,14 @@ at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden
 
 }  // namespace
 
-int64_t Block::bytes() const {
-  int64_t total = 0;
-  for (const auto* tensors : {&norms, &linears, &biases}) {
-    for (const auto& [suffix, tensor] : *tensors) total += static_cast<int64_t>(tensor.nbytes());
-  }
-  return total;
+const at::Tensor& Block::weight(const std::string& suffix) const {
+  const auto* dense = dynamic_cast<const DenseLinear*>(linears.at(suffix).get());
+  if (dense == nullptr) throw Error(ErrorCode::kFailure, suffix + ": not a dense linear");
+  return dense->weight();
+}
+
+void Block::set_weight(const std::string& suffix, at::Tensor weight) {
+  linears[suffix] = std::make_shared<DenseLinear>(std::move(weight));
 }
 
 Block load_block_vectors(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
@@ -315,17 +312,17 @@ Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t ind
                  c10::Device device) {
   Block block = load_block_vectors(weights, spec, index, device);
   for (const LinearSpec& linear : spec.family->linears) {
-    block.linears[linear.suffix] =
-        to_device(weights.linear(spec.module(index, linear), threads), device);
+    block.set_weight(linear.suffix,
+                     to_device(weights.linear(spec.module(index, linear), threads), device));
   }
   return block;
 }
 
 void share_linears(Block& block, WorkerTeam& team) {
-  for (const auto& [suffix, weight] : block.linears) {
-    block.operators[suffix] = std::make_shared<DenseLinear>(weight, &team);
+  for (auto& [suffix, linear] : block.linears) {
+    const auto* dense = dynamic_cast<const DenseLinear*>(linear.get());
+    if (dense != nullptr) linear = std::make_shared<DenseLinear>(dense->weight(), &team);
   }
-  block.linears.clear();
 }
 
 Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
@@ -334,12 +331,12 @@ Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int
   for (const LinearSpec& linear : spec.family->linears) {
     const std::string module = spec.module(index, linear);
     if (auto packed = weights.packed_operator(module, runner)) {
-      block.operators[linear.suffix] = std::move(packed);
+      block.linears[linear.suffix] = std::move(packed);
     } else {
       if (weights.is_packed(module)) {
         log_warning(module + ": its layout cannot be run packed; it is decoded to fp32");
       }
-      block.linears[linear.suffix] = weights.linear(module, runner.threads()).to(device);
+      block.set_weight(linear.suffix, weights.linear(module, runner.threads()).to(device));
     }
   }
   if (runner.team() != nullptr) share_linears(block, *runner.team());

@@ -1,6 +1,7 @@
 // See include/billm/model/dense_linear.h.
 #include "billm/model/dense_linear.h"
 
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
@@ -19,6 +20,11 @@ constexpr int64_t kPieceBytes = 256 << 10, kFewestRows = 64;
 constexpr int64_t kPieceTokens = 256, kPieceRows = 256;
 
 }  // namespace
+
+at::Tensor DenseLinear::apply_with_bias(const at::Tensor& x, const at::Tensor& bias) const {
+  if (team_ == nullptr) return at::addmm(bias, x, weight_.t());
+  return LinearOperator::apply_with_bias(x, bias);
+}
 
 at::Tensor DenseLinear::apply(const at::Tensor& x) const {
   if (team_ == nullptr) return at::mm(x, weight_.t());

@@ -153,6 +153,10 @@ std::unique_ptr<LinearRunner> make_runner(c10::Device device, int threads) {
   return make_cuda_runner(device, threads);
 }
 
+at::Tensor LinearOperator::apply_with_bias(const at::Tensor& x, const at::Tensor& bias) const {
+  return apply(x).add_(bias);
+}
+
 std::unique_ptr<LinearOperator> LinearRunner::make(const PackedLinear& packed) {
   if (!PlaneTiles::unsupported(packed.shape).empty()) return nullptr;
   return std::move(make_copies(packed, 0).front());

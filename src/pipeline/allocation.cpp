@@ -75,7 +75,7 @@ std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope
     const auto& linears = spec.family->linears;
     std::vector<LayerOutliers> found(linears.size());
     parallel_for(static_cast<int64_t>(linears.size()), threads, [&](int64_t i) {
-      const at::Tensor& weight = block.linears.at(linears[i].suffix);
+      const at::Tensor& weight = block.weight(linears[i].suffix);
       found[i] = {spec.module(b, linears[i]), weight.numel(),
                   outlier_share(weight, squares.at(linears[i].group))};
     });

@@ -31,8 +31,12 @@ Block BlockLoader::in_current_stream(Loaded loaded) const {
   loaded.copied->block(stream);
   Block& block = loaded.block;
   // Their memory was taken in the other stream, which may use it again only when this one is done.
-  for (auto* tensors : {&block.norms, &block.linears, &block.biases}) {
+  for (auto* tensors : {&block.norms, &block.biases}) {
     for (auto& [suffix, tensor] : *tensors) tensor.record_stream(stream);
+  }
+  for (const auto& [suffix, linear] : block.linears) {
+    at::Tensor weight = block.weight(suffix);
+    weight.record_stream(stream);
   }
   return std::move(block);
 }

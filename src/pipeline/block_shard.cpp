@@ -97,7 +97,7 @@ Block load_finished_block(const std::filesystem::path& shard, const ModelWeights
     if (described == file.metadata().end()) throw bad_input(where + ": not in this shard");
     const PackedLinear packed =
         open_packed(file.tensors(), module, parse_description(described->second, where), where);
-    block.linears[linear.suffix] = decode_weight(packed, module, threads).to(device);
+    block.set_weight(linear.suffix, decode_weight(packed, module, threads).to(device));
   }
   return block;
 }

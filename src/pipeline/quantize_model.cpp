@@ -193,16 +193,16 @@ class Run {
       }
       for (const LinearSpec& linear : spec.family->linears) {
         if (linear.group != group) continue;
-        at::Tensor& weight = block.linears.at(linear.suffix);
         const std::string module = spec.module(b, linear);
-        const at::Tensor original = weight.cpu().contiguous();
+        const at::Tensor original = block.weight(linear.suffix).cpu().contiguous();
         TunedLinear quantized = {original, quantize_layer(module, original, hessian)};
         if (tuned()) {
-          if (request_.sequential) weight = decoded(quantized.codes);
+          if (request_.sequential) block.set_weight(linear.suffix, decoded(quantized.codes));
           linears[linear.suffix] = std::move(quantized);
         } else {
           quantize.reset();
-          done.layers.push_back(pack_layer(module, quantized, hessian, &weight, shard.get()));
+          done.layers.push_back(
+              pack_layer(module, linear.suffix, quantized, hessian, &block, shard.get()));
           quantize.emplace(&report_.seconds.quantize);
         }
       }
@@ -212,9 +212,9 @@ class Run {
     if (tuned()) {
       done.tune = tune(b, rope, linears, &block);
       for (const LinearSpec& linear : spec.family->linears) {
-        done.layers.push_back(pack_layer(spec.module(b, linear), linears.at(linear.suffix),
-                                         hessians.at(linear.group),
-                                         &block.linears.at(linear.suffix), shard.get()));
+        done.layers.push_back(pack_layer(spec.module(b, linear), linear.suffix,
+                                         linears.at(linear.suffix), hessians.at(linear.group),
+                                         &block, shard.get()));
       }
     }
     if (tuned()) shard->add_norms(block, spec, b, model_.checkpoint());
@@ -308,7 +308,7 @@ class Run {
   TuneReport tune(int64_t b, const Rope& rope, std::map<std::string, TunedLinear>& linears,
                   Block* block) {
     for (const auto& [suffix, linear] : linears) {
-      block->linears.at(suffix) = decoded(linear.codes);
+      block->set_weight(suffix, decoded(linear.codes));
     }
     const NormTypes types = norm_types(model_.checkpoint(), model_.spec(), b);
     TuneReport report =
@@ -318,9 +318,10 @@ class Run {
     return report;
   }
 
-  // Packs one layer and replaces its weight by what the packed bytes decode to.
-  LayerReport pack_layer(const std::string& module, const TunedLinear& quantized,
-                         const Hessian& hessian, at::Tensor* weight, BlockShard* shard) {
+  // Packs one layer and replaces its weight in `block` by what the packed bytes decode to.
+  LayerReport pack_layer(const std::string& module, const std::string& suffix,
+                         const TunedLinear& quantized, const Hessian& hessian, Block* block,
+                         BlockShard* shard) {
     LayerReport layer;
     layer.name = module;
     layer.rows = quantized.original.size(0);
@@ -343,7 +344,7 @@ class Run {
       layer.error = layer_error(quantized.original, decoded, hessian_matrix(hessian, device_),
                                 request_.threads);
     }
-    *weight = decoded.to(device_);
+    block->set_weight(suffix, decoded.to(device_));
     return layer;
   }
 

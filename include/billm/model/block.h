@@ -26,13 +26,14 @@ namespace billm {
 struct Block {
   int64_t window = 0;  // ModelConfig::windows of this block
   // By suffix (NormSpec, LinearSpec), what the model has of them:
-  std::map<std::string, at::Tensor> norms;    // weight [width]
-  std::map<std::string, at::Tensor> linears;  // weight [out, in]
-  std::map<std::string, at::Tensor> biases;   // of norms [width] and linears [out]
-  // Linears that threads share or that are run packed; they are not among `linears`.
-  std::map<std::string, std::shared_ptr<const LinearOperator>> operators;
+  std::map<std::string, at::Tensor> norms;   // weight [width]
+  std::map<std::string, at::Tensor> biases;  // of norms [width] and linears [out]
+  std::map<std::string, std::shared_ptr<const LinearOperator>> linears;
 
-  int64_t bytes() const;
+  // The weight [out, in] of a linear that is a DenseLinear; throws Error{kFailure} for another.
+  const at::Tensor& weight(const std::string& suffix) const;
+  // Makes it a DenseLinear of this weight, multiplied by ATen.
+  void set_weight(const std::string& suffix, at::Tensor weight);
 };
 
 // Rotary factors of the positions 0..length-1: [length, head_dim / 2] each; undefined where
@@ -49,7 +50,7 @@ using Tap = std::function<bool(const std::string& group, const at::Tensor& input
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
                  c10::Device device);
 
-// Makes `linears` (on the CPU) operators whose products the team's threads share.
+// Lets the team's threads share the products of the dense linears (on the CPU).
 void share_linears(Block& block, WorkerTeam& team);
 
 // load_block() with packed linears as operators, where `runner` (of that device) can run them; the

@@ -1,4 +1,5 @@
-// Linears that are run from their packed planes, without a decoded copy of the weight.
+// Linear layers as a block applies them: y = x W^T, W being a decoded weight (dense_linear.h) or
+// run from its packed planes, without a decoded copy.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,8 +17,10 @@ namespace billm {
 class LinearOperator {
  public:
   virtual ~LinearOperator() = default;
-  // x [tokens, in] fp32 on the runner's device -> [tokens, out].
+  // x [tokens, in] fp32 on the operator's device -> [tokens, out].
   virtual at::Tensor apply(const at::Tensor& x) const = 0;
+  // The same plus bias [out].
+  virtual at::Tensor apply_with_bias(const at::Tensor& x, const at::Tensor& bias) const;
   virtual int64_t bytes() const = 0;  // read for one token
 };
 

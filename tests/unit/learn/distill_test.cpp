@@ -45,8 +45,7 @@ class Distill : public testing::Test {
       quantized.block = load_block(model_->weights(), spec(), b, 1, kCpu);
       const auto stats = collect_stats(spec(), quantized.block, rope_, TensorSequences(hidden), {});
       for (const LinearSpec& linear : spec().family->linears) {
-        at::Tensor& weight = quantized.block.linears.at(linear.suffix);
-        weight = weight.contiguous();
+        const at::Tensor weight = quantized.block.weight(linear.suffix).contiguous();
         const Hessian hessian = make_hessian(stats.at(linear.group), true, 0.01, 1);
         quantized.linears[linear.suffix] = {
             weight,

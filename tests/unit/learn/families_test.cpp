@@ -62,7 +62,7 @@ struct Subject {
     const auto stats = collect_stats(spec(), original, rope, TensorSequences(states), {});
     std::map<std::string, TunedLinear> linears;
     for (const LinearSpec& linear : spec().family->linears) {
-      const at::Tensor weight = original.linears.at(linear.suffix).contiguous();
+      const at::Tensor weight = original.weight(linear.suffix).contiguous();
       const Hessian hessian = make_hessian(stats.at(linear.group), true, 0.01, 1);
       linears[linear.suffix] = {
           weight,
@@ -114,7 +114,10 @@ void gradients_agree(const Subject& subject) {
   Block block = subject.block;
   at::Tensor hidden = subject.hidden[0];
   const at::Tensor target = subject.hidden[1].narrow(0, 15, kLength - 15);
+  std::map<std::string, at::Tensor> weights;
+  for (const auto& [suffix, linear] : block.linears) weights[suffix] = block.weight(suffix);
   const auto loss_of = [&] {
+    for (const auto& [suffix, weight] : weights) block.set_weight(suffix, weight);
     return forward_block(subject.spec(), block, hidden, subject.rope, {}, 15)
         .sub(target)
         .square()
@@ -122,7 +125,7 @@ void gradients_agree(const Subject& subject) {
   };
   std::vector<std::pair<std::string, at::Tensor*>> leaves = {{"input", &hidden}};
   for (auto& [suffix, weight] : block.norms) leaves.emplace_back(suffix, &weight);
-  for (auto& [suffix, weight] : block.linears) leaves.emplace_back(suffix, &weight);
+  for (auto& [suffix, weight] : weights) leaves.emplace_back(suffix, &weight);
   std::vector<at::Tensor> variables;
   for (const auto& [name, leaf] : leaves) {
     *leaf = leaf->clone().set_requires_grad(true);
@@ -169,9 +172,9 @@ void tuning_helps(const Subject& subject) {
   auto linears = subject.quantized(block, subject.hidden);
   for (const auto& [suffix, linear] : linears) {
     std::vector<float> weight = dequantize(linear.codes);
-    block.linears[suffix] =
-        at::from_blob(weight.data(), {linear.codes.shape.rows, linear.codes.shape.cols}, at::kFloat)
-            .clone();
+    const RegionFormat& format = linear.codes.shape;
+    block.set_weight(suffix,
+                     at::from_blob(weight.data(), {format.rows, format.cols}, at::kFloat).clone());
   }
   std::vector<at::Tensor> targets = subject.hidden;
   advance(subject.spec(), subject.block, subject.rope, targets, 1);

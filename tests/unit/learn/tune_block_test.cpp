@@ -46,7 +46,7 @@ class TuneBlock : public testing::Test {
     MethodConfig method;
     method.block_size = 32;
     for (const LinearSpec& linear : spec().family->linears) {
-      const at::Tensor weight = original_.linears.at(linear.suffix).contiguous();
+      const at::Tensor weight = original_.weight(linear.suffix).contiguous();
       const Hessian hessian = make_hessian(stats.at(linear.group), true, 0.01, 1);
       linears_[linear.suffix] = {
           weight,
@@ -66,7 +66,7 @@ class TuneBlock : public testing::Test {
     const at::NoGradGuard no_grad;
     Result result{{}, original_, linears_};
     for (const auto& [suffix, linear] : linears_) {
-      result.block.linears[suffix] = decoded(linear.codes);
+      result.block.set_weight(suffix, decoded(linear.codes));
     }
     const NormTypes halves = {{kAttentionNorm, at::kHalf}, {kMlpNorm, at::kHalf}};
     result.report = tune_block(spec(), rope_, inputs_, targets_, config, halves, threads,
@@ -113,11 +113,11 @@ TEST_F(TuneBlock, LowersTheLossAndReturnsWhatTheCodesSay) {
   EXPECT_GT(tuned.report.best_step, 0);
   EXPECT_LT(tuned.report.loss_after, 0.9 * tuned.report.loss_before);
   Block before = original_;
-  for (const auto& [suffix, linear] : linears_) before.linears[suffix] = decoded(linear.codes);
+  for (const auto& [suffix, linear] : linears_) before.set_weight(suffix, decoded(linear.codes));
   EXPECT_LT(loss(tuned.block), 0.9 * loss(before));
   for (const auto& [suffix, linear] : tuned.linears) {
     check_codes(linear.codes);
-    EXPECT_TRUE(tuned.block.linears.at(suffix).equal(decoded(linear.codes))) << suffix;
+    EXPECT_TRUE(tuned.block.weight(suffix).equal(decoded(linear.codes))) << suffix;
   }
   const at::Tensor& norm = tuned.block.norms.at(kMlpNorm);
   EXPECT_TRUE(norm.equal(norm.to(at::kHalf).to(at::kFloat)));
@@ -127,8 +127,8 @@ TEST_F(TuneBlock, LowersTheLossAndReturnsWhatTheCodesSay) {
 TEST_F(TuneBlock, ThreadsDoNotMatter) {
   const Result one = tune(config(), 1), three = tune(config(), 3);
   EXPECT_EQ(one.report.loss_after, three.report.loss_after);
-  for (const auto& [suffix, weight] : one.block.linears) {
-    EXPECT_TRUE(weight.equal(three.block.linears.at(suffix))) << suffix;
+  for (const auto& [suffix, linear] : one.block.linears) {
+    EXPECT_TRUE(one.block.weight(suffix).equal(three.block.weight(suffix))) << suffix;
   }
   for (const char* norm : {kAttentionNorm, kMlpNorm}) {
     EXPECT_TRUE(one.block.norms.at(norm).equal(three.block.norms.at(norm)));
@@ -143,7 +143,7 @@ TEST_F(TuneBlock, ARuinousTuningChangesNothing) {
   EXPECT_EQ(tuned.report.loss_after, tuned.report.loss_before);
   for (const auto& [suffix, linear] : tuned.linears) {
     EXPECT_EQ(linear.codes.code, linears_.at(suffix).codes.code) << suffix;
-    EXPECT_TRUE(tuned.block.linears.at(suffix).equal(decoded(linears_.at(suffix).codes)));
+    EXPECT_TRUE(tuned.block.weight(suffix).equal(decoded(linears_.at(suffix).codes)));
   }
   EXPECT_TRUE(tuned.block.norms.at(kMlpNorm).equal(original_.norms.at(kMlpNorm)));
 }

@@ -14,13 +14,15 @@ namespace {
 
 const c10::Device kCpu(c10::kCPU);
 
-bool equal(const std::map<std::string, at::Tensor>& one,
-           const std::map<std::string, at::Tensor>& other) {
-  if (one.size() != other.size()) return false;
-  for (const auto& [name, tensor] : one) {
-    if (other.count(name) == 0 || !tensor.equal(other.at(name))) return false;
+void expect_equal(const Block& one, const Block& other) {
+  ASSERT_EQ(one.linears.size(), other.linears.size());
+  for (const auto& [name, linear] : one.linears) {
+    EXPECT_TRUE(one.weight(name).equal(other.weight(name))) << name;
   }
-  return true;
+  ASSERT_EQ(one.norms.size(), other.norms.size());
+  for (const auto& [name, tensor] : one.norms) {
+    EXPECT_TRUE(tensor.equal(other.norms.at(name))) << name;
+  }
 }
 
 TEST(BlockLoader, SameBlocksInAnyOrder) {
@@ -35,8 +37,8 @@ TEST(BlockLoader, SameBlocksInAnyOrder) {
     for (const int64_t b : {1, 2, 3, 0, 2}) {  // also where the next one is not what was loaded
       const Block block = loader.take(b);
       const Block expected = load_block(model.weights(), model.spec(), b, 1, kCpu);
-      EXPECT_TRUE(equal(block.linears, expected.linears)) << b;
-      EXPECT_TRUE(equal(block.norms, expected.norms)) << b;
+      SCOPED_TRACE(b);
+      expect_equal(block, expected);
     }
   }
 }
