@@ -16,10 +16,11 @@ struct RegionStart {
   std::vector<float> unit;       // [rows, blocks]
 };
 
-// `weight` [rows, cols]: the original. A latent starts at the original weight, moved inside the cell
-// of its code by up to 2 * margin units where it lies outside or at the border; at random depths,
-// since Adam's first steps have the same length everywhere (decision 0007). Throws Error{kBadInput}
-// unless levels are positive and grow within each column set. The same at any thread count.
+// `weight` [rows, cols]: the original. A latent starts at the original weight, moved inside the
+// cell of its code by up to 2 * margin units where it lies outside or at the border; at random
+// depths, since Adam's first steps have the same length everywhere (decision 0007). Throws
+// Error{kBadInput} unless levels are positive and grow within each column set. The same at any
+// thread count.
 RegionStart start_latents(const RegionCodes& codes, const float* weight, double margin,
                           int threads);
 

@@ -1,0 +1,5 @@
+#pragma once
+#include "region_trainable.h"
+namespace billm {
+using LayerTrainable = RegionTrainable;
+}
