@@ -12,9 +12,9 @@
 
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/safetensors.h"
+#include "billm/learn/tune_block.h"
 #include "billm/model/block.h"
 #include "billm/pack/packed_linear.h"
-#include "billm/learn/tune_block.h"
 #include "journal.h"
 
 namespace billm {

@@ -17,12 +17,12 @@
 #include "billm/base/progress.h"
 #include "billm/base/stopwatch.h"
 #include "billm/calibrate/collect.h"
+#include "billm/learn/tune_block.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
 #include "billm/pack/packed_linear.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/methods.h"
-#include "billm/learn/tune_block.h"
 #include "block_loader.h"
 #include "block_shard.h"
 #include "gpu_accelerator.h"
@@ -304,12 +304,9 @@ class Run {
         .to(device_);
   }
 
-  // Tunes the block; its linears and norms are replaced by what will be stored.
+  // Tunes the block: its norms and the codes of `linears` are replaced by what will be stored.
   TuneReport tune(int64_t b, const Rope& rope, std::map<std::string, TunedLinear>& linears,
                   Block* block) {
-    for (const auto& [suffix, linear] : linears) {
-      block->set_weight(suffix, decoded(linear.codes));
-    }
     const NormTypes types = norm_types(model_.checkpoint(), model_.spec(), b);
     TuneReport report =
         tune_block(model_.spec(), rope, states_->inputs().load_all(), states_->originals(),
@@ -419,7 +416,7 @@ class Run {
   Background writing_;  // last: it ends before what it uses goes
 };
 
-// What LatentLinear would refuse after the first block.
+// What the trainer would refuse after the first block.
 void check_tunable(const MethodConfig& method) {
   if (method.reference) {
     throw Error(ErrorCode::kUsage, "--tune: cannot go with --compat reference",

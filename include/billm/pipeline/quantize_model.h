@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "billm/checkpoint/npy.h"
+#include "billm/learn/config.h"
 #include "billm/pipeline/hidden_place.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/config.h"
-#include "billm/learn/config.h"
 
 namespace billm {
 

@@ -116,7 +116,8 @@ void check_start(const RegionFormat& shape, uint32_t seed) {
 
 TEST(RegionTrainable, StartsAtTheGivenCodes) {
   uint32_t seed = 1;
-  for (const RegionFormat& shape : test::shape_sweep(3)) check_start(without_offsets(shape), seed++);
+  for (const RegionFormat& shape : test::shape_sweep(3))
+    check_start(without_offsets(shape), seed++);
   for (const RegionFormat& shape : test::shape_sweep_of_kinds()) {
     if (!shape.all_integers()) check_start(without_offsets(shape), seed++);
   }
