@@ -135,6 +135,12 @@ missing_fuzz_packages() {
   fi
 }
 
+# What the checks of the tree's style need: the clang-format that it is formatted by, and shellcheck.
+missing_style_packages() {
+  command -v clang-format-14 >/dev/null || is_installed clang-format || printf 'clang-format\n'
+  command -v shellcheck >/dev/null || printf 'shellcheck\n'
+}
+
 # install_packages FUNCTION: installs what FUNCTION prints.
 install_packages() {
   local missing=() as_root=()

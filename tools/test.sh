@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds everything, and runs all tests: those of the release build, the
-# Torch-free unit tests again under the address and undefined-behaviour sanitizers, and each fuzz
-# target for some seconds (with clang, which is installed for it). Ends with what failed, what was
-# skipped and why, and as the last line "N passed, N failed, N skipped".
+# Installs what is missing, builds everything, and runs all tests: those of the release build, with
+# clang-format and shellcheck over the tree; the Torch-free unit tests again under the address and
+# undefined-behaviour sanitizers; and each fuzz target for some seconds (with clang, which is installed
+# for it). Ends with what failed, what was skipped and why, and as the last line
+# "N passed, N failed, N skipped".
 # Exit code 0 only if something ran and nothing failed.
 #
 # Usage: tools/test.sh [--slow] [--help]
@@ -59,6 +60,7 @@ BILLM_DEMO_MODEL="$(absolute "${BILLM_DEMO_MODEL:-$(billm_home)/models/smollm2-1
 export BILLM_DEMO_MODEL
 make_demo_model "$BILLM_DEMO_MODEL"
 
+(install_packages missing_style_packages) || note "the checks of the tree's style skip or fail"
 build_preset asan -- # everything of it: base, checkpoint, tokenizer, codes, kernels, pack, quantize
 run_ctest release
 export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"

@@ -190,8 +190,7 @@ DistillReport distill_model(const DistillRequest& request) {
   shards.push_back(shard_name(spec.blocks(), spec.blocks() + 1));
   std::set<std::string> written = norms;
   for (const std::string& tensor : packed.checkpoint().names()) {
-    if (modules.count(tensor.substr(0, tensor.rfind('.'))) == 0) continue;
-    if (!tensor.ends_with(".bias")) written.insert(tensor);  // else it stays as it is
+    if (!packed.packed()->module_of(tensor).empty()) written.insert(tensor);
   }
   std::map<std::string, at::Tensor> replaced;
   if (has_final_norm) replaced[final_norm] = last.norm;

@@ -20,7 +20,7 @@
 #include "billm/learn/tune_block.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/methods.h"
 #include "block_loader.h"
@@ -197,7 +197,8 @@ class Run {
         const at::Tensor original = block.weight(linear.suffix).cpu().contiguous();
         TunedLinear quantized = {original, quantize_layer(module, original, hessian)};
         if (tuned()) {
-          if (request_.sequential) block.set_weight(linear.suffix, decoded(quantized.codes));
+          if (request_.sequential)
+            block.set_weight(linear.suffix, decoded(quantized.codes.regions()));
           linears[linear.suffix] = std::move(quantized);
         } else {
           quantize.reset();
@@ -258,18 +259,21 @@ class Run {
 
   MethodConfig layer_config(const std::string& module) const {
     MethodConfig config = request_.method;
-    config.threads = request_.threads;
-    config.accelerator = accelerator();
-    if (!processes_.alone()) config.share = &rows_;
     const auto allocated = journal_.nm.find(module);
     if (allocated != journal_.nm.end()) config.nm = parse_nm(allocated->second);
     return config;
   }
 
+  QuantizeContext context() const {
+    return {.threads = request_.threads,
+            .share = processes_.alone() ? nullptr : &rows_,
+            .accelerator = accelerator()};
+  }
+
   RegionCodes quantize_layer(const std::string& module, const at::Tensor& original,
                              const Hessian& hessian) const {
     return method_.quantize({original.const_data_ptr<float>(), original.size(0), original.size(1)},
-                            hessian, layer_config(module));
+                            hessian, layer_config(module), context());
   }
 
   // Inputs of one group of the block, or of all.
@@ -324,15 +328,16 @@ class Run {
     layer.rows = quantized.original.size(0);
     layer.cols = quantized.original.size(1);
     layer.damping = hessian.lambda;
-    layer.nm = quantized.codes.shape.nm.active() ? quantized.codes.shape.nm.text() : "";
-    layer.nominal_bits = method_.nominal_bits(quantized.codes);
-    layer.salient_share = salient_share(quantized.codes);
-    layer.region_shares = region_shares(quantized.codes, request_.threads);
-    layer.integer_bits = quantized.codes.shape.integer_bits;
+    const RegionCodes& codes = quantized.codes.regions();
+    layer.nm = codes.shape.nm.active() ? codes.shape.nm.text() : "";
+    layer.nominal_bits = method_.nominal_bits(codes);
+    layer.salient_share = salient_share(codes);
+    layer.region_shares = region_shares(codes, request_.threads);
+    layer.integer_bits = codes.shape.integer_bits;
     at::Tensor decoded;
     {
       const ScopeSeconds pack_time(&report_.seconds.pack);
-      const PackedLinear& packed = shard->add(module, pack(quantized.codes, request_.threads));
+      const PackedPlanes& packed = shard->add(module, pack(quantized.codes, request_.threads));
       decoded = decode_weight(packed, module, request_.threads);
       layer.stored_bits = packed.stored_bits();
     }
@@ -426,7 +431,7 @@ void check_tunable(const MethodConfig& method) {
     throw Error(ErrorCode::kUsage, "--tune: layers with offsets cannot be tuned",
                 "leave out --offsets");
   }
-  if (bits_of(method) > 1) {
+  if (integer_bits(method) > 1) {
     throw Error(ErrorCode::kUsage,
                 "--tune: --method " + method.method + " makes integers, which cannot be tuned",
                 "choose a binary method, or leave out --tune");

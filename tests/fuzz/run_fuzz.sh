@@ -19,7 +19,7 @@ fuzz() {
   "$program" "${limits[@]}" -artifact_prefix="$crashes/$name-" -print_final_stats=1 "$@" && return
   printf '\n%s failed on the input named above (new ones are kept in %s); again with\n  %s FILE\n' \
     "$name" "$crashes" "$program"
-  printf 'then mend the parser and add the input to %s\n' "$seeds"
+  printf 'then fix the parser and add the input to %s\n' "$seeds"
   exit 1
 }
 mapfile -d '' -t files < <(find "$seeds" -type f -print0)

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "billm/codes/region_codes.h"
+#include "billm/codes/layer_codes.h"
 #include "billm/learn/config.h"
 #include "billm/model/block.h"
 
@@ -23,7 +23,7 @@ using NormTypes = std::map<std::string, at::ScalarType>;
 // One linear of the block: what was quantized, and from which weights.
 struct TunedLinear {
   at::Tensor original;  // [out, in] fp32, CPU
-  RegionCodes codes;    // replaced by the best
+  LayerCodes codes;     // replaced by the best
 };
 
 // `block` gives what is not learned and the norms' start; its linears are not looked at. Its norms

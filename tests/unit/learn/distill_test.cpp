@@ -48,9 +48,9 @@ class Distill : public testing::Test {
         const at::Tensor weight = quantized.block.weight(linear.suffix).contiguous();
         const Hessian hessian = make_hessian(stats.at(linear.group), true, 0.01, 1);
         quantized.linears[linear.suffix] = {
-            weight,
-            find_method("billm").quantize(
-                {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian, method)};
+            weight, find_method("billm").quantize(
+                        {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian,
+                        method, {})};
       }
       quantized.types = types_of(at::kHalf);
       blocks_.push_back(quantized);
@@ -181,10 +181,11 @@ TEST_F(Distill, GoesOnFromAStoredStepToTheSameCodes) {
     EXPECT_TRUE(resumed.last.norm.equal(whole.last.norm));
     for (size_t b = 0; b < whole.blocks.size(); ++b) {
       for (const auto& [suffix, linear] : whole.blocks[b].linears) {
-        const RegionCodes& again = resumed.blocks[b].linears.at(suffix).codes;
-        EXPECT_EQ(again.code, linear.codes.code);
-        EXPECT_EQ(again.region, linear.codes.region);
-        EXPECT_EQ(again.scale, linear.codes.scale);
+        const RegionCodes& again = resumed.blocks[b].linears.at(suffix).codes.regions();
+        const RegionCodes& expected = linear.codes.regions();
+        EXPECT_EQ(again.code, expected.code);
+        EXPECT_EQ(again.region, expected.region);
+        EXPECT_EQ(again.scale, expected.scale);
       }
     }
   }

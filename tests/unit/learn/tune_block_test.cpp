@@ -49,9 +49,9 @@ class TuneBlock : public testing::Test {
       const at::Tensor weight = original_.weight(linear.suffix).contiguous();
       const Hessian hessian = make_hessian(stats.at(linear.group), true, 0.01, 1);
       linears_[linear.suffix] = {
-          weight,
-          find_method("billm").quantize(
-              {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian, method)};
+          weight, find_method("billm").quantize(
+                      {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian,
+                      method, {})};
     }
   }
 
@@ -70,9 +70,9 @@ class TuneBlock : public testing::Test {
                                &result.block, &result.linears);
     return result;
   }
-  static at::Tensor decoded(const RegionCodes& codes) {
+  static at::Tensor decoded(const LayerCodes& codes) {
     std::vector<float> weight = dequantize(codes);
-    return at::from_blob(weight.data(), {codes.shape.rows, codes.shape.cols}, at::kFloat).clone();
+    return at::from_blob(weight.data(), {codes.rows(), codes.cols()}, at::kFloat).clone();
   }
   double loss(const Block& block) const {
     const at::NoGradGuard no_grad;
@@ -115,9 +115,10 @@ TEST_F(TuneBlock, LowersTheLossAndReturnsWhatTheCodesSay) {
   for (const auto& [suffix, linear] : tuned.linears) {
     check_codes(linear.codes);
     after.set_weight(suffix, decoded(linear.codes));
-    EXPECT_NE(linear.codes.code, linears_.at(suffix).codes.code) << suffix;
-    EXPECT_NE(linear.codes.scale, linears_.at(suffix).codes.scale) << suffix;
-    EXPECT_EQ(linear.codes.salient, linears_.at(suffix).codes.salient) << suffix;
+    EXPECT_NE(linear.codes.regions().code, linears_.at(suffix).codes.regions().code) << suffix;
+    EXPECT_NE(linear.codes.regions().scale, linears_.at(suffix).codes.regions().scale) << suffix;
+    EXPECT_EQ(linear.codes.regions().salient, linears_.at(suffix).codes.regions().salient)
+        << suffix;
     EXPECT_TRUE(tuned.block.weight(suffix).is_same(original_.weight(suffix))) << suffix;
   }
   EXPECT_LT(loss(after), 0.9 * loss(before));
@@ -144,8 +145,8 @@ TEST_F(TuneBlock, ARuinousTuningChangesNothing) {
   EXPECT_EQ(tuned.report.best_step, 0);
   EXPECT_EQ(tuned.report.loss_after, tuned.report.loss_before);
   for (const auto& [suffix, linear] : tuned.linears) {
-    EXPECT_EQ(linear.codes.code, linears_.at(suffix).codes.code) << suffix;
-    EXPECT_EQ(linear.codes.scale, linears_.at(suffix).codes.scale) << suffix;
+    EXPECT_EQ(linear.codes.regions().code, linears_.at(suffix).codes.regions().code) << suffix;
+    EXPECT_EQ(linear.codes.regions().scale, linears_.at(suffix).codes.regions().scale) << suffix;
   }
   EXPECT_TRUE(tuned.block.norms.at(kMlpNorm).equal(original_.norms.at(kMlpNorm)));
 }
