@@ -5,7 +5,6 @@
 #include "billm/base/error.h"
 #include "billm/hub/model_name.h"
 #include "billm/pipeline/distill_model.h"
-#include "billm/pipeline/quantize_model.h"
 #include "command.h"
 #include "common.h"
 #include "estimate_text.h"
@@ -66,14 +65,14 @@ void run(const Options& options) {
     std::printf("seconds       %.1f\n", report.tune.seconds);
     std::printf("peak memory   %.0f MB\n", static_cast<double>(report.peak_rss_bytes) / 1e6);
   }
-  nlohmann::ordered_json json = {{"output", report.output.string()},
-                                 {"model", request.model.string()},
-                                 {"nominal_bits", report.nominal_bits},
-                                 {"stored_bits", report.stored_bits},
-                                 {"losses", report.losses},
-                                 {"resumed_step", report.resumed_step},
-                                 {"peak_rss_bytes", report.peak_rss_bytes}};
-  to_json(json["distill"], report.tune);
+  const nlohmann::ordered_json json = {{"output", report.output.string()},
+                                       {"model", request.model.string()},
+                                       {"nominal_bits", report.nominal_bits},
+                                       {"stored_bits", report.stored_bits},
+                                       {"losses", report.losses},
+                                       {"resumed_step", report.resumed_step},
+                                       {"peak_rss_bytes", report.peak_rss_bytes},
+                                       {"distill", report.tune}};
   options.common.write_json(json);
   set_newest_result(report.output);
 }

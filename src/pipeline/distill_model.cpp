@@ -5,7 +5,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include <optional>
-#include <set>
 #include <utility>
 
 #include "billm/base/error.h"
@@ -19,8 +18,9 @@
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
 #include "block_shard.h"
+#include "model_digest.h"
 #include "output_directory.h"
-#include "result_files.h"
+#include "packed_model_writer.h"
 #include "settings.h"
 #include "training_journal.h"
 
@@ -38,13 +38,17 @@ void check_pair(const DistillRequest& request, const Model& packed, const Model&
   }
 }
 
+nlohmann::ordered_json read_json(const std::filesystem::path& path) {
+  return nlohmann::ordered_json::parse(read_text_file(path));
+}
+
 // The packed model's manifest, found to hold what will be needed of it after the training.
 nlohmann::ordered_json read_manifest(const DistillRequest& request, const Model& original) {
   const std::filesystem::path path = request.model / "manifest.json";
   nlohmann::ordered_json manifest;
   std::string made_from;
   try {
-    manifest = nlohmann::ordered_json::parse(read_text_file(path));
+    manifest = read_json(path);
     made_from = manifest.at("settings").at("model_digest").get<std::string>();
     manifest.at("stored_bits").get<double>();
     manifest.at("nominal_bits").get<double>();
@@ -53,7 +57,7 @@ nlohmann::ordered_json read_manifest(const DistillRequest& request, const Model&
     throw bad_input(path.string() + ": expected the report of billm quantize: " + error.what(),
                     "quantize the model again");
   }
-  if (made_from != source_digest(original.checkpoint(), request.threads)) {
+  if (!is_digest_of(made_from, original.checkpoint(), request.threads, path.string())) {
     throw bad_input(request.original.string() + ": is not the model that " +
                         request.model.string() + " was quantized from",
                     "give --original the same checkpoint");
@@ -170,48 +174,30 @@ DistillReport distill_model(const DistillRequest& request) {
   report.tune = distilled.tune;
   report.losses = std::move(distilled.losses);
 
-  const std::filesystem::path partial = directory.partial();
-  std::vector<WrittenFile> files;
-  std::vector<std::string> shards;
-  std::set<std::string> modules, norms;
+  const PackedModelWriter writer(packed, directory);
+  std::vector<WrittenFile> shards;
   for (int64_t b = 0; b < spec.blocks(); ++b) {
     const DistilledBlock& block = blocks[static_cast<size_t>(b)];
     BlockShard shard;
     for (const LinearSpec& linear : spec.family->linears) {
-      const std::string module = spec.module(b, linear);
-      shard.add(module, pack(block.linears.at(linear.suffix).codes, request.threads));
-      modules.insert(module);
+      shard.add(spec.module(b, linear),
+                pack(block.linears.at(linear.suffix).codes, request.threads));
     }
     shard.add_norms(block.block, spec, b, packed.checkpoint());
-    for (const std::string& name : norm_names(spec, b)) norms.insert(name);
-    files.push_back(shard.write(partial, shard_name(b, spec.blocks() + 1)));
-    shards.push_back(files.back().name);
+    shards.push_back(writer.write_block(b, shard));
   }
-  shards.push_back(shard_name(spec.blocks(), spec.blocks() + 1));
-  std::set<std::string> written = norms;
-  for (const std::string& tensor : packed.checkpoint().names()) {
-    if (!packed.packed()->module_of(tensor).empty()) written.insert(tensor);
-  }
-  std::map<std::string, at::Tensor> replaced;
-  if (has_final_norm) replaced[final_norm] = last.norm;
-  files.push_back(write_rest(packed.checkpoint(), written, replaced, partial, shards.back()));
-  write_index(partial, shards);
-  std::vector<std::string> names = copy_side_files(request.model, partial);
-  write_file_atomic(partial / "config.json", MappedFile(request.model / "config.json").bytes());
-  names.insert(names.end(), {"config.json", "model.safetensors.index.json"});
-  for (const std::string& name : names) files.push_back(written_file(partial, name));
   head["distill"] = settings_of(request);
   head["distill"]["loss_before"] = report.tune.loss_before;
   head["distill"]["loss_after"] = report.tune.loss_after;
   head["distill"]["best_step"] = report.tune.best_step;
   // Measured under Hessians that are gone, on weights that have changed.
   for (nlohmann::ordered_json& layer : head.at("layers")) layer["error"] = nullptr;
-  write_manifest(partial, head, files);
-  journal.remove();
-  directory.finish();
   report.output = directory.out();
   report.stored_bits = head.at("stored_bits");
   report.nominal_bits = head.at("nominal_bits");
+  PackedModelHead result = {read_json(request.model / "config.json"), std::move(head), {}};
+  if (has_final_norm) result.replaced[final_norm] = last.norm;
+  writer.finish(shards, std::move(result));
   report.peak_rss_bytes = peak_rss_bytes();
   return report;
 }

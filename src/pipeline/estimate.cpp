@@ -1,5 +1,5 @@
 // See include/billm/pipeline/estimate.h. The counts follow the code they speak of: collect.h,
-// block.h, hessian.h, quantize_model.cpp.
+// block.h, hessian.h, block_quantizer.cpp.
 #include "billm/pipeline/estimate.h"
 
 #include <ATen/core/grad_mode.h>

@@ -2,13 +2,13 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "billm/pipeline/quantize_model.h"
+#include "billm/report/report.h"
+#include "layer_plan.h"
 
 namespace billm {
 
@@ -24,11 +24,11 @@ struct JournalBlock {
 };
 
 struct Journal {
-  nlohmann::ordered_json settings;        // everything that decides the result's bytes
-  std::map<std::string, std::string> nm;  // module -> "N:M" as allocated; empty if uniform
-  std::vector<JournalBlock> blocks;       // finished ones, in order
-  std::vector<WrittenFile> hidden;        // inputs of block hidden_block, of all processes
-  int64_t hidden_block = 0;               // at most blocks.size()
+  nlohmann::ordered_json settings;   // everything that decides the result's bytes
+  LayerPlan plan;                    // empty if all layers have the run's settings
+  std::vector<JournalBlock> blocks;  // finished ones, in order
+  std::vector<WrittenFile> hidden;   // inputs of block hidden_block, of all processes
+  int64_t hidden_block = 0;          // at most blocks.size()
 };
 
 nlohmann::ordered_json file_json(const WrittenFile& file);

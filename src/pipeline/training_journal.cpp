@@ -50,10 +50,4 @@ void TrainingJournal::write(const TrainingState& state) {
   since_.emplace();
 }
 
-void TrainingJournal::remove() {
-  if (file_.name.empty()) return;
-  std::filesystem::remove(directory_ / file_.name);
-  std::filesystem::remove(directory_ / kJournalName);
-}
-
 }  // namespace billm

@@ -1,4 +1,5 @@
-// What an unfinished distillation has stored: the state of its training, beside the journal.
+// What an unfinished distillation has stored: the state of its training, beside the journal. Both
+// go when the result is there (packed_model_writer.h).
 #pragma once
 
 #include <filesystem>
@@ -28,8 +29,6 @@ class TrainingJournal {
   bool due() const;
   // The state's file, then the journal that names it, then the file before goes.
   void write(const TrainingState& state);
-  // The result is there: journal and state go.
-  void remove();
 
  private:
   const std::filesystem::path directory_;

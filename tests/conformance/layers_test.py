@@ -17,17 +17,19 @@ ALLOWED = {
     "kernels": {"base"},
     "pack": {"base", "checkpoint", "codes", "kernels"},
     "quantize": {"base", "codes", "kernels", "calibrate/stats.h"},
+    "report": {"base", "codes"},
     "model": {"base", "checkpoint", "codes", "kernels", "pack"},
     "calibrate": {"base", "checkpoint", "model"},
     "torch_cuda": {"model"},
     "eval": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate"},
-    "learn": {"base", "checkpoint", "codes", "model", "calibrate"},
+    "learn": {"base", "checkpoint", "codes", "model", "calibrate", "report"},
     "pipeline": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate", "quantize",
-                 "learn"},
+                 "report", "learn"},
     "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "model",
-            "calibrate", "quantize", "learn", "pipeline", "eval"},
+            "calibrate", "quantize", "report", "learn", "pipeline", "eval"},
 }
-TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize"}
+TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize",
+              "report"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)
 
 
