@@ -69,7 +69,7 @@ void print_report(const QuantizeReport& report) {
 void print_needs(const Options& options) {
   EstimateRequest request;
   request.method = configure(options.method, options.settings.given());
-  tune_config(options);  // for its checks
+  request.tune = tune_config(options);
   const std::filesystem::path path =
       resolve_model(options.model, ModelPart::kConfig, options.common.quiet) / "config.json";
   request.model = read_config(path);

@@ -53,7 +53,7 @@ QuantizedBlock BlockQuantizer::quantize(int64_t index, const LayerPlan& plan,
       LayerCodes codes = quantize_linear(spec_.module(index, linear), plan, original, hessian);
       if (tune) {
         block->set_weight(linear.suffix, decode_codes(codes, context_.threads).to(device_));
-        linears[linear.suffix] = {original, std::move(codes.regions())};
+        linears[linear.suffix] = {original, std::move(codes)};
       } else {
         pack(linear, codes, original, hessian);
       }
@@ -104,7 +104,7 @@ QuantizedLayer BlockQuantizer::pack_linear(const std::string& module, const Laye
   layer.report = report_codes(codes, context_.threads);
   layer.report.name = module;
   layer.report.damping = hessian.lambda;
-  layer.report.nominal_bits = method_.nominal_bits(codes.regions());
+  layer.report.nominal_bits = method_.nominal_bits(codes);
   {
     const ScopeSeconds pack_time(&seconds_->pack);
     layer.packed = billm::pack(codes, context_.threads);

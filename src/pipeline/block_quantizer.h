@@ -12,11 +12,11 @@
 #include <vector>
 
 #include "billm/calibrate/stats.h"
+#include "billm/learn/tune_block.h"
 #include "billm/model/block.h"
 #include "billm/pack/packed_layer.h"
 #include "billm/quantize/methods.h"
 #include "billm/report/report.h"
-#include "billm/tune/tune_block.h"
 #include "layer_plan.h"
 
 namespace billm {

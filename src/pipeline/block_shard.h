@@ -10,9 +10,9 @@
 
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/safetensors.h"
+#include "billm/learn/tune_block.h"
 #include "billm/model/block.h"
 #include "billm/pack/packed_checkpoint.h"
-#include "billm/tune/tune_block.h"
 #include "journal.h"
 
 namespace billm {

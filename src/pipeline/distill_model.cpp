@@ -1,23 +1,28 @@
-// `billm distill`: a packed model -> distilled (tune/distill.h) -> a packed model of the same size.
+// `billm distill`: a packed model -> distilled (learn/distill.h) -> a packed model of the same
+// size.
 #include "billm/pipeline/distill_model.h"
 
 #include <ATen/core/grad_mode.h>
 
+#include <optional>
 #include <utility>
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/log.h"
 #include "billm/base/memory.h"
 #include "billm/base/progress.h"
+#include "billm/base/sha256.h"
 #include "billm/checkpoint/json.h"
+#include "billm/learn/distill.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
-#include "billm/tune/distill.h"
 #include "block_shard.h"
 #include "model_digest.h"
 #include "output_directory.h"
 #include "packed_model_writer.h"
 #include "settings.h"
+#include "training_journal.h"
 
 namespace billm {
 namespace {
@@ -60,23 +65,21 @@ nlohmann::ordered_json read_manifest(const DistillRequest& request, const Model&
   return manifest;
 }
 
-void check_memory(const ModelSpec& spec) {
-  int64_t weights = 0;
-  for (const LinearSpec& linear : spec.family->linears) {
-    weights += spec.blocks() * linear.out_width(spec.config) * linear.in_width(spec.config);
-  }
-  const int64_t needed = distill_bytes(weights), available = available_memory();
+void check_memory(const ModelSpec& spec, const DistillConfig& config, c10::Device device) {
+  const DistillBytes bytes = distill_bytes(quantized_weights(spec), config);
+  const int64_t needed = bytes.host + (device.is_cpu() ? bytes.device : 0);
+  const int64_t available = available_memory();
   if (available == 0 || needed <= available) return;  // 0: not known
   char text[160];
   std::snprintf(text, sizeof(text),
                 "distilling %.1f billion weights needs about %.1f GB of memory, %.1f GB are free",
-                static_cast<double>(weights) / 1e9, static_cast<double>(needed) / 1e9,
-                static_cast<double>(available) / 1e9);
+                static_cast<double>(quantized_weights(spec)) / 1e9,
+                static_cast<double>(needed) / 1e9, static_cast<double>(available) / 1e9);
   throw Error(ErrorCode::kFailure, text, "use --tune of billm quantize: one block at a time");
 }
 
-std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& original, int threads,
-                                        c10::Device device) {
+std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& original,
+                                        bool codes_learn, int threads, c10::Device device) {
   const ModelSpec& spec = packed.spec();
   std::vector<DistilledBlock> blocks(static_cast<size_t>(spec.blocks()));
   for (int64_t b = 0; b < spec.blocks(); ++b) {
@@ -89,8 +92,9 @@ std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& origin
         throw bad_input(packed.checkpoint().directory().string() + ": " + module +
                         ": expected a packed module");
       }
-      block.linears[linear.suffix] = {original.weights().linear(module, threads),
-                                      unpack(packed.packed()->open(module))};
+      TunedLinear& loaded = block.linears[linear.suffix];
+      if (codes_learn) loaded.original = original.weights().linear(module, threads);
+      loaded.codes = unpack(packed.packed()->open(module));
     }
   }
   return blocks;
@@ -124,30 +128,51 @@ DistillReport distill_model(const DistillRequest& request) {
   check_pair(request, packed, original);
   using Existing = OutputDirectory::Existing;
   OutputDirectory directory(request.out,
-                            request.overwrite ? Existing::kOverwrite : Existing::kRefuse,
+                            request.resume && request.overwrite ? Existing::kResumeOverwrite
+                            : request.resume                    ? Existing::kResume
+                            : request.overwrite                 ? Existing::kOverwrite
+                                                                : Existing::kRefuse,
                             {request.model, request.original});
   const ModelSpec& spec = packed.spec();
   check_length(spec, std::min(request.config.window, request.calibration.cols));
   nlohmann::ordered_json head = read_manifest(request, original);
   head.erase("files");
-  check_memory(spec);
-  std::vector<DistilledBlock> blocks = load_blocks(packed, original, request.threads, device);
+  nlohmann::ordered_json settings = settings_of(request);
+  settings["packed_digest"] = sha256_file(request.model / "manifest.json");
+  TrainingJournal journal(directory.partial(), settings);
+  const std::optional<TrainingState> resumed =
+      request.resume ? journal.read() : std::optional<TrainingState>();
+  if (request.resume && !resumed) {
+    log_warning("--resume: no step was stored before: starting from the first");
+  }
+  check_memory(spec, request.config, device);
+  std::vector<DistilledBlock> blocks =
+      load_blocks(packed, original, request.config.code_rate > 0, request.threads, device);
   FinalLayers last = load_final_layers(packed.weights(), spec, device);
 
   DistillReport report;
   Progress progress("distill", request.config.steps, request.quiet);
-  const auto step = [&](int number, double loss) {
-    report.losses.push_back(loss);
+  if (resumed) {
+    report.resumed_step = resumed->step;
+    progress.skip(resumed->step);
+  }
+  const auto step = [&](int number, double loss, const std::function<TrainingState()>& state) {
     char text[64];
     std::snprintf(text, sizeof(text), "step %d: KL %.4f", number, loss);
     progress.step(text);
+    if (!journal.due()) return;
+    journal.write(state());
+    directory.keep();
   };
   const std::string final_norm = spec.final_norm() + ".weight";
   const bool has_final_norm = last.norm.defined();
   const at::ScalarType final_type =
       has_final_norm ? scalar_type(packed.checkpoint().tensor(final_norm).dtype) : at::kFloat;
-  report.tune = distill(original.weights(), original.spec(), request.calibration, request.config,
-                        final_type, threads, device, step, &blocks, &last);
+  DistillResult distilled = distill(original.weights(), original.spec(), request.calibration,
+                                    request.config, final_type, threads, device, step,
+                                    resumed ? &*resumed : nullptr, journal.where(), &blocks, &last);
+  report.tune = distilled.tune;
+  report.losses = std::move(distilled.losses);
 
   const PackedModelWriter writer(packed, directory);
   std::vector<WrittenFile> shards;

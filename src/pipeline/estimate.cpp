@@ -24,6 +24,7 @@
 #include "billm/model/runtime.h"
 #include "billm/model/weights.h"
 #include "billm/pack/packed_layer.h"
+#include "billm/pipeline/learn_estimate.h"
 #include "billm/quantize/methods.h"
 #include "gpu_accelerator.h"
 #include "kernels/cuda/load.h"
@@ -86,7 +87,7 @@ class Probe {
     const double w = wide.coding / static_cast<double>(rows * kWide);
     product_ = std::max(0.0, (w - n) / (kWide - kNarrow));
     weight_ = std::max(0.0, n - product_ * kNarrow);
-    flops_ = product_rate(device);
+    flops_ = product_rate(device, request.threads);
     seconds = clock.seconds();
   }
 
@@ -98,6 +99,7 @@ class Probe {
     return method_.needs_factor ? factor_ * std::pow(width, 3) : 0;
   }
   double products(double operations) const { return operations / flops_; }
+  double rate() const { return flops_; }
   int64_t packed_bytes(int64_t rows, int64_t cols) const {
     const auto found = packed_.find(cols);
     return scaled_bytes(found != packed_.end() ? found->second : packed_.at(kWide), rows, cols);
@@ -126,27 +128,6 @@ class Probe {
     layer_error(layer.weight, decoded, hessian_matrix(hessian, device_), request_.threads);
     result.coding = coding.seconds();
     return result;
-  }
-
-  // fp32 operations per second of matrix products, on all threads or on the device.
-  double product_rate(c10::Device device) const {
-    constexpr int64_t kTokens = 512, kWidth = 2048;
-    const int threads = device.is_cpu() ? request_.threads : 1;
-    const at::Tensor a = at::empty({kTokens, kWidth}, at::kFloat).fill_(0.5).to(device);
-    const at::Tensor b = at::empty({kWidth, kWidth}, at::kFloat).fill_(0.25).to(device);
-    int64_t products = 0;
-    double seconds = 0;
-    for (int round = 0; round < 64 && seconds < 0.4; ++round) {
-      const Stopwatch clock;
-      parallel_for(threads, threads, [&](int64_t) {
-        const at::NoGradGuard no_grad;
-        at::mm(a, b).narrow(1, 0, 1).cpu();  // the copy waits for a device
-      });
-      if (round == 0) continue;  // a warm-up
-      seconds += clock.seconds();
-      products += threads;
-    }
-    return 2.0 * kTokens * kWidth * kWidth * static_cast<double>(products) / seconds;
   }
 
   const EstimateRequest& request_;
@@ -284,8 +265,19 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   // Half of X^T X, a multiplication and an addition each.
   estimate.hessian_seconds = blocks * probe.products(tokens * static_cast<double>(sums));
   estimate.quantize_seconds = blocks * (coding + factors);
-  estimate.total_seconds =
-      estimate.forward_seconds + estimate.hessian_seconds + estimate.quantize_seconds;
+  if (request.tune) {
+    const TuneNeeds needs = tune_needs(spec, *request.tune, request.sequences, request.length,
+                                       probe.rate(), device.is_cpu() ? request.threads : 1);
+    estimate.tune_seconds = blocks * needs.seconds;
+    // The block in fp32 and the sums of all groups stay for the report of the layers' errors.
+    const int64_t on_host = idle_bytes + here + 4 * sums + 2 * block_packed + needs.host_bytes +
+                            (device.is_cpu() ? needs.device_bytes : 0);
+    estimate.cpu_bytes = std::max(estimate.cpu_bytes, on_host);
+    estimate.gpu_bytes =
+        std::max(estimate.gpu_bytes, 8 * block_weights + 8 * sums + needs.device_bytes);
+  }
+  estimate.total_seconds = estimate.forward_seconds + estimate.hessian_seconds +
+                           estimate.quantize_seconds + estimate.tune_seconds;
   return estimate;
 }
 

@@ -11,20 +11,6 @@
 namespace billm {
 namespace {
 
-void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now) {
-  std::string differences;
-  for (const auto& [key, value] : now.items()) {
-    const nlohmann::json before = old.contains(key) ? old.at(key) : nlohmann::json();
-    if (before == nlohmann::json(value)) continue;
-    differences +=
-        (differences.empty() ? "" : "; ") + key + " was " + before.dump() + ", is " + value.dump();
-  }
-  if (!differences.empty()) {
-    throw Error(ErrorCode::kUsage, "--resume: settings have changed: " + differences,
-                "run with the old settings, or start again with --overwrite");
-  }
-}
-
 void check_shard(const std::filesystem::path& directory, const WrittenFile& file) {
   const std::filesystem::path path = directory / file.name;
   if (sha256_file(path) != file.sha256) {
@@ -39,6 +25,20 @@ bool is_as_written(const std::filesystem::path& directory, const WrittenFile& fi
 }
 
 }  // namespace
+
+void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now) {
+  std::string differences;
+  for (const auto& [key, value] : now.items()) {
+    const nlohmann::json before = old.contains(key) ? old.at(key) : nlohmann::json();
+    if (before == nlohmann::json(value)) continue;
+    differences +=
+        (differences.empty() ? "" : "; ") + key + " was " + before.dump() + ", is " + value.dump();
+  }
+  if (!differences.empty()) {
+    throw Error(ErrorCode::kUsage, "--resume: settings have changed: " + differences,
+                "run with the old settings, or start again with --overwrite");
+  }
+}
 
 nlohmann::ordered_json file_json(const WrittenFile& file) {
   return {{"name", file.name}, {"sha256", file.sha256}, {"bytes", file.bytes}};

@@ -41,6 +41,9 @@ Journal journal_from(const nlohmann::ordered_json& json);
 inline constexpr const char* kJournalName = "journal.json";
 void write_journal(const std::filesystem::path& directory, const Journal& journal);
 
+// Throws Error{kUsage} "--resume: NAME was OLD, is NEW" unless all of `now` was so before.
+void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now);
+
 // True and filled if there is a journal; without `hidden` if one of its files is missing or
 // changed. Throws Error{kUsage} "--resume: NAME was OLD, is NEW" if its settings differ from
 // `settings`, Error{kBadInput} if a file of a finished block is missing or changed.

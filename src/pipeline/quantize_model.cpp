@@ -15,8 +15,8 @@
 #include "billm/base/log.h"
 #include "billm/base/progress.h"
 #include "billm/base/stopwatch.h"
+#include "billm/learn/tune_block.h"
 #include "billm/model/runtime.h"
-#include "billm/tune/tune_block.h"
 #include "block_loader.h"
 #include "block_quantizer.h"
 #include "block_shard.h"
@@ -213,7 +213,7 @@ class Run {
   Background writing_;                       // last: it ends before what it uses goes
 };
 
-// What LatentLinear would refuse after the first block.
+// What the trainer would refuse after the first block.
 void check_tunable(const MethodConfig& method) {
   if (method.reference) {
     throw Error(ErrorCode::kUsage, "--tune: cannot go with --compat reference",

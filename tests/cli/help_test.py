@@ -20,7 +20,8 @@ FLAGS = {
                  "--classes", "--salient-classes", "--sequential", "--tune", "--tune-steps",
                  "--tune-window", "--tune-batch", "--tune-code-rate", "--tune-scale-rate",
                  "--tune-norm-rate"),
-    "distill": ("--model", "newest result", "--original", "--out", "--overwrite", "--device",
+    "distill": ("--model", "newest result", "--original", "--out", "--overwrite", "--resume",
+                "--dry-run", "--device",
                 "--calib", "FILE.npy", "--nsamples", "--seqlen", "--seed", "--data-dir", "--steps",
                 "--window", "--batch", "--code-rate", "--scale-rate", "--norm-rate"),
     "eval": ("--ppl", "wikitext2", "c4", "ptb", "FILE.txt", "FILE.npy", "--windows", "--model",
@@ -139,6 +140,27 @@ class Reports(bt.TestCase):
                          json.loads((out / "config.json").read_text()))
         self.assertEqual(self.report("inspect")["model"], str(self.dir / "better"))
         self.assertIn(" -  ", self.billm("inspect").stdout)
+
+    def test_dry_run_of_learning(self):
+        out = self.dir / "out"
+        plain = self.report(*self.arguments, "--dry-run")
+        tuned = self.report(*self.arguments, "--dry-run", "--tune")
+        self.assertEqual(plain["seconds"]["tune"], 0)
+        self.assertGreater(tuned["seconds"]["tune"], 0)
+        self.assertGreater(tuned["cpu_bytes"], plain["cpu_bytes"])
+        self.assertIn("tune ", self.billm(*self.arguments, "--dry-run", "--tune").stdout)
+        self.assertFalse(out.exists())
+        self.billm(*self.arguments, "--out", out, "--quiet")
+        distill = ("distill", "--model", out, "--original", self.model, "--calib", self.tokens,
+                   "--dry-run", "--out", self.dir / "better")
+        few, many = (self.report(*distill, "--steps", steps) for steps in ("10", "1000"))
+        self.assertGreater(many["seconds"]["training"], 20 * few["seconds"]["training"])
+        self.assertGreater(self.report(*distill, "--code-rate", "0.01")["cpu_bytes"],
+                           few["cpu_bytes"])
+        for word in ("peak memory", "time", "disk"):
+            self.assertIn(word, self.billm(*distill).stdout)
+        self.assertFalse((self.dir / "better").exists())
+        self.assertFalse((self.dir / "better.partial").exists())
 
     def test_eval_report(self):
         out = self.dir / "out"

@@ -22,11 +22,11 @@ ALLOWED = {
     "calibrate": {"base", "checkpoint", "model"},
     "torch_cuda": {"model"},
     "eval": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate"},
-    "tune": {"base", "checkpoint", "codes", "model", "calibrate", "report"},
+    "learn": {"base", "checkpoint", "codes", "model", "calibrate", "report"},
     "pipeline": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate", "quantize",
-                 "report", "tune"},
+                 "report", "learn"},
     "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "model",
-            "calibrate", "quantize", "report", "tune", "pipeline", "eval"},
+            "calibrate", "quantize", "report", "learn", "pipeline", "eval"},
 }
 TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize",
               "report"}

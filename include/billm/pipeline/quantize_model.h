@@ -7,10 +7,10 @@
 #include <string>
 
 #include "billm/checkpoint/npy.h"
+#include "billm/learn/config.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/config.h"
 #include "billm/report/report.h"
-#include "billm/tune/config.h"
 
 namespace billm {
 

@@ -1,7 +1,6 @@
 // Tuning and distillation of every kind of block and of head: windows of the forward pass,
 // gradients against central differences, the loss falls, biases stay.
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/log_softmax.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -10,14 +9,14 @@
 #include <functional>
 #include <vector>
 
-#include "../../../src/tune/kl_head.h"
+#include "../../../src/learn/kl_head.h"
 #include "billm/calibrate/collect.h"
 #include "billm/checkpoint/npy.h"
+#include "billm/learn/distill.h"
+#include "billm/learn/tune_block.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
 #include "billm/quantize/methods.h"
-#include "billm/tune/distill.h"
-#include "billm/tune/tune_block.h"
 #include "support/compare.h"
 #include "support/environment.h"
 
@@ -170,12 +169,6 @@ void tuning_helps(const Subject& subject) {
   const at::NoGradGuard no_grad;
   Block block = subject.block;
   auto linears = subject.quantized(block, subject.hidden);
-  for (const auto& [suffix, linear] : linears) {
-    std::vector<float> weight = dequantize(linear.codes);
-    const RegionFormat& format = linear.codes.shape;
-    block.set_weight(suffix,
-                     at::from_blob(weight.data(), {format.rows, format.cols}, at::kFloat).clone());
-  }
   std::vector<at::Tensor> targets = subject.hidden;
   advance(subject.spec(), subject.block, subject.rope, targets, 1);
   TuneConfig config;
@@ -218,10 +211,9 @@ void distilling_helps(const Subject& subject) {
   TokenMatrix tokens = subject.tokens;
   tokens.rows = 10;
   tokens.values.resize(static_cast<size_t>(tokens.rows * tokens.cols));
-  std::vector<double> losses;
-  distill(
-      weights, subject.spec(), tokens, config, at::kFloat, 2, kCpu,
-      [&](int, double loss) { losses.push_back(loss); }, &blocks, &last);
+  const std::vector<double> losses = distill(weights, subject.spec(), tokens, config, at::kFloat, 2,
+                                             kCpu, {}, nullptr, "", &blocks, &last)
+                                         .losses;
   EXPECT_LT(losses.back(), losses.front());
 }
 

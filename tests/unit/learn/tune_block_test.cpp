@@ -1,6 +1,6 @@
 // Tuning a block of a random model: the loss falls, nothing depends on threads, and a tuning that
 // does not help changes nothing. The forward pass with its gradients: families_test.cpp.
-#include "billm/tune/tune_block.h"
+#include "billm/learn/tune_block.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
@@ -65,17 +65,14 @@ class TuneBlock : public testing::Test {
   Result tune(const TuneConfig& config, int threads) const {
     const at::NoGradGuard no_grad;
     Result result{{}, original_, linears_};
-    for (const auto& [suffix, linear] : linears_) {
-      result.block.set_weight(suffix, decoded(linear.codes));
-    }
     const NormTypes halves = {{kAttentionNorm, at::kHalf}, {kMlpNorm, at::kHalf}};
     result.report = tune_block(spec(), rope_, inputs_, targets_, config, halves, threads,
                                &result.block, &result.linears);
     return result;
   }
-  static at::Tensor decoded(const RegionCodes& codes) {
+  static at::Tensor decoded(const LayerCodes& codes) {
     std::vector<float> weight = dequantize(codes);
-    return at::from_blob(weight.data(), {codes.shape.rows, codes.shape.cols}, at::kFloat).clone();
+    return at::from_blob(weight.data(), {codes.rows(), codes.cols()}, at::kFloat).clone();
   }
   double loss(const Block& block) const {
     const at::NoGradGuard no_grad;
@@ -114,11 +111,17 @@ TEST_F(TuneBlock, LowersTheLossAndReturnsWhatTheCodesSay) {
   EXPECT_LT(tuned.report.loss_after, 0.9 * tuned.report.loss_before);
   Block before = original_;
   for (const auto& [suffix, linear] : linears_) before.set_weight(suffix, decoded(linear.codes));
-  EXPECT_LT(loss(tuned.block), 0.9 * loss(before));
+  Block after = tuned.block;
   for (const auto& [suffix, linear] : tuned.linears) {
     check_codes(linear.codes);
-    EXPECT_TRUE(tuned.block.weight(suffix).equal(decoded(linear.codes))) << suffix;
+    after.set_weight(suffix, decoded(linear.codes));
+    EXPECT_NE(linear.codes.regions().code, linears_.at(suffix).codes.regions().code) << suffix;
+    EXPECT_NE(linear.codes.regions().scale, linears_.at(suffix).codes.regions().scale) << suffix;
+    EXPECT_EQ(linear.codes.regions().salient, linears_.at(suffix).codes.regions().salient)
+        << suffix;
+    EXPECT_TRUE(tuned.block.weight(suffix).is_same(original_.weight(suffix))) << suffix;
   }
+  EXPECT_LT(loss(after), 0.9 * loss(before));
   const at::Tensor& norm = tuned.block.norms.at(kMlpNorm);
   EXPECT_TRUE(norm.equal(norm.to(at::kHalf).to(at::kFloat)));
   EXPECT_FALSE(norm.equal(original_.norms.at(kMlpNorm)));
@@ -127,8 +130,8 @@ TEST_F(TuneBlock, LowersTheLossAndReturnsWhatTheCodesSay) {
 TEST_F(TuneBlock, ThreadsDoNotMatter) {
   const Result one = tune(config(), 1), three = tune(config(), 3);
   EXPECT_EQ(one.report.loss_after, three.report.loss_after);
-  for (const auto& [suffix, linear] : one.block.linears) {
-    EXPECT_TRUE(one.block.weight(suffix).equal(three.block.weight(suffix))) << suffix;
+  for (const auto& [suffix, linear] : one.linears) {
+    EXPECT_TRUE(decoded(linear.codes).equal(decoded(three.linears.at(suffix).codes))) << suffix;
   }
   for (const char* norm : {kAttentionNorm, kMlpNorm}) {
     EXPECT_TRUE(one.block.norms.at(norm).equal(three.block.norms.at(norm)));
@@ -142,8 +145,8 @@ TEST_F(TuneBlock, ARuinousTuningChangesNothing) {
   EXPECT_EQ(tuned.report.best_step, 0);
   EXPECT_EQ(tuned.report.loss_after, tuned.report.loss_before);
   for (const auto& [suffix, linear] : tuned.linears) {
-    EXPECT_EQ(linear.codes.code, linears_.at(suffix).codes.code) << suffix;
-    EXPECT_TRUE(tuned.block.weight(suffix).equal(decoded(linears_.at(suffix).codes)));
+    EXPECT_EQ(linear.codes.regions().code, linears_.at(suffix).codes.regions().code) << suffix;
+    EXPECT_EQ(linear.codes.regions().scale, linears_.at(suffix).codes.regions().scale) << suffix;
   }
   EXPECT_TRUE(tuned.block.norms.at(kMlpNorm).equal(original_.norms.at(kMlpNorm)));
 }

@@ -9,10 +9,10 @@ namespace billm {
 
 // Every field is a setting that the manifest records and --resume compares.
 struct TuneConfig {
-  int steps = 128;          // of Adam, per block
+  int steps = 128;          // of AdamW, per block
   int64_t window = 256;     // tokens whose error a window sums; earlier tokens are its context
   int batch = 2;            // windows of a step
-  double code_rate = 0.01;  // see TuneRates; all rates fall to 0 along a cosine
+  double code_rate = 0.01;  // see LearnRates; all rates fall to 0 along a cosine
   double scale_rate = 0.01;
   double norm_rate = 0.01;  // relative to the norm weights' mean magnitude
   double margin = 0.05;     // distance of a starting latent from its cell's border, in units
@@ -22,7 +22,7 @@ struct TuneConfig {
 
 // Distillation of the whole model, after the last block (distill.h).
 struct DistillConfig {
-  int steps = 60;        // of Adam
+  int steps = 60;        // of AdamW
   int64_t window = 512;  // tokens of a window, computed without any context before them
   int batch = 2;         // windows of a step
   double code_rate = 0;  // codes stay: at 0.005 learning them diverged (decision 0007)

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "billm/codes/layer_codes.h"
+#include "billm/learn/config.h"
 #include "billm/model/block.h"
-#include "billm/tune/config.h"
 
 namespace billm {
 
@@ -26,10 +26,11 @@ struct TunedLinear {
   LayerCodes codes;     // replaced by the best
 };
 
-// `block` holds the decoded linears and the original norms; both are replaced by the best state on
-// the held-out windows. inputs[i] [tokens, hidden] are what reaches the block in the quantized
-// model, targets[i] [tokens, hidden] what the original block makes of its own inputs. Norm weights
-// come back exact in their dtypes. Throws Error{kFailure} if a loss is not
+// `block` gives what is not learned and the norms' start; its linears are not looked at. Its norms
+// and the codes of `linears` are replaced by the best state on the held-out windows, norms exact in
+// their dtypes; where nothing was gained they are left as they are. inputs[i] [tokens, hidden] are
+// what reaches the block in the quantized model, targets[i] [tokens, hidden] what the original
+// block makes of its own inputs. The device is the inputs'. Throws Error{kFailure} if a loss is not
 // finite.
 TuneReport tune_block(const ModelSpec& spec, const Rope& rope,
                       const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& targets,

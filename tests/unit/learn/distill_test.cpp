@@ -1,7 +1,7 @@
 // Distillation of a whole random model: KL falls on text that was held out, every kind of parameter
 // lowers the training loss, and what is stored has the loss that was reported. Gradients:
 // families_test.cpp.
-#include "billm/tune/distill.h"
+#include "billm/learn/distill.h"
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
@@ -72,12 +72,14 @@ class Distill : public testing::Test {
     std::vector<DistilledBlock> blocks;
     FinalLayers last;
   };
-  Result distilled(const DistillConfig& config, int threads) const {
+  Result distilled(const DistillConfig& config, int threads, const DistillStep& after = {},
+                   const TrainingState* resumed = nullptr) const {
     const at::NoGradGuard no_grad;
     Result result{{}, {}, blocks_, last_};
-    result.report = distill(
-        model_->weights(), spec(), tokens_, config, at::kHalf, threads, kCpu,
-        [&](int, double loss) { result.losses.push_back(loss); }, &result.blocks, &result.last);
+    DistillResult found = distill(model_->weights(), spec(), tokens_, config, at::kHalf, threads,
+                                  kCpu, after, resumed, "the state", &result.blocks, &result.last);
+    result.report = found.tune;
+    result.losses = std::move(found.losses);
     return result;
   }
 
@@ -113,9 +115,9 @@ TEST_F(Distill, LowersTheHeldOutDivergence) {
   const at::NoGradGuard no_grad;
   std::vector<DistilledBlock> blocks = result.blocks;
   FinalLayers last = result.last;
-  const TuneReport again = distill(
-      model_->weights(), spec(), tokens_, still, at::kHalf, 1, kCpu, [](int, double) {}, &blocks,
-      &last);
+  const TuneReport again = distill(model_->weights(), spec(), tokens_, still, at::kHalf, 1, kCpu,
+                                   {}, nullptr, "", &blocks, &last)
+                               .tune;
   EXPECT_NEAR(again.loss_before, result.report.loss_after, 1e-6);
 }
 
@@ -133,16 +135,16 @@ TEST_F(Distill, KeepsTheBestStateInFullPrecision) {
     const at::NoGradGuard no_grad;
     std::vector<DistilledBlock> blocks = blocks_;
     FinalLayers last = last_;
-    const TuneReport report = distill(
-        model_->weights(), spec(), tokens_, wild, at::kFloat, 2, kCpu, [](int, double) {}, &blocks,
-        &last);
+    const TuneReport report = distill(model_->weights(), spec(), tokens_, wild, at::kFloat, 2, kCpu,
+                                      {}, nullptr, "", &blocks, &last)
+                                  .tune;
     spoiled |= report.best_step < wild.steps;
     DistillConfig still = wild;
     still.steps = 1;
     still.norm_rate = 0;
-    const TuneReport again = distill(
-        model_->weights(), spec(), tokens_, still, at::kFloat, 1, kCpu, [](int, double) {}, &blocks,
-        &last);
+    const TuneReport again = distill(model_->weights(), spec(), tokens_, still, at::kFloat, 1, kCpu,
+                                     {}, nullptr, "", &blocks, &last)
+                                 .tune;
     EXPECT_NEAR(again.loss_before, report.loss_after, 1e-6) << "rate " << rate;
   }
   EXPECT_TRUE(spoiled) << "no rate was high enough for this test to mean something";
@@ -154,6 +156,39 @@ TEST_F(Distill, ThreadsDoNotMatter) {
   const Result one = distilled(short_config, 1), three = distilled(short_config, 3);
   EXPECT_EQ(one.losses, three.losses);
   EXPECT_EQ(one.report.loss_after, three.report.loss_after);
+}
+
+// With codes that learn and with codes that stay.
+TEST_F(Distill, GoesOnFromAStoredStepToTheSameCodes) {
+  for (const double code_rate : {0.0, 0.02}) {
+    DistillConfig part = config();
+    part.steps = 6;
+    part.code_rate = code_rate;
+    part.scale_rate = part.norm_rate = 0.01;
+    struct Stop {};
+    TrainingState stored;
+    const auto stop = [&](int step, double, const std::function<TrainingState()>& state) {
+      if (step < 4) return;
+      stored = state();
+      throw Stop();
+    };
+    const Result whole = distilled(part, 2);
+    EXPECT_THROW(distilled(part, 2, stop), Stop);
+    const Result resumed = distilled(part, 1, {}, &stored);
+    EXPECT_EQ(resumed.losses, whole.losses);
+    EXPECT_EQ(resumed.report.best_step, whole.report.best_step);
+    EXPECT_EQ(resumed.report.loss_after, whole.report.loss_after);
+    EXPECT_TRUE(resumed.last.norm.equal(whole.last.norm));
+    for (size_t b = 0; b < whole.blocks.size(); ++b) {
+      for (const auto& [suffix, linear] : whole.blocks[b].linears) {
+        const RegionCodes& again = resumed.blocks[b].linears.at(suffix).codes.regions();
+        const RegionCodes& expected = linear.codes.regions();
+        EXPECT_EQ(again.code, expected.code);
+        EXPECT_EQ(again.region, expected.region);
+        EXPECT_EQ(again.scale, expected.scale);
+      }
+    }
+  }
 }
 
 TEST_F(Distill, OneSmallStepOfEachKindLowersTheTrainingLoss) {
