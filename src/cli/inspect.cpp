@@ -82,8 +82,9 @@ void run(const Options& options) {
   std::optional<double> worst;
   int64_t bytes = 0;
   for (LayerReport& layer : layers) {
-    const PackedLinear packed = model.packed()->open(layer.name);
-    const RegionCodes linear = unpack(packed);
+    const PackedLayer packed = model.packed()->open(layer.name);
+    const LayerCodes codes = unpack(packed);
+    const RegionCodes& linear = codes.regions();
     layer.stored_bits = packed.stored_bits();
     layer.salient_share = salient_share(linear);
     layer.region_shares = region_shares(linear);
@@ -96,7 +97,7 @@ void run(const Options& options) {
     if (layer.error) worst = std::max(worst.value_or(0), *layer.error);
     nlohmann::ordered_json entry;
     to_json(entry, layer);
-    entry["layout"] = packed.layout;
+    entry["layout"] = packed.layout();
     json["layers"].push_back(std::move(entry));
     if (!options.common.print()) continue;
     const std::string shape = std::to_string(layer.rows) + "x" + std::to_string(layer.cols);

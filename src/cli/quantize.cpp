@@ -1,6 +1,5 @@
 // billm quantize.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "command.h"
 #include "common.h"
 #include "estimate_text.h"
+#include "setting_flags.h"
 
 namespace billm {
 namespace {
@@ -21,64 +21,12 @@ namespace {
 struct Options {
   CommonOptions common;
   CalibrationOptions calibration;
-  std::string model, nm, out, compat = "none";
-  std::string feedback = "columns", objective = "weights", scales = "log8", offsets = "none";
-  std::string device = "auto";
-  MethodConfig method;
+  std::string model, out, method = "billm", device = "auto";
+  SettingFlags settings;  // of the method
   TuneConfig tune;
   size_t tune_settings = 0;  // how many flags of tuning were given besides --tune
-  std::optional<int> block_size;
-  std::string salient_metric;
-  bool tuned = false, sequential = false, no_descend = false, no_act_order = false,
-       overwrite = false, resume = false, dry_run = false;
+  bool tuned = false, sequential = false, overwrite = false, resume = false, dry_run = false;
 };
-
-template <typename T>
-T choose(const std::string& flag, const std::string& text,
-         const std::vector<std::pair<std::string, T>>& values) {
-  std::string known;
-  for (const auto& [name, value] : values) {
-    if (name == text) return value;
-    known += (known.empty() ? "" : ", ") + name;
-  }
-  throw Error(ErrorCode::kUsage, flag + " " + text + ": expected one of " + known);
-}
-
-MethodConfig method_config(const Options& options) {
-  MethodConfig method = options.method;
-  const Method& row = find_method(method.method);
-  if (!options.nm.empty()) {
-    method.nm = parse_nm(options.nm);
-  } else if (row.needs_nm) {
-    method.nm = {4, 8};
-  }
-  method.reference =
-      choose<bool>("--compat", options.compat, {{"none", false}, {"reference", true}});
-  method.feedback = choose<Feedback>(
-      "--feedback", options.feedback,
-      {{"columns", Feedback::kColumns}, {"blocks", Feedback::kBlocks}, {"none", Feedback::kNone}});
-  method.objective = choose<SearchObjective>(
-      "--objective", options.objective,
-      {{"weights", SearchObjective::kWeights}, {"saliency", SearchObjective::kSaliency}});
-  method.scale_format = choose<ScaleFormat>(
-      "--scales", options.scales,
-      {{"log8", ScaleFormat::kLog8}, {"f16", ScaleFormat::kF16}, {"f32", ScaleFormat::kF32}});
-  method.offset_kind = choose<OffsetKind>(
-      "--offsets", options.offsets, {{"none", OffsetKind::kNone}, {"block", OffsetKind::kBlock}});
-  method.descend = !options.no_descend;
-  method.block_size = options.block_size.value_or(default_block_size(method));
-  method.act_order = !options.no_act_order;
-  if (!options.salient_metric.empty()) {
-    method.salient_metric = choose<SalientMetric>(
-        "--salient-metric", options.salient_metric,
-        {{"hessian", SalientMetric::kHessian}, {"magnitude", SalientMetric::kMagnitude}});
-  }
-  if (std::isnan(method.damping)) {  // CLI::Range lets it pass
-    throw Error(ErrorCode::kUsage, "--damping nan: expected a number");
-  }
-  check_config(method);
-  return method;
-}
 
 std::optional<TuneConfig> tune_config(const Options& options) {
   TuneConfig tune = options.tune;
@@ -152,7 +100,7 @@ void print_report(const QuantizeReport& report) {
 // --dry-run: nothing is read but config.json and, for its size, a calibration .npy.
 void print_needs(const Options& options) {
   EstimateRequest request;
-  request.method = method_config(options);
+  request.method = configure(options.method, options.settings.given());
   tune_config(options);  // for its checks
   const std::filesystem::path path =
       resolve_model(options.model, ModelPart::kConfig, options.common.quiet) / "config.json";
@@ -174,7 +122,7 @@ void print_needs(const Options& options) {
 
 void quantize(const Options& options, ProcessGroup& processes) {
   QuantizeRequest request;
-  request.method = method_config(options);
+  request.method = configure(options.method, options.settings.given());
   request.tune = tune_config(options);
   const bool quiet = options.common.quiet || !processes.first();
   request.model = resolve_model(options.model, ModelPart::kAll, quiet);
@@ -182,7 +130,9 @@ void quantize(const Options& options, ProcessGroup& processes) {
   if (request.method.nm.active()) {
     stem += "-" + std::to_string(request.method.nm.n) + "of" + std::to_string(request.method.nm.m);
   }
-  if (request.method.bits) stem += "-" + std::to_string(*request.method.bits) + "bit";
+  if (options.settings.has("bits")) {
+    stem += "-" + setting_json(find_setting("bits"), request.method).dump() + "bit";
+  }
   if (processes.first()) {
     request.out = options.out.empty() ? new_result_path(stem, options.resume)
                                       : std::filesystem::path(options.out);
@@ -236,19 +186,8 @@ std::function<void()> setup_quantize(CLI::App& app) {
                  "org/name[@revision]; what the HuggingFace cache lacks is downloaded")
       ->required()
       ->type_name("DIR|ALIAS");
-  app.add_option("--method", options->method.method, methods_help)->capture_default_str();
-  app.add_option("--nm", options->nm, "STBLLM: keep N of every M weights (default 4:8)")
-      ->type_name("N:M");
-  app.add_option("--nm-alloc", options->method.nm_alloc,
-                 "STBLLM: N the same in all layers (uniform) or by outlier share (adaptive)")
-      ->capture_default_str();
-  app.add_option("--bits", options->method.bits,
-                 "RTN, GPTQ: bits of a weight (rtn 1..4, default 1; gptq 2..4, default 2)");
-  app.add_option("--salient", options->method.salient_share,
-                 "PB-LLM: share of weights kept in 8 bits (default 0.1)")
-      ->type_name("SHARE");
-  app.add_option("--block-size", options->block_size,
-                 "Columns that share scales (default: 128; arb: 256, with --classes 1 4096)");
+  app.add_option("--method", options->method, methods_help)->capture_default_str();
+  options->settings.add_to(app, false, "Options");
   app.add_option("-o,--out", options->out,
                  "Result directory (default: $BILLM_HOME/results/<model>-<method>)")
       ->type_name("DIR");
@@ -299,59 +238,7 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->group(tuning);
 
   options->calibration.add_to(app);
-
-  const std::string expert = "Ablations and comparison";
-  app.add_option("--compat", options->compat,
-                 "reference: the published code's search and feedback, defects included")
-      ->capture_default_str()
-      ->group(expert);
-  app.add_option("--feedback", options->feedback,
-                 "Error feedback: columns (exact, inside blocks too), blocks, none")
-      ->capture_default_str()
-      ->group(expert);
-  app.add_option("--objective", options->objective,
-                 "What the salient search minimizes: error of the weights, or saliency")
-      ->capture_default_str()
-      ->group(expert);
-  app.add_option("--refine", options->method.refine_rounds,
-                 "Rounds of alternating updates of scales and codes")
-      ->capture_default_str()
-      ->group(expert);
-  app.add_flag("--no-descend", options->no_descend,
-               "Refine with feedback passes in place of coordinate descent")
-      ->group(expert);
-  app.add_option("--scales", options->scales, "Stored scales: log8, f16, f32")
-      ->capture_default_str()
-      ->group(expert);
-  app.add_option("--offsets", options->offsets, "Stored means: none, block")
-      ->capture_default_str()
-      ->group(expert);
-  app.add_option("--max-salient", options->method.max_salient, "Most salient columns per block")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 4095))
-      ->group(expert);
-  app.add_option("--classes", options->method.classes,
-                 "Magnitude classes of ordinary columns, 1..3 (default: billm, arb 2, stbllm 3; 1: "
-                 "signs alone, no salient columns)")
-      ->group(expert);
-  app.add_option("--salient-classes", options->method.salient_classes,
-                 "Magnitude classes of salient columns, 0..3 (default: as the others; stbllm 2: as "
-                 "the paper)")
-      ->group(expert);
-  app.add_option("--column-rounds", options->method.column_rounds,
-                 "ARB: times that codes are found anew for refitted column scales")
-      ->capture_default_str()
-      ->group(expert);
-  app.add_option("--salient-metric", options->salient_metric,
-                 "PB-LLM: salient by hessian (w^2 R_jj^2, the default) or by magnitude")
-      ->group(expert);
-  app.add_flag("--no-act-order", options->no_act_order,
-               "GPTQ: columns from left to right, not by descending diag H")
-      ->group(expert);
-  app.add_option("--damping", options->method.damping, "lambda / mean(diag H)")
-      ->capture_default_str()
-      ->check(CLI::Range(1e-8, 10.0))
-      ->group(expert);
+  options->settings.add_to(app, true, "Ablations and comparison");
   options->common.add_to(app);
   app.footer(
       "Examples:\n"

@@ -109,8 +109,9 @@ std::vector<LayerBench> CpuBench::measure(const LayerBenchRequest& request) {
   LayerBench row;
   std::vector<std::unique_ptr<LinearOperator>> copies;
   {
-    const PackedLinear packed = pack(random_bench_layer(request.layer, request.rows, request.cols));
-    row.stored_bits = packed.stored_bits();
+    const PackedPlanes packed = pack(random_bench_layer(request.layer, request.rows, request.cols));
+    row.stored_bits = 8.0 * static_cast<double>(packed.bytes()) /
+                      static_cast<double>(request.rows * request.cols);
     copies = runner.make_copies(packed, request.rotation_bytes);
   }
   row.copies = static_cast<int64_t>(copies.size());

@@ -115,9 +115,10 @@ class CudaBench : public BenchDevice {
     LayerBench row;
     std::vector<std::unique_ptr<Layer>> layers;
     {
-      const PackedLinear packed =
+      const PackedPlanes packed =
           pack(random_bench_layer(request.layer, request.rows, request.cols));
-      row.stored_bits = packed.stored_bits();
+      row.stored_bits = 8.0 * static_cast<double>(packed.bytes()) /
+                        static_cast<double>(request.rows * request.cols);
       const PlaneTiles tiles(packed, api_.tile_order(), threads_);
       int64_t bytes = 0;
       check_cuda(api_.layer_memory(&tiles.view(), &bytes));

@@ -201,9 +201,9 @@ double Generator::stored_bits() const {
   if (packed == nullptr) return 0;
   double bytes = 0, weights = 0;
   for (const std::string& name : packed->names()) {
-    const RegionFormat& shape = packed->shape(name);
+    const auto [rows, cols] = packed->size(name);
     bytes += static_cast<double>(packed->bytes(name));
-    weights += static_cast<double>(shape.rows * shape.cols);
+    weights += static_cast<double>(rows * cols);
   }
   return 8 * bytes / weights;
 }

@@ -118,6 +118,12 @@ class Pass {
     return bias.defined() ? product.apply_with_bias(x, bias) : product.apply(x);
   }
 
+  // The input of the linears of a role's group, as they take it.
+  at::Tensor input(LinearRole role, const at::Tensor& x) const {
+    const auto found = block_.inputs.find(spec_.linear(role).group);
+    return found == block_.inputs.end() ? x : found->second->apply(x);
+  }
+
   // x itself if the family has no such norm.
   at::Tensor normed(NormRole role, const at::Tensor& x) const {
     const NormSpec* found = spec_.find(role);
@@ -261,18 +267,18 @@ at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden
   {
     at::Tensor x = before ? pass.normed(NormRole::kAttention, hidden) : hidden;
     if (!pass.tap(LinearRole::kQuery, x)) return {};
-    x = pass.attention(x, rope, first);
+    x = pass.attention(pass.input(LinearRole::kQuery, x), rope, first);
     if (!pass.tap(LinearRole::kAttentionOut, x)) return {};
-    result = pass.apply(LinearRole::kAttentionOut, x)
+    result = pass.apply(LinearRole::kAttentionOut, pass.input(LinearRole::kAttentionOut, x))
                  .add_(first == 0 ? hidden : hidden.narrow(0, first, hidden.size(0) - first));
   }
   if (!before) result = pass.normed(NormRole::kAttention, result);
   at::Tensor x = before ? pass.normed(NormRole::kMlp, result) : result;
   if (!pass.tap(LinearRole::kUp, x)) return {};
-  const at::Tensor middle = pass.middle(x);
+  const at::Tensor middle = pass.middle(pass.input(LinearRole::kUp, x));
   x.reset();
   if (!pass.tap(LinearRole::kDown, middle)) return {};
-  const at::Tensor down = pass.apply(LinearRole::kDown, middle);
+  const at::Tensor down = pass.apply(LinearRole::kDown, pass.input(LinearRole::kDown, middle));
   if (!before) return pass.normed(NormRole::kMlp, result.add(down));
   // In place, but not where a gradient still needs the norm's input.
   return result.requires_grad() ? result.add(down) : result.add_(down);
@@ -325,18 +331,56 @@ void share_linears(Block& block, WorkerTeam& team) {
   }
 }
 
+namespace {
+
+bool whole_group(const ModelSpec& spec, const std::string& group, size_t linears) {
+  size_t count = 0;
+  for (const LinearSpec& linear : spec.family->linears) count += linear.group == group;
+  return count == linears;
+}
+
+// The rotation that is the innermost factor of every layer, taken off them; none if they differ.
+std::optional<Rotation> take_shared_rotation(std::vector<PackedLayer>& layers) {
+  std::optional<Rotation> shared;
+  for (const PackedLayer& layer : layers) {
+    const auto* rotation = std::get_if<Rotation>(&layer.factors.back());
+    if (rotation == nullptr || (shared && !(*shared == *rotation))) return std::nullopt;
+    shared = *rotation;
+  }
+  for (PackedLayer& layer : layers) layer.factors.pop_back();
+  return shared;
+}
+
+}  // namespace
+
 Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
                          LinearRunner& runner, c10::Device device) {
   Block block = load_block_vectors(weights, spec, index, device);
-  for (const LinearSpec& linear : spec.family->linears) {
-    const std::string module = spec.module(index, linear);
-    if (auto packed = weights.packed_operator(module, runner)) {
-      block.linears[linear.suffix] = std::move(packed);
-    } else {
+  for (const std::string& group : spec.groups()) {
+    std::vector<PackedLayer> layers;
+    std::vector<std::string> suffixes;
+    for (const LinearSpec& linear : spec.family->linears) {
+      if (linear.group != group) continue;
+      const std::string module = spec.module(index, linear);
       if (weights.is_packed(module)) {
-        log_warning(module + ": its layout cannot be run packed; it is decoded to fp32");
+        PackedLayer packed = weights.packed(module);
+        const std::string problem = runner.unsupported(packed);
+        if (problem.empty()) {
+          layers.push_back(std::move(packed));
+          suffixes.push_back(linear.suffix);
+          continue;
+        }
+        log_warning(module + ": cannot be run packed (" + problem + "): it is decoded to fp32");
       }
       block.set_weight(linear.suffix, weights.linear(module, runner.threads()).to(device));
+    }
+    if (const auto rotation =
+            whole_group(spec, group, layers.size()) ? take_shared_rotation(layers) : std::nullopt) {
+      block.inputs[group] = runner.make_rotation(*rotation);
+    }
+    for (size_t i = 0; i < layers.size(); ++i) {
+      block.linears[suffixes[i]] = runner.make(layers[i]);
+      weights.release_packed(spec.block_prefix(index) + suffixes[i]);
     }
   }
   if (runner.team() != nullptr) share_linears(block, *runner.team());

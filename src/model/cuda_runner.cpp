@@ -94,6 +94,8 @@ class CudaLinear : public LinearOperator {
   CudaLayer* layer_ = nullptr;
 };
 
+constexpr const char* kNoProducts = "a product of factors, which the CUDA kernels do not run yet";
+
 class CudaRunner : public LinearRunner {
  public:
   CudaRunner(const Target& target, int threads) : target_(target), threads_(threads) {
@@ -102,7 +104,7 @@ class CudaRunner : public LinearRunner {
       log_warning(std::string(problem) + ": prompts are worked off without it, more slowly");
     }
   }
-  std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedLinear& packed,
+  std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedPlanes& packed,
                                                            int64_t bytes) override {
     const PlaneTiles tiles(packed, target_.api.tile_order(), threads_);
     std::vector<std::unique_ptr<LinearOperator>> result;
@@ -110,6 +112,13 @@ class CudaRunner : public LinearRunner {
       result.push_back(std::make_unique<CudaLinear>(target_, tiles.view()));
     } while (static_cast<int64_t>(result.size()) * result[0]->bytes() < bytes);
     return result;
+  }
+  std::string unsupported(const PackedLayer& packed) const override {
+    if (packed.product()) return kNoProducts;
+    return LinearRunner::unsupported(packed);
+  }
+  std::unique_ptr<LinearOperator> make_rotation(const Rotation&) override {
+    throw Error(ErrorCode::kFailure, kNoProducts);
   }
   int threads() const override { return threads_; }
 

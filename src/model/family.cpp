@@ -214,8 +214,8 @@ class ModelCheck {
       const bool is_packed = packed_ != nullptr && packed_->has(module);
       check_module(module, shape, !is_packed, linear.has_bias(spec_.config));
       if (!is_packed) continue;
-      const RegionFormat& found = packed_->shape(module);
-      const std::vector<int64_t> got = {found.rows, found.cols};
+      const auto [rows, cols] = packed_->size(module);
+      const std::vector<int64_t> got = {rows, cols};
       if (got != shape) {
         throw bad_input(checkpoint_.directory().string() + ": " + module + ": expected " +
                         shape_text(shape) + ", got " + shape_text(got));

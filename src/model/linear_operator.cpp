@@ -12,9 +12,11 @@
 #include <vector>
 
 #include "billm/base/worker_team.h"
+#include "billm/model/product_linear.h"
 #include "billm/pack/plane_tiles.h"
 #include "cuda_runner.h"
 #include "kernels/cpu/gemv.h"
+#include "kernels/cpu/rotation.h"
 #include "shared_pieces.h"
 
 namespace billm {
@@ -35,6 +37,12 @@ constexpr int64_t kFewestTiles = 8;
 constexpr int64_t kDecodedTokens = 32;
 constexpr int64_t kFewRows = 2048;
 constexpr int64_t kDecodedRows = 256, kPieces = 4;
+
+kernels::VectorRotation make_vector_rotation(const Rotation& rotation) {
+  const RotationTables tables = make_rotation_tables(rotation);
+  return {tables.odd,        tables.power, tables.signs.data(),
+          tables.dct.data(), tables.scale, rotation.transposed};
+}
 
 }  // namespace
 
@@ -157,12 +165,62 @@ at::Tensor LinearOperator::apply_with_bias(const at::Tensor& x, const at::Tensor
   return apply(x).add_(bias);
 }
 
-std::unique_ptr<LinearOperator> LinearRunner::make(const PackedLinear& packed) {
-  if (!PlaneTiles::unsupported(packed.shape).empty()) return nullptr;
-  return std::move(make_copies(packed, 0).front());
+std::string LinearRunner::unsupported(const PackedLayer& packed) const {
+  return billm::unsupported(packed);
 }
 
-std::vector<std::unique_ptr<LinearOperator>> CpuRunner::make_copies(const PackedLinear& packed,
+std::unique_ptr<LinearOperator> LinearRunner::make(const PackedLayer& packed) {
+  if (!unsupported(packed).empty()) return nullptr;
+  std::vector<std::unique_ptr<LinearOperator>> parts;
+  for (const PackedFactor& factor : packed.factors) {
+    if (const auto* rotation = std::get_if<Rotation>(&factor)) {
+      parts.push_back(make_rotation(*rotation));
+    } else {
+      parts.push_back(std::move(make_copies(std::get<PackedPlanes>(factor), 0).front()));
+    }
+  }
+  if (parts.size() == 1) return std::move(parts.front());
+  return std::make_unique<ProductLinear>(std::move(parts));
+}
+
+// Rotates the vectors of tokens, which the team's threads share.
+class CpuRotation : public LinearOperator {
+ public:
+  CpuRotation(CpuRunner::Impl& runner, const Rotation& rotation)
+      : runner_(runner), rotation_(make_vector_rotation(rotation)) {}
+
+  at::Tensor apply(const at::Tensor& x) const override {
+    const at::Tensor input = x.contiguous();
+    const int64_t tokens = input.size(0), size = rotation_.size();
+    at::Tensor result = at::empty({tokens, size}, input.options());
+    const float* from = input.const_data_ptr<float>();
+    float* to = result.mutable_data_ptr<float>();
+    if (tokens < kRotatedTokens) {
+      rotation_.apply(from, size, tokens, to, size);
+      return result;
+    }
+    share_pieces(
+        runner_.team, (tokens + kRotatedTokens - 1) / kRotatedTokens, [&](int64_t piece, int) {
+          const int64_t first = piece * kRotatedTokens;
+          rotation_.apply(from + first * size, size, std::min(kRotatedTokens, tokens - first),
+                          to + first * size, size);
+        });
+    return result;
+  }
+  int64_t bytes() const override { return 0; }
+
+ private:
+  static constexpr int64_t kRotatedTokens = 16;  // that a thread takes at a time
+
+  CpuRunner::Impl& runner_;
+  const kernels::VectorRotation rotation_;
+};
+
+std::unique_ptr<LinearOperator> CpuRunner::make_rotation(const Rotation& rotation) {
+  return std::make_unique<CpuRotation>(*impl_, rotation);
+}
+
+std::vector<std::unique_ptr<LinearOperator>> CpuRunner::make_copies(const PackedPlanes& packed,
                                                                     int64_t bytes) {
   PlaneTiles tiles(packed, kernels::cpu_tile_order(), threads());
   const int64_t more = (bytes + tiles.bytes() - 1) / tiles.bytes() - 1;

@@ -92,33 +92,27 @@ at::Tensor ModelWeights::dense(const std::string& name, int threads) const {
   return result;
 }
 
-at::Tensor decode_weight(const PackedLinear& packed, const std::string& module, int threads) {
-  const int64_t rows = packed.shape.rows, columns = packed.shape.cols;
+at::Tensor decode_weight(const PackedLayer& packed, const std::string& module, int threads) {
+  const int64_t rows = packed.rows(), columns = packed.cols();
   at::Tensor result = at::empty({rows, columns}, at::kFloat);
   float* out = result.mutable_data_ptr<float>();
+  decode(packed, threads, out);
   for_row_tiles(rows, threads, [&](int64_t first, int64_t count) {
-    float* tile = out + first * columns;
-    decode_rows(packed, first, count, tile);
-    const std::span<const float> values(tile, static_cast<size_t>(count * columns));
+    const std::span<const float> values(out + first * columns,
+                                        static_cast<size_t>(count * columns));
     if (!all_finite(values)) throw_not_finite(module, values, first, columns);
   });
   return result;
 }
 
-std::unique_ptr<LinearOperator> ModelWeights::packed_operator(const std::string& module,
-                                                              LinearRunner& runner) const {
-  if (!is_packed(module)) return nullptr;
-  const PackedLinear planes = packed_->open(module);
-  std::unique_ptr<LinearOperator> result = runner.make(planes);
-  for (const Plane& plane : planes.planes) checkpoint_.release(module + "." + plane.name);
-  return result;
+void ModelWeights::release_packed(const std::string& module) const {
+  for (const std::string& tensor : packed_->tensors(module)) checkpoint_.release(tensor);
 }
 
 at::Tensor ModelWeights::linear(const std::string& module, int threads) const {
   if (!is_packed(module)) return dense(module + ".weight", threads);
-  const PackedLinear planes = packed_->open(module);
-  at::Tensor result = decode_weight(planes, module, threads);
-  for (const Plane& plane : planes.planes) checkpoint_.release(module + "." + plane.name);
+  at::Tensor result = decode_weight(packed_->open(module), module, threads);
+  release_packed(module);
   return result;
 }
 

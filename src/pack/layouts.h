@@ -1,29 +1,37 @@
-// The table of packed layouts: one codec file each, one row each.
+// The table of layouts: all that packing knows of a kind of factor, one file and one row each, in
+// the order of Factor.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_layer.h"
 
 namespace billm {
 
 struct Layout {
   const char* name;  // stored in the file: do not rename
-  PackedLinear (*pack)(const RegionCodes& linear, int threads);
-  void (*check)(const PackedLinear& packed, const std::string& where);
-  void (*decode_rows)(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
-  RegionCodes (*unpack)(const PackedLinear& packed);
-  int64_t (*scaled_bytes)(const PackedLinear& like, int64_t rows, int64_t cols);
+  PackedFactor (*pack)(const Factor& factor, int threads);
+  // Adds the keys of the description besides "layout"; parse gives a factor without planes and
+  // throws Error{kBadInput} starting with `where`, for unknown keys too.
+  void (*describe)(const PackedFactor& factor, nlohmann::ordered_json* json);
+  PackedFactor (*parse)(const nlohmann::json& json, const std::string& where);
+  void (*check)(const PackedFactor& factor, const std::string& where);
+  DecodedFactor (*decode)(const PackedFactor& factor, int threads);
+  Factor (*unpack)(const PackedFactor& factor);
+  int64_t (*scaled_bytes)(const PackedFactor& like, int64_t rows, int64_t cols);
+  std::string (*unsupported)(const PackedFactor& factor);  // as of a layer
 };
 
 std::span<const Layout> layouts();
+inline const Layout& layout_of(const PackedFactor& factor) { return layouts()[factor.index()]; }
 
-// planes_pack.cpp, planes_check.cpp, planes.cpp
-PackedLinear pack_planes(const RegionCodes& linear, int threads);
-void check_planes(const PackedLinear& packed, const std::string& where);
-void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out);
-RegionCodes unpack_planes(const PackedLinear& packed);
-int64_t scaled_planes_bytes(const PackedLinear& like, int64_t rows, int64_t cols);
+// The rows: planes_layout.cpp, rotation_layout.cpp.
+extern const Layout kPlanesLayout;
+extern const Layout kRotationLayout;
+
+// Shape of a packed factor.
+FactorSize size_of(const PackedFactor& factor);
 
 }  // namespace billm

@@ -17,10 +17,15 @@ namespace {
 constexpr std::string_view kFormatKey = "billm_format";
 constexpr const char* kOtherVersion = "the model was written by another version of billm";
 
+std::string known_versions() {
+  return std::to_string(kFirstFormatVersion) + " or " + std::to_string(kFormatVersion);
+}
+
 void check_version(const nlohmann::json& object, const char* key, const std::string& where) {
   const auto found = object.find(key);
-  if (found == object.end() || !found->is_number_integer() || *found != kFormatVersion) {
-    throw bad_input(where + ": " + key + ": expected " + std::to_string(kFormatVersion) + ", got " +
+  if (found == object.end() || !found->is_number_integer() ||
+      (*found != kFirstFormatVersion && *found != kFormatVersion)) {
+    throw bad_input(where + ": " + key + ": expected " + known_versions() + ", got " +
                         (found == object.end() ? "nothing" : printable(found->dump())),
                     kOtherVersion);
   }
@@ -28,12 +33,27 @@ void check_version(const nlohmann::json& object, const char* key, const std::str
 
 // Calls body(name, tensor) for the planes of a module.
 template <typename Body>
-void for_each_plane(const TensorMap& tensors, const std::string& module, const Body& body) {
+void for_each_tensor(const TensorMap& tensors, const std::string& module, const Body& body) {
   const std::string prefix = module + ".";
   for (auto it = tensors.lower_bound(prefix);
        it != tensors.end() && it->first.compare(0, prefix.size(), prefix) == 0; ++it) {
     body(it->first.substr(prefix.size()), it->second);
   }
+}
+
+PackedLayer without_planes(const PackedLayer& layer) {
+  PackedLayer result;
+  for (const PackedFactor& factor : layer.factors) {
+    if (const auto* rotation = std::get_if<Rotation>(&factor)) {
+      result.factors.emplace_back(*rotation);
+      continue;
+    }
+    PackedPlanes planes;
+    planes.shape = std::get<PackedPlanes>(factor).shape;
+    planes.index_bits = std::get<PackedPlanes>(factor).index_bits;
+    result.factors.emplace_back(std::move(planes));
+  }
+  return result;
 }
 
 }  // namespace
@@ -103,21 +123,27 @@ void verify_manifest(const std::filesystem::path& directory, int threads) {
 PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
   for (const TensorFile& shard : checkpoint.shards()) {
     const Metadata& metadata = shard.metadata();
-    const auto version = metadata.find(kFormatKey);
-    if (version == metadata.end()) continue;
     const std::string where = shard.path().string();
-    if (version->second != std::to_string(kFormatVersion)) {
-      throw bad_input(where + ": billm_format: expected " + std::to_string(kFormatVersion) +
-                          ", got " + printable(version->second),
-                      kOtherVersion);
-    }
+    const int version = shard_version(metadata, where);
+    if (version == 0) continue;
     for (const auto& [key, text] : metadata) {
       if (!is_module_key(key)) continue;
-      Entry entry{&shard, parse_description(text, where + ": " + printable(key))};
+      const std::string module = where + ": " + printable(key);
+      Entry entry{&shard, parse_description(text, module)};
+      if (format_version(entry.description) > version) {
+        throw bad_input(module + ": a product of factors in a shard of billm_format " +
+                            std::to_string(version) + ", expected " +
+                            std::to_string(format_version(entry.description)),
+                        kOtherVersion);
+      }
       if (!names_.insert(key).second) {
-        throw bad_input(where + ": " + printable(key) + ": described in another shard too");
+        throw bad_input(module + ": described in another shard too");
       }
       entries_.emplace(key, std::move(entry));
+      if (bytes(key) == 0) {
+        throw bad_input(module + ": described, but none of its planes is in this shard",
+                        "the packed model is damaged: copy or quantize it again");
+      }
     }
   }
   if (entries_.empty()) {
@@ -134,35 +160,81 @@ const PackedModules::Entry& PackedModules::entry(const std::string& module) cons
   return found->second;
 }
 
-const RegionFormat& PackedModules::shape(const std::string& module) const {
-  return entry(module).description.shape;
+const PackedLayer& PackedModules::description(const std::string& module) const {
+  return entry(module).description;
 }
 
-PackedLinear PackedModules::open(const std::string& module) const {
+PackedModules::Size PackedModules::size(const std::string& module) const {
+  const PackedLayer& layer = entry(module).description;
+  return {layer.rows(), layer.cols()};
+}
+
+std::string PackedModules::module_of(const std::string& tensor) const {
+  // A bias is stored beside the planes, as it is.
+  if (tensor.ends_with(".bias")) return "";
+  for (size_t dot = tensor.rfind('.'); dot != std::string::npos && dot > 0;
+       dot = tensor.rfind('.', dot - 1)) {
+    std::string module = tensor.substr(0, dot);
+    if (has(module)) return module;
+  }
+  return "";
+}
+
+PackedLayer PackedModules::open(const std::string& module) const {
   const Entry& found = entry(module);
   return open_packed(found.shard->tensors(), module, found.description,
                      found.shard->path().string() + ": " + module);
 }
 
+int format_version(const PackedLayer& packed) { return packed.product() ? 2 : 1; }
+
+int shard_version(const Metadata& metadata, const std::string& where) {
+  const auto found = metadata.find(std::string(kFormatKey));
+  if (found == metadata.end()) return 0;
+  for (int version = kFirstFormatVersion; version <= kFormatVersion; ++version) {
+    if (found->second == std::to_string(version)) return version;
+  }
+  throw bad_input(
+      where + ": billm_format: expected " + known_versions() + ", got " + printable(found->second),
+      kOtherVersion);
+}
+
 bool is_module_key(std::string_view key) { return key != kFormatKey && key != "format"; }
+
+std::vector<std::string> PackedModules::tensors(const std::string& module) const {
+  std::vector<std::string> names;
+  for_each_tensor(
+      entry(module).shard->tensors(), module,
+      [&](const std::string& name, const TensorView&) { names.push_back(module + "." + name); });
+  return names;
+}
 
 int64_t PackedModules::bytes(const std::string& module) const {
   int64_t sum = 0;
-  for_each_plane(entry(module).shard->tensors(), module,
-                 [&](const std::string&, const TensorView& plane) {
-                   sum += static_cast<int64_t>(plane.data.size());
-                 });
+  for_each_tensor(entry(module).shard->tensors(), module,
+                  [&](const std::string&, const TensorView& plane) {
+                    sum += static_cast<int64_t>(plane.data.size());
+                  });
   return sum;
 }
 
-PackedLinear open_packed(const TensorMap& tensors, const std::string& module,
-                         const PackedLinear& description, const std::string& where) {
-  PackedLinear packed;
-  packed.layout = description.layout;
-  packed.shape = description.shape;
-  packed.index_bits = description.index_bits;
-  for_each_plane(tensors, module, [&](const std::string& name, const TensorView& plane) {
-    packed.planes.push_back({name, dtype_name(plane.dtype), plane.shape, plane.data});
+PackedLayer open_packed(const TensorMap& tensors, const std::string& module,
+                        const PackedLayer& description, const std::string& where) {
+  PackedLayer packed = without_planes(description);
+  // A product's planes are named after their factor.
+  std::map<std::string, PackedPlanes*> planes_of;
+  for (size_t i = 0; i < packed.factors.size(); ++i) {
+    auto* planes = std::get_if<PackedPlanes>(&packed.factors[i]);
+    if (planes != nullptr) planes_of[packed.product() ? std::to_string(i) : ""] = planes;
+  }
+  for_each_tensor(tensors, module, [&](const std::string& name, const TensorView& plane) {
+    const size_t dot = packed.product() ? name.find('.') : std::string::npos;
+    const auto found = planes_of.find(dot == std::string::npos ? "" : name.substr(0, dot));
+    if (found == planes_of.end()) {
+      throw bad_input(where + "." + printable(name) + ": expected no such plane in this module");
+    }
+    found->second->planes.push_back({dot == std::string::npos ? name : name.substr(dot + 1),
+                                     dtype_name(plane.dtype), plane.shape, plane.data});
   });
   check_packed(packed, where);
   return packed;

@@ -246,7 +246,7 @@ std::string PlaneTiles::unsupported(const RegionFormat& shape) {
   return "";
 }
 
-PlaneTiles::PlaneTiles(const PackedLinear& packed, const kernels::TileOrder& order, int threads) {
+PlaneTiles::PlaneTiles(const PackedPlanes& packed, const kernels::TileOrder& order, int threads) {
   const PlanesView view(packed);
   const RegionFormat& shape = view.shape;
   RunOrder run = RunOrderMaker(view, order).make();

@@ -3,9 +3,22 @@
 // packs, planes_check.cpp checks.
 #include "planes.h"
 
-#include "layouts.h"
+#include "billm/pack/packed_planes.h"
 
 namespace billm {
+
+const Plane* PackedPlanes::find(const std::string& name) const {
+  for (const Plane& plane : planes) {
+    if (plane.name == name) return &plane;
+  }
+  return nullptr;
+}
+
+int64_t PackedPlanes::bytes() const {
+  int64_t total = 0;
+  for (const Plane& plane : planes) total += static_cast<int64_t>(plane.bytes.size());
+  return total;
+}
 namespace {
 
 int64_t bytes_for_bits(int64_t bits) { return (bits + 7) / 8; }
@@ -91,7 +104,7 @@ void decode_integers(const PlanesView& view, int64_t row, float* out) {
 
 }  // namespace
 
-void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_count, float* out) {
+void decode_rows(const PackedPlanes& packed, int64_t first_row, int64_t row_count, float* out) {
   const PlanesView view(packed);
   const RegionFormat& shape = view.shape;
   const int regions = shape.regions();
@@ -131,7 +144,7 @@ void decode_planes(const PackedLinear& packed, int64_t first_row, int64_t row_co
   }
 }
 
-RegionCodes unpack_planes(const PackedLinear& packed) {
+RegionCodes unpack(const PackedPlanes& packed) {
   const PlanesView view(packed);
   const RegionFormat& shape = view.shape;
   RegionCodes linear = make_region_codes(shape);

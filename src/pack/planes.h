@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "bits.h"
 
 namespace billm {
@@ -92,7 +92,7 @@ inline int64_t load_count(const std::byte* counts, int64_t row, const RegionForm
 
 // Planes of a layer by role, for decoding.
 struct PlanesView {
-  explicit PlanesView(const PackedLinear& packed) : shape(packed.shape), geometry(shape) {
+  explicit PlanesView(const PackedPlanes& packed) : shape(packed.shape), geometry(shape) {
     const auto bytes_of = [&](const char* name) {
       const Plane* plane = packed.find(name);
       return plane == nullptr ? nullptr : plane->bytes.data();

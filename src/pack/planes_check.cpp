@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "billm/base/error.h"
-#include "layouts.h"
+#include "billm/pack/packed_planes.h"
 #include "planes.h"
 
 namespace billm {
@@ -14,7 +14,7 @@ void check_zero_tail(const std::byte* bytes, int64_t bits, const std::string& wh
   }
 }
 
-void check_spec(const PackedLinear& packed, const PlaneSpec& spec, const std::string& where) {
+void check_spec(const PackedPlanes& packed, const PlaneSpec& spec, const std::string& where) {
   const Plane* plane = packed.find(spec.name);
   if (plane == nullptr) throw bad_input(where + ": missing plane " + spec.name);
   if (plane->dtype != spec.dtype || plane->shape != spec.shape ||
@@ -26,7 +26,7 @@ void check_spec(const PackedLinear& packed, const PlaneSpec& spec, const std::st
 }
 
 // The sum of a plane of counts, each at most `most`.
-int64_t sum_counts(const PackedLinear& packed, const char* name, int64_t most,
+int64_t sum_counts(const PackedPlanes& packed, const char* name, int64_t most,
                    const std::string& where) {
   const std::byte* counts = packed.find(name)->bytes.data();
   int64_t sum = 0;
@@ -42,7 +42,7 @@ int64_t sum_counts(const PackedLinear& packed, const char* name, int64_t most,
 }
 
 // What the counting planes say, themselves checked.
-PlaneCounts count_planes(const PackedLinear& packed, const std::string& where) {
+PlaneCounts count_planes(const PackedPlanes& packed, const std::string& where) {
   const RegionFormat& shape = packed.shape;
   for (const PlaneSpec& spec : plane_specs(shape, packed.index_bits, {})) {
     if (is_counting_plane(spec.name)) check_spec(packed, spec, where);
@@ -107,7 +107,7 @@ void check_integers(const PlanesView& view, int64_t integers, const PlaneCounts&
 
 }  // namespace
 
-int64_t scaled_planes_bytes(const PackedLinear& like, int64_t rows, int64_t cols) {
+int64_t scaled_bytes(const PackedPlanes& like, int64_t rows, int64_t cols) {
   const PlaneCounts counts = count_planes(like, "size");
   RegionFormat shape = like.shape;
   shape.rows = rows;
@@ -127,7 +127,7 @@ int64_t scaled_planes_bytes(const PackedLinear& like, int64_t rows, int64_t cols
   return bytes;
 }
 
-void check_planes(const PackedLinear& packed, const std::string& where) {
+void check_packed(const PackedPlanes& packed, const std::string& where) {
   const RegionFormat& shape = packed.shape;
   check_region_format(shape, where);
   const PlaneCounts counts = count_planes(packed, where);

@@ -11,8 +11,8 @@
 
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
+#include "billm/pack/packed_planes.h"
 #include "integer_index.h"
-#include "layouts.h"
 #include "planes.h"
 
 namespace billm {
@@ -27,7 +27,7 @@ class PlanesPacker {
   PlanesPacker(const RegionCodes& linear, int threads)
       : linear_(linear), shape_(linear.shape), geometry_(linear.shape), threads_(threads) {}
 
-  PackedLinear pack() {
+  PackedPlanes pack() {
     for (int64_t col = 0; col < static_cast<int64_t>(linear_.salient.size()); ++col) {
       if (linear_.salient[col] != 0) salient_columns_.push_back(col);
     }
@@ -60,7 +60,6 @@ class PlanesPacker {
   }
 
   void allocate(int index_bits, const PlaneCounts& counts) {
-    packed_.layout = "planes";
     packed_.shape = shape_;
     packed_.index_bits = index_bits;
     for (PlaneSpec& spec : plane_specs(shape_, index_bits, counts)) {
@@ -263,13 +262,14 @@ class PlanesPacker {
   std::vector<int64_t> integers_before_;  // [rows + 1], with scattered integers
   std::array<uint8_t, 256> class_of_{}, is_binary_{};
   std::byte *signs_ = nullptr, *classes_ = nullptr, *integers_ = nullptr;
-  PackedLinear packed_;
+  PackedPlanes packed_;
 };
 
 }  // namespace
 
-PackedLinear pack_planes(const RegionCodes& linear, int threads) {
-  return PlanesPacker(linear, threads).pack();
+PackedPlanes pack(const RegionCodes& codes, int threads) {
+  check_codes(codes, threads);
+  return PlanesPacker(codes, threads).pack();
 }
 
 }  // namespace billm

@@ -42,16 +42,17 @@ NormTypes norm_types(const Checkpoint& checkpoint, const ModelSpec& spec, int64_
 }
 
 BlockShard::BlockShard()
-    : metadata_({{"format", "pt"}, {"billm_format", std::to_string(kFormatVersion)}}) {}
+    : metadata_({{"format", "pt"}, {"billm_format", std::to_string(kFirstFormatVersion)}}) {}
 
-const PackedLinear& BlockShard::add(const std::string& module, PackedLinear packed) {
-  packed_.push_back(std::make_unique<PackedLinear>(std::move(packed)));
-  const PackedLinear& kept = *packed_.back();
-  for (const Plane& plane : kept.planes) {
-    tensors_.push_back(
-        {module + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
-  }
+const PackedLayer& BlockShard::add(const std::string& module, PackedLayer packed) {
+  packed_.push_back(std::make_unique<PackedLayer>(std::move(packed)));
+  const PackedLayer& kept = *packed_.back();
+  for_each_plane(kept, [&](const std::string& name, const Plane& plane) {
+    tensors_.push_back({module + "." + name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+  });
   metadata_.emplace(module, describe(kept));
+  version_ = std::max(version_, format_version(kept));
+  metadata_["billm_format"] = std::to_string(version_);
   return kept;
 }
 
@@ -95,7 +96,7 @@ Block load_finished_block(const std::filesystem::path& shard, const ModelWeights
     const std::string where = shard.string() + ": " + module;
     const auto described = file.metadata().find(module);
     if (described == file.metadata().end()) throw bad_input(where + ": not in this shard");
-    const PackedLinear packed =
+    const PackedLayer packed =
         open_packed(file.tensors(), module, parse_description(described->second, where), where);
     block.set_weight(linear.suffix, decode_weight(packed, module, threads).to(device));
   }

@@ -13,7 +13,7 @@
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/safetensors.h"
 #include "billm/model/block.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_checkpoint.h"
 #include "billm/tune/tune_block.h"
 #include "journal.h"
 
@@ -32,7 +32,7 @@ class BlockShard {
  public:
   BlockShard();
   // Adds the planes; returns what will be stored, valid as long as this object.
-  const PackedLinear& add(const std::string& module, PackedLinear packed);
+  const PackedLayer& add(const std::string& module, PackedLayer packed);
   // The norm weights of block `index`, in the dtypes of `source`.
   void add_norms(const Block& block, const ModelSpec& spec, int64_t index,
                  const Checkpoint& source);
@@ -41,10 +41,11 @@ class BlockShard {
  private:
   void add_norm(const std::string& name, const at::Tensor& weight, const TensorView& original);
 
-  std::vector<std::unique_ptr<PackedLinear>> packed_;
+  std::vector<std::unique_ptr<PackedLayer>> packed_;
   std::vector<at::Tensor> norms_;  // own the bytes until the shard is written
   std::vector<TensorToWrite> tensors_;
   Metadata metadata_;
+  int version_ = kFirstFormatVersion;
 };
 
 // Block `index` as a shard that BlockShard wrote has it, the rest of it from `original`. Throws

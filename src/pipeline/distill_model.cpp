@@ -85,7 +85,7 @@ std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& origin
                         ": expected a packed module");
       }
       block.linears[linear.suffix] = {original.weights().linear(module, threads),
-                                      unpack(packed.packed()->open(module))};
+                                      unpack(packed.packed()->open(module)).regions()};
     }
   }
   return blocks;
@@ -164,8 +164,7 @@ DistillReport distill_model(const DistillRequest& request) {
   shards.push_back(shard_name(spec.blocks(), spec.blocks() + 1));
   std::set<std::string> written = norms;
   for (const std::string& tensor : packed.checkpoint().names()) {
-    if (modules.count(tensor.substr(0, tensor.rfind('.'))) == 0) continue;
-    if (!tensor.ends_with(".bias")) written.insert(tensor);  // else it stays as it is
+    if (!packed.packed()->module_of(tensor).empty()) written.insert(tensor);
   }
   std::map<std::string, at::Tensor> replaced;
   if (has_final_norm) replaced[final_norm] = last.norm;

@@ -23,7 +23,7 @@
 #include "billm/model/family.h"
 #include "billm/model/runtime.h"
 #include "billm/model/weights.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_layer.h"
 #include "billm/quantize/methods.h"
 #include "gpu_accelerator.h"
 #include "kernels/cuda/load.h"
@@ -117,13 +117,11 @@ class Probe {
     const Hessian hessian = make_hessian(std::move(layer.stats), method_.needs_factor,
                                          request_.method.damping, request_.threads, accelerator);
     result.factor = factor.seconds();
-    MethodConfig config = request_.method;
-    config.threads = request_.threads;
-    config.accelerator = accelerator;
+    const QuantizeContext context = {.threads = request_.threads, .accelerator = accelerator};
     const Stopwatch coding;
-    last_ =
-        pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian, config),
-             request_.threads);
+    last_ = pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian,
+                                  request_.method, context),
+                 request_.threads);
     const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
     layer_error(layer.weight, decoded, hessian_matrix(hessian, device_), request_.threads);
     result.coding = coding.seconds();
@@ -156,8 +154,8 @@ class Probe {
   const c10::Device device_;
   std::optional<GpuAccelerator> accelerator_;  // not on a CPU
   double factor_ = 0, weight_ = 0, product_ = 0, flops_ = 1;
-  PackedLinear last_;
-  std::map<int64_t, PackedLinear> packed_;  // by width
+  PackedLayer last_;
+  std::map<int64_t, PackedLayer> packed_;  // by width
 };
 
 int64_t dtype_size(const ModelConfig& config) {
@@ -165,15 +163,13 @@ int64_t dtype_size(const ModelConfig& config) {
 }
 
 // Besides the matrix H: the doubles that become its factor; then the factor, the triangles of its
-// blocks and what the method adds (GPTQ the factor in its order, on the way in doubles; ARB
-// scaled copies or its column equations); codes, the decoded and the packed weight.
+// blocks and what the method adds; codes, the decoded and the packed weight.
 int64_t quantizing_bytes(const Method& method, const MethodConfig& config, int64_t width,
                          int64_t weights) {
   if (!method.needs_factor) return 8 * weights;
   const int64_t square = width * width;
   int64_t coding = 4 * square + 8 * width * std::min<int64_t>(config.block_size, width);
-  if (method.has_order) coding += 8 * square;
-  if (method.has_columns) coding += 8 * square + 4 * weights;
+  coding += method.square_bytes * square + method.weight_bytes * weights;
   return std::max(8 * square, coding) + 8 * weights;
 }
 
@@ -277,7 +273,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
                                  32 * square, 8 * square + 16 * largest});
   if (estimate.hidden_place == HiddenPlace::kDevice) estimate.gpu_bytes += estimate.hidden_bytes;
 
-  const bool adaptive = request.method.nm.active() && request.method.nm_alloc == "adaptive";
+  const bool adaptive = request.method.nm_alloc == NmAllocation::kAdaptive;
   const auto blocks = static_cast<double>(estimate.blocks);
   // Twice through each block, once more to allocate N; causal attention looks at half of the pairs:
   // two products of them.

@@ -15,24 +15,22 @@ namespace billm {
 namespace {
 
 // The weight of a packed module as fp16 bytes, [rows, cols].
-std::vector<std::byte> decode_half(const PackedLinear& packed, const std::string& module,
+std::vector<std::byte> decode_half(const PackedLayer& packed, const std::string& module,
                                    int threads) {
-  const int64_t rows = packed.shape.rows, cols = packed.shape.cols;
-  std::vector<std::byte> bytes(static_cast<size_t>(rows * cols * 2));
+  const int64_t rows = packed.rows(), cols = packed.cols();
+  std::vector<float> weight(static_cast<size_t>(rows * cols));
+  decode(packed, threads, weight.data());
+  std::vector<std::byte> bytes(weight.size() * 2);
   constexpr int64_t kTile = 64;
-  parallel_for((rows + kTile - 1) / kTile, threads, [&](int64_t tile) {
-    const int64_t first = tile * kTile;
-    const int64_t count = std::min(kTile, rows - first);
-    std::vector<float> values(static_cast<size_t>(count * cols));
-    decode_rows(packed, first, count, values.data());
-    for (size_t i = 0; i < values.size(); ++i) {
-      const uint16_t half = float_to_half(values[i]);
+  parallel_parts(rows, kTile, threads, [&](int64_t first, int64_t end) {
+    for (int64_t i = first * cols; i < end * cols; ++i) {
+      const float value = weight[static_cast<size_t>(i)];
+      const uint16_t half = float_to_half(value);
       if ((half & 0x7c00u) == 0x7c00u) {
-        throw bad_input(
-            module + ": a weight of " + std::to_string(values[i]) + " does not fit fp16",
-            "this model cannot be exported as fp16");
+        throw bad_input(module + ": a weight of " + std::to_string(value) + " does not fit fp16",
+                        "this model cannot be exported as fp16");
       }
-      std::memcpy(bytes.data() + (static_cast<size_t>(first * cols) + i) * 2, &half, 2);
+      std::memcpy(bytes.data() + i * 2, &half, 2);
     }
   });
   return bytes;
@@ -58,18 +56,15 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
     std::vector<TensorToWrite> tensors;
     std::set<std::string> modules;
     for (const auto& [name, view] : shard.tensors()) {
-      const std::string module = name.substr(0, name.rfind('.'));
-      if (!packed->has(module) || name.ends_with(".bias")) {
+      const std::string module = packed->module_of(name);
+      if (module.empty()) {
         tensors.push_back({name, view.dtype, view.shape, view.data});
       } else if (modules.insert(module).second) {
-        const RegionFormat& shape = packed->shape(module);
-        tensors.push_back({module + ".weight",
-                           DType::F16,
-                           {shape.rows, shape.cols},
-                           {},
-                           [packed, module, threads] {
-                             return decode_half(packed->open(module), module, threads);
-                           }});
+        const auto [rows, cols] = packed->size(module);
+        tensors.push_back(
+            {module + ".weight", DType::F16, {rows, cols}, {}, [packed, module, threads] {
+               return decode_half(packed->open(module), module, threads);
+             }});
       }
     }
     names.push_back(shard.path().filename());

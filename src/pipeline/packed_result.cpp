@@ -63,12 +63,13 @@ std::vector<WrittenFile> write_result(const Model& model, const QuantizeRequest&
   files.push_back(
       write_rest(source, replaced_tensors(model, request, report), {}, directory, shards.back()));
   write_index(directory, shards);
-  write_config(source, request.method, report.nominal_bits, report.stored_bits, directory);
+  const int version = result_version(directory, shards);
+  write_config(source, request.method, version, report.nominal_bits, report.stored_bits, directory);
   std::vector<std::string> names = copy_side_files(source.directory(), directory);
   names.insert(names.end(), {"config.json", "model.safetensors.index.json"});
   for (const std::string& name : names) files.push_back(written_file(directory, name));
 
-  nlohmann::ordered_json head = {{"format_version", kFormatVersion},
+  nlohmann::ordered_json head = {{"format_version", version},
                                  {"settings", journal.settings},
                                  {"nominal_bits", report.nominal_bits},
                                  {"stored_bits", report.stored_bits}};

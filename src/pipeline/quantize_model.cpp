@@ -19,7 +19,7 @@
 #include "billm/calibrate/collect.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/methods.h"
 #include "billm/tune/tune_block.h"
@@ -258,18 +258,21 @@ class Run {
 
   MethodConfig layer_config(const std::string& module) const {
     MethodConfig config = request_.method;
-    config.threads = request_.threads;
-    config.accelerator = accelerator();
-    if (!processes_.alone()) config.share = &rows_;
     const auto allocated = journal_.nm.find(module);
     if (allocated != journal_.nm.end()) config.nm = parse_nm(allocated->second);
     return config;
   }
 
+  QuantizeContext context() const {
+    return {.threads = request_.threads,
+            .share = processes_.alone() ? nullptr : &rows_,
+            .accelerator = accelerator()};
+  }
+
   RegionCodes quantize_layer(const std::string& module, const at::Tensor& original,
                              const Hessian& hessian) const {
     return method_.quantize({original.const_data_ptr<float>(), original.size(0), original.size(1)},
-                            hessian, layer_config(module));
+                            hessian, layer_config(module), context());
   }
 
   // Inputs of one group of the block, or of all.
@@ -335,7 +338,7 @@ class Run {
     at::Tensor decoded;
     {
       const ScopeSeconds pack_time(&report_.seconds.pack);
-      const PackedLinear& packed = shard->add(module, pack(quantized.codes, request_.threads));
+      const PackedPlanes& packed = shard->add(module, pack(quantized.codes, request_.threads));
       decoded = decode_weight(packed, module, request_.threads);
       layer.stored_bits = packed.stored_bits();
     }
@@ -429,7 +432,7 @@ void check_tunable(const MethodConfig& method) {
     throw Error(ErrorCode::kUsage, "--tune: layers with offsets cannot be tuned",
                 "leave out --offsets");
   }
-  if (bits_of(method) > 1) {
+  if (integer_bits(method) > 1) {
     throw Error(ErrorCode::kUsage,
                 "--tune: --method " + method.method + " makes integers, which cannot be tuned",
                 "choose a binary method, or leave out --tune");

@@ -46,8 +46,17 @@ std::vector<std::string> copy_side_files(const fs::path& from, const fs::path& t
   return copied;
 }
 
-void write_config(const Checkpoint& source, const MethodConfig& method, double nominal_bits,
-                  double stored_bits, const fs::path& directory) {
+int result_version(const fs::path& directory, const std::vector<std::string>& shards) {
+  int version = kFirstFormatVersion;
+  for (const std::string& shard : shards) {
+    const SafetensorsFile file(directory / shard);
+    version = std::max(version, shard_version(file.metadata(), file.path().string()));
+  }
+  return version;
+}
+
+void write_config(const Checkpoint& source, const MethodConfig& method, int format_version,
+                  double nominal_bits, double stored_bits, const fs::path& directory) {
   nlohmann::ordered_json config =
       nlohmann::ordered_json::parse(read_text_file(source.directory() / "config.json"));
   nlohmann::ordered_json others = nlohmann::ordered_json::array();
@@ -57,7 +66,7 @@ void write_config(const Checkpoint& source, const MethodConfig& method, double n
   }
   config["quantization_config"] = {
       {"quant_method", "billm"},
-      {"format_version", kFormatVersion},
+      {"format_version", format_version},
       {"method", method.method},
       {"block_size", method.block_size},
       {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())

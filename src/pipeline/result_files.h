@@ -21,9 +21,12 @@ std::string shard_name(int64_t index, int64_t count);
 std::vector<std::string> copy_side_files(const std::filesystem::path& from,
                                          const std::filesystem::path& to);
 
+// The format version of a result with these shards: the highest of theirs.
+int result_version(const std::filesystem::path& directory, const std::vector<std::string>& shards);
+
 // config.json of `source` with the quantization_config of the result.
-void write_config(const Checkpoint& source, const MethodConfig& method, double nominal_bits,
-                  double stored_bits, const std::filesystem::path& directory);
+void write_config(const Checkpoint& source, const MethodConfig& method, int format_version,
+                  double nominal_bits, double stored_bits, const std::filesystem::path& directory);
 
 // model.safetensors.index.json for the safetensors files `shards` in `directory`.
 void write_index(const std::filesystem::path& directory, const std::vector<std::string>& shards);

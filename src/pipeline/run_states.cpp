@@ -27,7 +27,7 @@ RunStates::RunStates(const QuantizeRequest& request, const Model& model, Process
 
 std::map<std::string, std::string> RunStates::allocate() {
   std::map<std::string, std::string> patterns;
-  if (!request_.method.nm.active() || request_.method.nm_alloc != "adaptive") return patterns;
+  if (request_.method.nm_alloc != NmAllocation::kAdaptive) return patterns;
   if (processes_.first()) {
     std::vector<int64_t> all(static_cast<size_t>(request_.calibration.rows));
     std::iota(all.begin(), all.end(), 0);

@@ -42,15 +42,16 @@ struct Scaled {
 };
 
 RegionCodes code_with(const WeightView& weight, const Hessian& hessian, const RegionFormat& shape,
-                      const std::vector<float>& scales, const MethodConfig& config) {
+                      const std::vector<float>& scales, const MethodConfig& config,
+                      const QuantizeContext& context) {
   const Scaled scaled(weight, hessian, scales);
   BinaryPlan plan;
   plan.shape = shape;
   if (shape.salient_classes > 0) {
     plan.salient = choose_salient(scaled.view, scaled.factor, plan.keep, shape, config.objective,
-                                  config.max_salient, config.threads);
+                                  config.max_salient, context.threads);
   }
-  RegionCodes linear = code_binary(scaled.view, scaled.factor, plan, config);
+  RegionCodes linear = code_binary(scaled.view, scaled.factor, plan, config, context);
   linear.column_scale = scales;
   return linear;
 }
@@ -60,15 +61,16 @@ RegionCodes code_with(const WeightView& weight, const Hessian& hessian, const Re
 // Codes for the column scales, then column scales for the codes, in turn; the best pair is kept, so
 // another round never makes a layer worse.
 RegionCodes quantize_arb(const WeightView& weight, const Hessian& hessian,
-                         const MethodConfig& config) {
+                         const MethodConfig& config, const QuantizeContext& context) {
   RegionFormat shape = binary_shape(weight, config);
   shape.column_scales = true;
-  RegionCodes best = code_with(weight, hessian, shape,
-                               first_column_scales(weight, hessian, shape, config.threads), config);
-  double least = refit_columns(weight, hessian, config.threads, &best);
+  RegionCodes best =
+      code_with(weight, hessian, shape,
+                first_column_scales(weight, hessian, shape, context.threads), config, context);
+  double least = refit_columns(weight, hessian, context.threads, &best);
   for (int round = 0; round < config.column_rounds; ++round) {
-    RegionCodes next = code_with(weight, hessian, shape, best.column_scale, config);
-    const double error = refit_columns(weight, hessian, config.threads, &next);
+    RegionCodes next = code_with(weight, hessian, shape, best.column_scale, config, context);
+    const double error = refit_columns(weight, hessian, context.threads, &next);
     if (!(error < least)) break;
     least = error;
     best = std::move(next);

@@ -7,17 +7,17 @@
 
 namespace billm {
 RegionCodes quantize_billm(const WeightView& weight, const Hessian& hessian,
-                           const MethodConfig& config) {
+                           const MethodConfig& config, const QuantizeContext& context) {
   BinaryPlan plan;
   plan.shape = binary_shape(weight, config);
   if (config.reference) {
-    return quantize_reference(weight, hessian, plan.keep, plan.shape, config.threads);
+    return quantize_reference(weight, hessian, plan.keep, plan.shape, context.threads);
   }
   if (plan.shape.salient_classes > 0) {
     plan.salient = choose_salient(weight, hessian, plan.keep, plan.shape, config.objective,
-                                  config.max_salient, config.threads);
+                                  config.max_salient, context.threads);
   }
-  return code_binary(weight, hessian, plan, config);
+  return code_binary(weight, hessian, plan, config, context);
 }
 
 double nominal_bits_billm(const RegionCodes& linear) { return 1 + salient_share(linear); }

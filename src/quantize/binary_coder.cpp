@@ -292,12 +292,12 @@ AffineGrid fit_integers(const WeightView& weight, const BinaryPlan& plan, int64_
 }  // namespace
 
 RegionCodes code_binary(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
-                        const MethodConfig& config) {
+                        const MethodConfig& config, const QuantizeContext& context) {
   RegionCodes out = make_region_codes(plan.shape);
   if (plan.shape.salient_classes > 0) out.salient = plan.salient;
   if (plan.shape.scale_format == ScaleFormat::kLog8) out.base = grid_base(weight);
   if (!plan.integer.empty()) {
-    parallel_for(weight.rows, config.threads, [&](int64_t row) {
+    parallel_for(weight.rows, context.threads, [&](int64_t row) {
       const AffineGrid grid = fit_integers(weight, plan, row);
       out.step[row] = grid.step;
       out.zero[row] = grid.zero;
@@ -306,12 +306,12 @@ RegionCodes code_binary(const WeightView& weight, const Hessian& hessian, const 
   const std::vector<BlockTriangle> triangles =
       block_triangles(hessian.factor, plan.shape.cols, plan.shape.block_size);
   const LevelGrid grid(plan.shape, out.base);
-  if (device_codes(plan, config)) {
-    code_on_device(weight, hessian, plan, config, triangles, grid, &out);
+  if (device_codes(plan, context)) {
+    code_on_device(weight, hessian, plan, config, context, triangles, grid, &out);
     return out;
   }
   code_tiles(
-      config, kTileRows,
+      context, kTileRows,
       [&](int64_t first_row) {
         TileCoder(weight, hessian, plan, config, triangles, grid, &out).run(first_row);
       },

@@ -27,6 +27,6 @@ struct BinaryPlan {
 // Scattered integers (plan.integer) are coded like the others from their fed-back targets, on one
 // grid per row, and take part in the refinement.
 RegionCodes code_binary(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
-                        const MethodConfig& config);
+                        const MethodConfig& config, const QuantizeContext& context);
 
 }  // namespace billm

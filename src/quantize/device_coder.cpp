@@ -53,19 +53,20 @@ void store_levels(const std::vector<float>& levels, int64_t first, int64_t count
 
 }  // namespace
 
-bool device_codes(const BinaryPlan& plan, const MethodConfig& config) {
-  return config.accelerator != nullptr && config.accelerator->kernels() != nullptr &&
+bool device_codes(const BinaryPlan& plan, const QuantizeContext& context) {
+  return context.accelerator != nullptr && context.accelerator->kernels() != nullptr &&
          plan.shape.block_size <= kernels::cuda::kMaxCodedWidth;
 }
 
 void code_on_device(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
-                    const MethodConfig& config, const std::vector<BlockTriangle>& triangles,
-                    const LevelGrid& grid, RegionCodes* out) {
+                    const MethodConfig& config, const QuantizeContext& context,
+                    const std::vector<BlockTriangle>& triangles, const LevelGrid& grid,
+                    RegionCodes* out) {
   const RegionFormat& shape = plan.shape;
   constexpr int64_t kTile = kernels::kTileRows;  // the unit in which processes share rows
   const int64_t tiles = (shape.rows + kTile - 1) / kTile;
   const RowShare::Tiles own =
-      config.share != nullptr ? config.share->own(tiles) : RowShare::Tiles{0, tiles};
+      context.share != nullptr ? context.share->own(tiles) : RowShare::Tiles{0, tiles};
   const int64_t first = std::min(shape.rows, own.first * kTile);
   const int64_t count = std::min(shape.rows, (own.first + own.count) * kTile) - first;
 
@@ -78,9 +79,9 @@ void code_on_device(const WeightView& weight, const Hessian& hessian, const Bina
   const std::vector<uint8_t>& mask = plan.integer.empty() ? plan.keep : plan.integer;
 
   kernels::cuda::CoderJob job;
-  job.device = config.accelerator->device();
+  job.device = context.accelerator->device();
   job.block_size = shape.block_size;
-  job.make_room = [&] { config.accelerator->give_back_memory(); };
+  job.make_room = [&] { context.accelerator->give_back_memory(); };
   CoderParams& layer = job.layer;
   layer.rows = count;
   layer.cols = shape.cols;
@@ -108,14 +109,14 @@ void code_on_device(const WeightView& weight, const Hessian& hessian, const Bina
   job.code = out->code.data() + first * shape.cols;
   job.levels = levels.data();
   if (count > 0) {
-    const char* const problem = kernels::cuda::code_layer(*config.accelerator->kernels(), job);
+    const char* const problem = kernels::cuda::code_layer(*context.accelerator->kernels(), job);
     if (problem != nullptr) {
       throw Error(ErrorCode::kFailure, std::string("coding on the GPU: ") + problem,
                   "use --device cpu");
     }
-    store_levels(levels, first, count, config.threads, out);
+    store_levels(levels, first, count, context.threads, out);
   }
-  if (config.share != nullptr) config.share->complete(kTile, out);
+  if (context.share != nullptr) context.share->complete(kTile, out);
 }
 
 }  // namespace billm

@@ -10,14 +10,15 @@
 
 namespace billm {
 
-// Whether the accelerator of `config` codes blocks of this width: blocks of more than 512 columns
+// Whether the accelerator of `context` codes blocks of this width: blocks of more than 512 columns
 // are left to the CPU.
-bool device_codes(const BinaryPlan& plan, const MethodConfig& config);
+bool device_codes(const BinaryPlan& plan, const QuantizeContext& context);
 
 // Fills in regions, codes, scales and offsets of all rows, or of this process's. Steps and zeros of
 // integers are there already. Throws Error{kFailure} with what the device says.
 void code_on_device(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
-                    const MethodConfig& config, const std::vector<BlockTriangle>& triangles,
-                    const LevelGrid& grid, RegionCodes* out);
+                    const MethodConfig& config, const QuantizeContext& context,
+                    const std::vector<BlockTriangle>& triangles, const LevelGrid& grid,
+                    RegionCodes* out);
 
 }  // namespace billm

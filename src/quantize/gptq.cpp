@@ -163,8 +163,9 @@ class TileCoder {
 }  // namespace
 
 RegionCodes quantize_gptq(const WeightView& weight, const Hessian& hessian,
-                          const MethodConfig& config) {
-  RegionCodes out = make_region_codes(integer_shape(weight, config.block_size, bits_of(config)));
+                          const MethodConfig& config, const QuantizeContext& context) {
+  RegionCodes out =
+      make_region_codes(integer_shape(weight, config.block_size, integer_bits(config)));
   std::fill(out.region.begin(), out.region.end(), static_cast<uint8_t>(out.shape.integer_region()));
   Plan plan;
   plan.order.resize(static_cast<size_t>(weight.cols));
@@ -175,23 +176,24 @@ RegionCodes quantize_gptq(const WeightView& weight, const Hessian& hessian,
     });
   }
   plan.factor = config.act_order
-                    ? permuted_factor(hessian, plan.order, config.threads, config.accelerator)
+                    ? permuted_factor(hessian, plan.order, context.threads, context.accelerator)
                     : hessian.factor;
   plan.triangles = block_triangles(plan.factor, weight.cols, config.block_size);
   for (const float r : hessian.diagonal) plan.weights.push_back(r * r);
   code_tiles(
-      config, kTileRows,
+      context, kTileRows,
       [&](int64_t first_row) { TileCoder(weight, plan, config.act_order, &out).run(first_row); },
       &out);
   return out;
 }
 
 // Per row and group the min/max grid, and each weight its nearest code.
-RegionCodes quantize_rtn_integers(const WeightView& weight, const MethodConfig& config) {
-  const int bits = bits_of(config);
+RegionCodes quantize_rtn_integers(const WeightView& weight, const MethodConfig& config,
+                                  const QuantizeContext& context) {
+  const int bits = integer_bits(config);
   RegionCodes out = make_region_codes(integer_shape(weight, config.block_size, bits));
   std::fill(out.region.begin(), out.region.end(), static_cast<uint8_t>(out.shape.integer_region()));
-  parallel_for(weight.rows, config.threads, [&](int64_t row) {
+  parallel_for(weight.rows, context.threads, [&](int64_t row) {
     const float* w = weight.data + row * weight.cols;
     for (int64_t group = 0; group < out.shape.blocks(); ++group) {
       const int64_t first = group * config.block_size;

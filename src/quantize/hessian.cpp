@@ -86,27 +86,36 @@ std::vector<float> damped_factor(const Hessian& hessian, const std::vector<int64
 
 }  // namespace
 
-Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, int threads,
-                     const Accelerator* accelerator) {
+std::vector<uint8_t> dead_columns(const CalibrationStats& stats) {
   const int64_t n = stats.width;
   if (stats.tokens < 1 || static_cast<int64_t>(stats.xtx.size()) != n * n) {
     throw Error(ErrorCode::kFailure, "calibration statistics are empty or have a wrong size");
   }
-  Hessian hessian;
-  hessian.width = n;
-  hessian.matrix = std::move(stats.xtx);
-  hessian.dead.assign(static_cast<size_t>(n), 0);
   const float factor = 2.0f / static_cast<float>(stats.tokens);
-  for (float& h : hessian.matrix) h *= factor;
-  double mean = 0;
+  std::vector<uint8_t> dead(static_cast<size_t>(n), 0);
   for (int64_t j = 0; j < n; ++j) {
-    const float diagonal = hessian.matrix[j * n + j];
+    const float diagonal = stats.xtx[j * n + j] * factor;  // of H
     if (!std::isfinite(diagonal) || diagonal < 0) {
       throw Error(ErrorCode::kFailure,
                   "calibration inputs are not finite in column " + std::to_string(j));
     }
-    hessian.dead[j] = diagonal == 0;
-    mean += hessian.dead[j] ? 1.0 : diagonal;
+    dead[j] = diagonal == 0;
+  }
+  return dead;
+}
+
+Hessian make_hessian(CalibrationStats stats, bool with_factor, double damping, int threads,
+                     const Accelerator* accelerator) {
+  const int64_t n = stats.width;
+  Hessian hessian;
+  hessian.width = n;
+  hessian.dead = dead_columns(stats);
+  hessian.matrix = std::move(stats.xtx);
+  const float factor = 2.0f / static_cast<float>(stats.tokens);
+  for (float& h : hessian.matrix) h *= factor;
+  double mean = 0;
+  for (int64_t j = 0; j < n; ++j) {
+    mean += hessian.dead[j] ? 1.0 : hessian.matrix[j * n + j];
   }
   mean /= static_cast<double>(n);
   if (!with_factor) return hessian;

@@ -51,7 +51,7 @@ std::vector<uint8_t> choose_weights(const WeightView& weight, const Hessian& hes
 }  // namespace
 
 RegionCodes quantize_pbllm(const WeightView& weight, const Hessian& hessian,
-                           const MethodConfig& config) {
+                           const MethodConfig& config, const QuantizeContext& context) {
   BinaryPlan plan;
   plan.shape.rows = weight.rows;
   plan.shape.cols = weight.cols;
@@ -62,10 +62,9 @@ RegionCodes quantize_pbllm(const WeightView& weight, const Hessian& hessian,
   plan.shape.offset_kind = config.offset_kind;
   plan.shape.integer_bits = kIntegerBits;
   plan.shape.scattered = true;
-  plan.integer =
-      choose_weights(weight, hessian, plan.shape, salient_share_of(config),
-                     config.salient_metric.value_or(SalientMetric::kHessian), config.threads);
-  return code_binary(weight, hessian, plan, config);
+  plan.integer = choose_weights(weight, hessian, plan.shape, config.salient_share,
+                                config.salient_metric, context.threads);
+  return code_binary(weight, hessian, plan, config, context);
 }
 
 double nominal_bits_pbllm(const RegionCodes& linear) {

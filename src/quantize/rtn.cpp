@@ -9,8 +9,8 @@
 namespace billm {
 
 RegionCodes quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
-                         const MethodConfig& config) {
-  if (bits_of(config) > 1) return quantize_rtn_integers(weight, config);
+                         const MethodConfig& config, const QuantizeContext& context) {
+  if (config.bits > 1) return quantize_rtn_integers(weight, config, context);
   RegionFormat shape;
   shape.rows = weight.rows;
   shape.cols = weight.cols;

@@ -7,18 +7,18 @@
 namespace billm {
 
 RegionCodes quantize_stbllm(const WeightView& weight, const Hessian& hessian,
-                            const MethodConfig& config) {
+                            const MethodConfig& config, const QuantizeContext& context) {
   BinaryPlan plan;
   plan.shape = binary_shape(weight, config);
   plan.keep = nm_mask(si_scores(weight, hessian), weight.rows, weight.cols, config.nm);
   if (config.reference) {
-    return quantize_reference(weight, hessian, plan.keep, plan.shape, config.threads);
+    return quantize_reference(weight, hessian, plan.keep, plan.shape, context.threads);
   }
   if (plan.shape.salient_classes > 0) {
     plan.salient = choose_salient(weight, hessian, plan.keep, plan.shape, config.objective,
-                                  config.max_salient, config.threads);
+                                  config.max_salient, context.threads);
   }
-  return code_binary(weight, hessian, plan, config);
+  return code_binary(weight, hessian, plan, config, context);
 }
 
 double nominal_bits_stbllm(const RegionCodes& linear) {

@@ -63,11 +63,25 @@ class BadUsage(bt.TestCase):
     def test_flags_of_other_methods(self):
         for method, *flags in (("billm", "--bits", "2"), ("pbllm", "--bits", "8"),
                                ("billm", "--salient", "0.1"), ("gptq", "--salient", "0.1"),
-                               ("billm", "--salient-metric", "hessian"),
                                ("rtn", "--no-act-order"), ("gptq", "--compat", "reference"),
-                               ("pbllm", "--compat", "reference"), ("pbllm", "--nm", "4:8")):
+                               ("pbllm", "--compat", "reference"), ("pbllm", "--nm", "4:8"),
+                               # At their defaults, too.
+                               ("billm", "--salient-metric", "hessian"), ("rtn", "--refine", "4"),
+                               ("gptq", "--compat", "none"), ("rtn", "--damping", "0.01"),
+                               ("gptq", "--scales", "log8"), ("arb", "--nm-alloc", "uniform")):
             with self.subTest(method=method, flags=flags):
-                self.refused(bt.USAGE, *flags, needles=[flags[0], method], method=method)
+                self.refused(bt.USAGE, *flags, needles=[flags[0], method, "leave it out"],
+                             method=method)
+
+    def test_flags_that_other_flags_turn_off(self):
+        for method, flags, needle in (
+                ("billm", ("--compat", "reference", "--refine", "4"), "--refine"),
+                ("stbllm", ("--compat", "reference", "--classes", "3"), "--classes"),
+                ("rtn", ("--bits", "2", "--scales", "log8"), "--scales"),
+                ("arb", ("--classes", "1", "--max-salient", "9"), "--max-salient")):
+            with self.subTest(method=method, flags=flags):
+                self.refused(bt.USAGE, *flags, needles=[needle, "does not use it with"],
+                             method=method)
 
     def test_bits_and_shares_out_of_range(self):
         for method, flag, value in (("rtn", "--bits", "0"), ("rtn", "--bits", "5"),
@@ -145,10 +159,10 @@ class BadUsage(bt.TestCase):
         for flag, value in (("--nsamples", "0"), ("--seqlen", "1"), ("--seqlen", "9" * 30),
                             ("--threads", "0"), ("--threads", "x"), ("--seed", "-1"),
                             ("--refine", "101"), ("--damping", "-1"), ("--damping", "nan"),
-                            ("--max-salient", "0")):
+                            ("--max-salient", "4096")):
             self.forget()
             with self.subTest(flag=flag, value=value):
-                self.refused(bt.USAGE, f"{flag}={value}", needles=[flag])
+                self.refused(bt.USAGE, f"{flag}={value}", needles=[flag], method="billm")
 
     def test_unknown_command(self):
         self.assert_error(self.run_billm("quantise"), "", bt.USAGE, "did you mean 'quantize'?")

@@ -49,7 +49,7 @@ TEST(MethodError, NotAbovePlainSignsWithTheSameMask) {
     for (int i = 0; i < kLayers; ++i) {
       const Layer layer = random_layer(i);
       const MethodConfig config = config_of(method);
-      const RegionCodes linear = method.quantize(layer.view(), layer.hessian, config);
+      const RegionCodes linear = method.quantize(layer.view(), layer.hessian, config, {});
       const double ratio =
           layer.error(linear) / layer.error(plain_signs(layer, linear.region, config.block_size));
       better += ratio <= 1;
@@ -64,7 +64,7 @@ TEST(MethodError, SignsAreTheRtnMethod) {
   for (int i = 0; i < 4; ++i) {
     const Layer layer = random_layer(i);
     const Method& rtn = find_method("rtn");
-    const RegionCodes linear = rtn.quantize(layer.view(), layer.hessian, config_of(rtn));
+    const RegionCodes linear = rtn.quantize(layer.view(), layer.hessian, config_of(rtn), {});
     const double plain = layer.error(plain_signs(layer, linear.region, 128));
     EXPECT_NEAR(layer.error(linear), plain, 0.02 * plain);
   }
@@ -73,14 +73,14 @@ TEST(MethodError, SignsAreTheRtnMethod) {
 // Greedy from block to block, so a layer may lose a little.
 TEST(MethodError, RefinementHelps) {
   for (const Method& method : methods()) {
-    if (!method.refines) continue;
+    if (!uses(method, "refine_rounds")) continue;
     double logs = 0;
     for (int i = 0; i < kLayers; ++i) {
       const Layer layer = random_layer(i);
       MethodConfig config = config_of(method);
-      const double refined = layer.error(method.quantize(layer.view(), layer.hessian, config));
+      const double refined = layer.error(method.quantize(layer.view(), layer.hessian, config, {}));
       config.refine_rounds = 0;
-      const double plain = layer.error(method.quantize(layer.view(), layer.hessian, config));
+      const double plain = layer.error(method.quantize(layer.view(), layer.hessian, config, {}));
       EXPECT_LE(refined, 1.02 * plain) << method.name << ", layer " << i;
       logs += std::log(refined / plain);
     }
@@ -90,14 +90,15 @@ TEST(MethodError, RefinementHelps) {
 
 TEST(MethodError, FeedbackHelps) {
   for (const Method& method : methods()) {
-    if (!method.refines) continue;
+    if (!uses(method, "refine_rounds")) continue;
     double logs = 0;
     for (int i = 0; i < kLayers; ++i) {
       const Layer layer = random_layer(i);
       MethodConfig config = config_of(method);
-      const double with = layer.error(method.quantize(layer.view(), layer.hessian, config));
+      const double with = layer.error(method.quantize(layer.view(), layer.hessian, config, {}));
       config.feedback = Feedback::kNone;
-      logs += std::log(with / layer.error(method.quantize(layer.view(), layer.hessian, config)));
+      logs +=
+          std::log(with / layer.error(method.quantize(layer.view(), layer.hessian, config, {})));
     }
     EXPECT_LT(std::exp(logs / kLayers), 0.8) << method.name;
   }
@@ -115,12 +116,12 @@ TEST(MethodError, IntegersWithFeedback) {
       const Layer layer = random_layer(i);
       MethodConfig config = config_of(gptq);
       config.bits = bits;
-      const double with = layer.error(gptq.quantize(layer.view(), layer.hessian, config));
+      const double with = layer.error(gptq.quantize(layer.view(), layer.hessian, config, {}));
       config.act_order = false;
-      const double without = layer.error(gptq.quantize(layer.view(), layer.hessian, config));
+      const double without = layer.error(gptq.quantize(layer.view(), layer.hessian, config, {}));
       config = config_of(rtn);
       config.bits = bits;
-      const double none = layer.error(rtn.quantize(layer.view(), layer.hessian, config));
+      const double none = layer.error(rtn.quantize(layer.view(), layer.hessian, config, {}));
       EXPECT_LT(with, none) << "layer " << i;
       rounded += std::log(none);
       plain += std::log(without);
@@ -143,7 +144,7 @@ TEST(MethodError, SalientShare) {
       const Layer layer = random_layer(i);
       MethodConfig config = config_of(method);
       config.salient_share = share;
-      const RegionCodes linear = method.quantize(layer.view(), layer.hessian, config);
+      const RegionCodes linear = method.quantize(layer.view(), layer.hessian, config, {});
       EXPECT_NEAR(region_shares(linear).back(), share, 0.001);
       EXPECT_NEAR(method.nominal_bits(linear), 1 + 7 * share, 0.007);
       logs += std::log(layer.error(linear));

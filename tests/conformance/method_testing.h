@@ -1,6 +1,7 @@
 // Layers and settings for the conformance tests of the method table.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -36,11 +37,13 @@ struct Layer {
   Hessian hessian;
 };
 
-inline MethodConfig config_of(const Method& method) {
-  MethodConfig config;
-  config.method = method.name;
-  if (method.needs_nm) config.nm = {4, 8};
-  return config;
+// The method's defaults, with groups of the same width for all.
+inline MethodConfig config_of(const Method& method, GivenSettings given = {}) {
+  const auto is_width = [](const auto& pair) { return pair.first == "block_size"; };
+  if (uses(method, "block_size") && std::none_of(given.begin(), given.end(), is_width)) {
+    given.emplace_back("block_size", 128);
+  }
+  return configure(method.name, given);
 }
 
 struct Variant {
@@ -50,74 +53,51 @@ struct Variant {
 
 // The default settings of a method and every other choice that a setting has, one at a time.
 inline std::vector<Variant> variants(const Method& method) {
-  std::vector<Variant> all = {{"default", config_of(method)}};
-  const auto add = [&](const std::string& name, auto change) {
-    MethodConfig config = config_of(method);
-    change(config);
-    all.push_back({name, config});
+  std::vector<Variant> all;
+  const auto add = [&](const std::string& name, const GivenSettings& given) {
+    for (const auto& [setting, value] : given) {
+      if (!uses(method, setting)) return;
+    }
+    all.push_back({name, config_of(method, given)});
   };
-  // What a method does not use, check_config refuses.
-  if (method.refines || method.min_bits == 1) {
-    add("f16", [](auto& c) { c.scale_format = ScaleFormat::kF16; });
-    add("f32", [](auto& c) { c.scale_format = ScaleFormat::kF32; });
+  add("default", {});
+  add("f16", {{"scale_format", "f16"}});
+  add("f32", {{"scale_format", "f32"}});
+  add("offsets", {{"offsets", "block"}});
+  add("offsets f16", {{"offsets", "block"}, {"scale_format", "f16"}});
+  add("feedback blocks", {{"feedback", "blocks"}});
+  add("feedback none", {{"feedback", "none"}});
+  add("no refinement", {{"refine_rounds", 0}});
+  add("no descent", {{"descend", false}});
+  add("blocks of 16", {{"block_size", 16}});
+  add("blocks of 4096", {{"block_size", 4096}});
+  add("reference", {{"compat", "reference"}});
+  add("saliency", {{"objective", "saliency"}});
+  add("no salient columns", {{"max_salient", 0}});
+  add("one class", {{"classes", 1}});
+  add("no salient classes", {{"salient_classes", 0}});
+  add("3 classes, 2 salient", {{"classes", 3}, {"salient_classes", 2}});
+  if (!uses(method, "nm")) {
+    add("one class, 3 salient", {{"classes", 1}, {"salient_classes", 3}});
   }
-  if (method.refines) {
-    add("offsets", [](auto& c) { c.offset_kind = OffsetKind::kBlock; });
-    add("offsets f16", [](auto& c) {
-      c.offset_kind = OffsetKind::kBlock;
-      c.scale_format = ScaleFormat::kF16;
-    });
-    add("feedback blocks", [](auto& c) { c.feedback = Feedback::kBlocks; });
-    add("feedback none", [](auto& c) { c.feedback = Feedback::kNone; });
-    add("no refinement", [](auto& c) { c.refine_rounds = 0; });
-    add("no descent", [](auto& c) { c.descend = false; });
-  }
-  add("blocks of 16", [](auto& c) { c.block_size = 16; });
-  add("blocks of 4096", [](auto& c) { c.block_size = 4096; });
-  if (method.has_reference) {
-    add("reference", [](auto& c) { c.reference = true; });
-  }
-  if (method.classes > 0) {
-    add("saliency", [](auto& c) { c.objective = SearchObjective::kSaliency; });
-    add("no salient columns", [](auto& c) { c.max_salient = 0; });
-    add("one class", [](auto& c) { c.classes = 1; });
-    add("no salient classes", [](auto& c) { c.salient_classes = 0; });
-    add("3 classes, 2 salient", [](auto& c) {
-      c.classes = 3;
-      c.salient_classes = 2;
-    });
-    if (!method.needs_nm) {
-      add("one class, 3 salient", [](auto& c) {
-        c.classes = 1;
-        c.salient_classes = 3;
-      });
+  if (uses(method, "bits")) {
+    const Range range = range_of(find_setting("bits"), method);
+    if (!range.whole) {
+      add("fewest bits", {{"bits", range.low}});
+      add("most bits", {{"bits", range.high}});
+    }
+    for (int bits = static_cast<int>(range.low) + 1; range.whole && bits <= range.high; ++bits) {
+      add(std::to_string(bits) + " bits", {{"bits", bits}});
     }
   }
-  for (int bits = method.min_bits + 1; bits <= method.max_bits; ++bits) {
-    add(std::to_string(bits) + " bits", [&](auto& c) { c.bits = bits; });
+  add("no act-order", {{"act_order", false}});
+  add("no act-order, blocks of 16", {{"act_order", false}, {"block_size", 16}});
+  for (const double share : {0.001, 0.3, 0.5}) {
+    add("share " + std::to_string(share), {{"salient", share}});
   }
-  if (method.has_order) {
-    add("no act-order", [](auto& c) { c.act_order = false; });
-    add("no act-order, blocks of 16", [](auto& c) {
-      c.act_order = false;
-      c.block_size = 16;
-    });
-  }
-  if (method.has_share) {
-    for (const double share : {0.001, 0.3, 0.5}) {
-      add("share " + std::to_string(share), [&](auto& c) { c.salient_share = share; });
-    }
-    add("magnitude", [](auto& c) { c.salient_metric = SalientMetric::kMagnitude; });
-    add("share 0.3, no refinement", [](auto& c) {
-      c.salient_share = 0.3;
-      c.refine_rounds = 0;
-    });
-  }
-  if (method.needs_nm) {
-    for (const NmPattern nm : {NmPattern{1, 2}, {6, 8}, {8, 8}, {3, 16}}) {
-      add(nm.text(), [&](auto& c) { c.nm = nm; });
-    }
-  }
+  add("magnitude", {{"salient_metric", "magnitude"}});
+  add("share 0.3, no refinement", {{"salient", 0.3}, {"refine_rounds", 0}});
+  for (const char* nm : {"1:2", "6:8", "8:8", "3:16"}) add(nm, {{"nm", nm}});
   return all;
 }
 

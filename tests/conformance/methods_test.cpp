@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "conformance/method_testing.h"
 #include "kernels/cpu/row_tiles.h"
 #include "support/compare.h"
@@ -20,7 +20,7 @@ void expect_sound(const RegionCodes& linear, const Layer& layer, const MethodCon
   ASSERT_TRUE(linear.shape.nm == config.nm);
   const std::vector<float> q = dequantize(linear);
   for (const float value : q) ASSERT_TRUE(std::isfinite(value));
-  const PackedLinear packed = pack(linear);
+  const PackedPlanes packed = pack(linear);
   ASSERT_NO_THROW(check_packed(packed, "packed"));
   std::vector<float> decoded(q.size());
   decode_rows(packed, 0, layer.rows, decoded.data());
@@ -53,12 +53,13 @@ TEST(EveryMethod, EveryShapeAndSetting) {
           SCOPED_TRACE(std::string(method.name) + ", " + variant.name + ", " +
                        std::to_string(rows) + " x " + std::to_string(cols));
           ASSERT_NO_THROW(check_config(variant.config));
-          const RegionCodes linear = method.quantize(layer.view(), layer.hessian, variant.config);
+          const RegionCodes linear =
+              method.quantize(layer.view(), layer.hessian, variant.config, {});
           expect_sound(linear, layer, variant.config);
           if (HasFatalFailure()) return;
           const double nominal = method.nominal_bits(linear);
           EXPECT_GT(nominal, 0);
-          EXPECT_LE(nominal, method.has_share || method.max_bits > 0 ? 8 : 2);
+          EXPECT_LE(nominal, uses(method, "salient") || uses(method, "bits") ? 8 : 2);
         }
       }
     }
@@ -96,7 +97,7 @@ TEST(EveryMethod, DegenerateWeightsAndInputs) {
       for (const Method& method : methods()) {
         for (const Variant& variant : variants(method)) {
           SCOPED_TRACE(std::string(method.name) + ", " + variant.name + ", " + name);
-          expect_sound(method.quantize(layer.view(), layer.hessian, variant.config), layer,
+          expect_sound(method.quantize(layer.view(), layer.hessian, variant.config, {}), layer,
                        variant.config);
           if (HasFatalFailure()) return;
         }
@@ -105,7 +106,7 @@ TEST(EveryMethod, DegenerateWeightsAndInputs) {
   }
 }
 
-std::vector<std::byte> all_bytes(const PackedLinear& packed) {
+std::vector<std::byte> all_bytes(const PackedPlanes& packed) {
   std::vector<std::byte> bytes;
   for (const Plane& plane : packed.planes) {
     bytes.insert(bytes.end(), plane.bytes.begin(), plane.bytes.end());
@@ -124,30 +125,38 @@ TEST(EveryMethod, SameBytesForThreadsAndTargets) {
       for (const Variant& variant : all) {
         SCOPED_TRACE(std::string(method.name) + ", " + variant.name);
         const std::vector<std::byte> first =
-            all_bytes(pack(method.quantize(layer.view(), layer.hessian, variant.config)));
+            all_bytes(pack(method.quantize(layer.view(), layer.hessian, variant.config, {})));
         int threads = 0;
         for (int bit = 0; bit < 63; ++bit) {
           const int64_t target = int64_t{1} << bit;
           if ((targets & target) == 0) continue;
           kernels::force_target(target);
-          MethodConfig config = variant.config;
-          config.threads = 1 + threads++ % 3;
-          const Hessian hessian = make_hessian(layer.stats, true, config.damping, config.threads);
+          const QuantizeContext context = {.threads = 1 + threads++ % 3};
+          const MethodConfig& config = variant.config;
+          const Hessian hessian = make_hessian(layer.stats, true, config.damping, context.threads);
           const std::vector<std::byte> bytes =
-              all_bytes(pack(method.quantize(layer.view(), hessian, config)));
+              all_bytes(pack(method.quantize(layer.view(), hessian, config, context)));
           kernels::force_target(0);
-          EXPECT_EQ(bytes, first) << "target " << target << ", threads " << config.threads;
+          EXPECT_EQ(bytes, first) << "target " << target << ", threads " << context.threads;
         }
         for (const int count : {2, 3}) {
-          MethodConfig config = variant.config;
-          config.threads = count;
-          EXPECT_EQ(all_bytes(pack(method.quantize(layer.view(), layer.hessian, config))), first)
+          EXPECT_EQ(all_bytes(pack(method.quantize(layer.view(), layer.hessian, variant.config,
+                                                   {.threads = count}))),
+                    first)
               << "threads " << count;
         }
       }
     }
   }
 }
+
+// Largest integers of the method; 0: it makes none.
+int most_bits(const Method& method) {
+  const Range range = range_of(find_setting("bits"), method);
+  return uses(method, "bits") && range.whole ? static_cast<int>(range.high) : 0;
+}
+
+bool makes_signs(const Method& method) { return integer_bits(MethodConfig(method.name)) <= 1; }
 
 // A weight that the method can say exactly: per row and block `levels` magnitudes on the log8 grid
 // (and exact in fp16), zeros where the mask prunes.
@@ -178,21 +187,22 @@ std::vector<float> representable(int64_t rows, int64_t cols, int levels, const M
 
 TEST(EveryMethod, RepresentableWeightsComeBack) {
   for (const Method& method : methods()) {
-    if (method.min_bits > 1) continue;  // below: integers have grids of their own
+    if (!makes_signs(method)) continue;  // below: integers have grids of their own
     for (const ScaleFormat format : {ScaleFormat::kLog8, ScaleFormat::kF16, ScaleFormat::kF32}) {
       for (const int64_t cols : {64, 200}) {
         SCOPED_TRACE(std::string(method.name) + ", " + scale_format_name(format));
         MethodConfig config = config_of(method);
         config.scale_format = format;
         const int classes =
-            method.quantize(Layer(2, 16, 1).view(), Layer(2, 16, 1).hessian, config).shape.classes;
+            method.quantize(Layer(2, 16, 1).view(), Layer(2, 16, 1).hessian, config, {})
+                .shape.classes;
         const std::vector<float> w = representable(70, cols, std::min(classes, 2), config, 9);
         const Layer layer(w, 70, cols, correlated_stats(cols, 500, 10));
         const std::vector<float> q =
-            dequantize(method.quantize(layer.view(), layer.hessian, config));
+            dequantize(method.quantize(layer.view(), layer.hessian, config, {}));
         // The 8-bit grid of scattered integers spans 2.5 times the row's largest weight, 1 at most:
         // half a step is 0.005, and an integer takes up the errors of those before it.
-        const double grid = method.has_share ? 0.012 : 0.0;
+        const double grid = uses(method, "salient") ? 0.012 : 0.0;
         EXPECT_TRUE(close(q, w, {.absolute = 1e-6 + grid, .relative = 1e-5 + grid}));
       }
     }
@@ -203,7 +213,7 @@ TEST(EveryMethod, RepresentableWeightsComeBack) {
 TEST(EveryMethod, RepresentableIntegersComeBack) {
   constexpr int64_t kRows = 70;
   for (const Method& method : methods()) {
-    for (int bits = std::max(2, method.min_bits); bits <= method.max_bits; ++bits) {
+    for (int bits = 2; bits <= most_bits(method); ++bits) {
       for (const int64_t cols : {64, 200}) {
         SCOPED_TRACE(std::string(method.name) + ", " + std::to_string(bits) + " bits");
         MethodConfig config = config_of(method);
@@ -229,9 +239,10 @@ TEST(EveryMethod, RepresentableIntegersComeBack) {
         }
         const Layer layer(w, kRows, cols, correlated_stats(cols, 500, 10));
         for (const bool act_order : {true, false}) {
-          if (!act_order && !method.has_order) continue;
+          if (!act_order && !uses(method, "act_order")) continue;
           config.act_order = act_order;
-          EXPECT_TRUE(close(dequantize(method.quantize(layer.view(), layer.hessian, config)), w));
+          EXPECT_TRUE(
+              close(dequantize(method.quantize(layer.view(), layer.hessian, config, {})), w));
         }
       }
     }
@@ -250,12 +261,12 @@ TEST(EveryMethod, ScalePrecision) {
     stats.xtx[i * kCols + i] = 1.0f + static_cast<float>(i % 5);
   }
   for (const Method& method : methods()) {
-    if (method.min_bits > 1) continue;  // an integer is as precise as its grid, not as its scale
+    if (!makes_signs(method)) continue;  // an integer is as precise as its grid, not as its scale
     SCOPED_TRACE(method.name);
     MethodConfig config = config_of(method);
     std::vector<float> w = representable(kRows, kCols, 1, config, 11);
     // Half a step of 8 bits over 2.5 times the row's magnitude.
-    const double grid = method.has_share ? 0.005 : 0.0;
+    const double grid = uses(method, "salient") ? 0.005 : 0.0;
     Random random(12);
     for (int64_t row = 0; row < kRows; ++row) {
       const float factor = 0.5f + random.uniform();
@@ -264,7 +275,7 @@ TEST(EveryMethod, ScalePrecision) {
     const Layer layer(w, kRows, kCols, stats);
     const auto quantized = [&](ScaleFormat format) {
       config.scale_format = format;
-      return dequantize(method.quantize(layer.view(), layer.hessian, config));
+      return dequantize(method.quantize(layer.view(), layer.hessian, config, {}));
     };
     EXPECT_TRUE(close(quantized(ScaleFormat::kLog8), w, {.relative = 0.0222}));
     EXPECT_TRUE(close(quantized(ScaleFormat::kF16), w, {.relative = 0x1p-11 + 1e-6 + grid}));

@@ -14,20 +14,20 @@
 
 #include "billm/base/file.h"
 #include "billm/base/sha256.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_layer.h"
 #include "conformance/method_testing.h"
 #include "support/environment.h"
 
 namespace billm::test {
 namespace {
 
-std::string digest_of(const PackedLinear& packed) {
+std::string digest_of(const PackedLayer& packed) {
   Sha256 hash;
   hash.update(describe(packed));
-  for (const Plane& plane : packed.planes) {
-    hash.update(plane.name + " " + plane.dtype + ";");
+  for_each_plane(packed, [&](const std::string& name, const Plane& plane) {
+    hash.update(name + " " + plane.dtype + ";");
     hash.update(plane.bytes);
-  }
+  });
   return hash.hex();
 }
 
@@ -41,7 +41,7 @@ TEST(PinnedBytes, OfEveryMethodAndSetting) {
         const std::string key = std::string(method.name) + ", " + variant.name + ", " +
                                 std::to_string(rows) + " x " + std::to_string(cols);
         digests[key] =
-            digest_of(pack(method.quantize(layer.view(), layer.hessian, variant.config)));
+            digest_of(pack(method.quantize(layer.view(), layer.hessian, variant.config, {})));
       }
     }
   }

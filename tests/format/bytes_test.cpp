@@ -45,8 +45,7 @@ TEST(Bytes, OneClassF32) {
   RegionCodes linear = layer_of(shape_of(1, 5, 1, 0, ScaleFormat::kF32),
                                 {{0, 1}, {0, 0}, {0, 1}, {0, 1}, {0, 0}}, "", {});
   linear.scale = {1.5f};
-  const PackedLinear packed = pack(linear);
-  EXPECT_EQ(packed.layout, "planes");
+  const PackedPlanes packed = pack(linear);
   ASSERT_EQ(packed.planes.size(), 2u);
   EXPECT_EQ(hex(packed, "signs"), "0d");  // bits 0, 2, 3
   EXPECT_EQ(hex(packed, "scales"), "00 00 c0 3f");
@@ -54,7 +53,7 @@ TEST(Bytes, OneClassF32) {
   EXPECT_EQ(packed.find("scales")->dtype, "F32");
   EXPECT_EQ(packed.find("scales")->shape, (std::vector<int64_t>{1, 1, 1}));
   EXPECT_EQ(packed.bytes(), 5);
-  EXPECT_DOUBLE_EQ(packed.stored_bits(), 8.0);
+  EXPECT_DOUBLE_EQ(PackedLayer(copy_of(packed)).stored_bits(), 8.0);
   EXPECT_EQ(describe(packed),
             R"({"layout":"planes","rows":1,"cols":5,"block_size":128,"n":0,"m":0,"classes":1,)"
             R"("salient_classes":0,"scale_format":"f32","offsets":"none"})");
@@ -87,7 +86,7 @@ TEST(Bytes, TwoAndTwoClassesLog8RegionOffsets) {
   constexpr float kUnit = 0x1.6a09e6p-7f;
   linear.offset = {0.25f, kUnit, -0.015625f, -127 * kUnit, 0, 0, 0, 127 * kUnit, 0.5f, 0.25f, 0, 0,
                    0,     0,     0,          -0.00390625f};
-  const PackedLinear packed = pack(linear);
+  const PackedPlanes packed = pack(linear);
   ASSERT_EQ(packed.planes.size(), 6u);
   EXPECT_EQ(hex(packed, "signs"), "13 01");
   EXPECT_EQ(hex(packed, "classes"), "36 03");
@@ -115,7 +114,7 @@ TEST(Bytes, ThreeClassesBase3) {
       layer_of(shape_of(1, 7, 3, 2, ScaleFormat::kF16),
                {{2, 0}, {1, 1}, {0, 1}, {1, 1}, {2, 0}, {2, 0}, {0, 1}}, "", {0, 1, 1, 1, 0, 0, 0});
   linear.scale = {0.5f, -2.0f, 1.0f, 0x1p-24f, 65504.0f};
-  const PackedLinear packed = pack(linear);
+  const PackedPlanes packed = pack(linear);
   EXPECT_EQ(hex(packed, "classes"), "c2 02");  // 2 + 1*3 + 0*9 + 1*27 + 2*81; 2 + 0*3
   EXPECT_EQ(hex(packed, "signs"), "4e");
   EXPECT_EQ(hex(packed, "salient"), "0e");
@@ -132,7 +131,7 @@ TEST(Bytes, BlockOffsets) {
   RegionCodes linear = layer_of(shape, {{0, 1}, {0, 0}}, "", {});
   linear.scale = {0.5f, 2.0f};
   linear.offset = {1.0f, -1.5f};
-  const PackedLinear f16 = pack(linear);
+  const PackedPlanes f16 = pack(linear);
   EXPECT_EQ(hex(f16, "offsets"), "00 3c 00 be");
   EXPECT_EQ(f16.find("offsets")->dtype, "F16");
   EXPECT_EQ(f16.find("offsets")->shape, (std::vector<int64_t>{2, 1}));
@@ -149,7 +148,7 @@ TEST(Bytes, MaskWithTails) {
                                 ".x.x.xx",
                                 {});
   linear.scale = {1.0f, 3.0f};
-  const PackedLinear packed = pack(linear);
+  const PackedPlanes packed = pack(linear);
   // {0, 2} has rank C(0,1) + C(2,2) = 1, {1, 3} has C(1,1) + C(3,2) = 4: word 1 + 4 * 6 = 25.
   // Tails {0, 1}: rank 0, {1, 2}: rank 2, in bits 13-14 and 15-16.
   EXPECT_EQ(hex(packed, "mask"), "19 00 01");
@@ -191,7 +190,7 @@ TEST(Bytes, ColumnScales) {
   RegionCodes linear = layer_of(shape, {{0, 1}, {0, 0}, {0, 1}}, "", {});
   linear.scale = {1.5f};
   linear.column_scale = {1.0f, 0.5f, 3.0f};
-  const PackedLinear packed = pack(linear);
+  const PackedPlanes packed = pack(linear);
   EXPECT_EQ(hex(packed, "column_scales"), "00 3c 00 38 00 42");
   EXPECT_EQ(packed.find("column_scales")->dtype, "F16");
   EXPECT_EQ(packed.find("column_scales")->shape, (std::vector<int64_t>{3}));
@@ -208,7 +207,7 @@ TEST(Bytes, ClassesOfSalientColumnsOnly) {
       layer_of(shape_of(2, 4, 1, 2, ScaleFormat::kF16),
                {{0, 1}, {1, 0}, {0, 0}, {0, 1}, {0, 0}, {0, 1}, {0, 1}, {1, 0}}, "", {0, 1, 0, 1});
   linear.scale = {1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f};
-  PackedLinear packed = pack(linear);
+  PackedPlanes packed = pack(linear);
   EXPECT_EQ(hex(packed, "signs"), "69");
   EXPECT_EQ(hex(packed, "classes"), "09");  // 1, 0; 0, 1
   EXPECT_EQ(hex(packed, "salient"), "0a");
@@ -230,7 +229,7 @@ TEST(Bytes, IntegersEverywhere) {
   linear.code = {0, 7, 3, 4, 6};
   linear.step = {0.5f, 2.0f};
   linear.zero = {3, 7};
-  const PackedLinear packed = pack(linear);
+  const PackedPlanes packed = pack(linear);
   EXPECT_EQ(hex(packed, "integers"), "f8 68");  // 0 + 7*8 + 3*64 + 4*512 + 6*4096 = 0x68f8
   EXPECT_EQ(hex(packed, "steps"), "00 38 00 40");
   EXPECT_EQ(hex(packed, "zeros"), "3b");
@@ -250,7 +249,7 @@ TEST(Bytes, CostOfTwoBits) {
   shape.integer_bits = 2;
   RegionCodes linear = make_region_codes(shape);
   linear.region.assign(linear.region.size(), 1);
-  EXPECT_DOUBLE_EQ(pack(linear).stored_bits(), 2 + 18.0 / 128);
+  EXPECT_DOUBLE_EQ(PackedLayer(pack(linear)).stored_bits(), 2 + 18.0 / 128);
 }
 
 TEST(Bytes, ScatteredIntegersByBitmap) {
@@ -263,7 +262,7 @@ TEST(Bytes, ScatteredIntegersByBitmap) {
   linear.scale = {1.0f, 2.0f};
   linear.step = {0.25f, 0.5f};
   linear.zero = {100, 128};
-  const PackedLinear packed = pack(linear);
+  const PackedPlanes packed = pack(linear);
   EXPECT_EQ(hex(packed, "signs"), "0d");  // 1 0, 1 1 0
   EXPECT_EQ(hex(packed, "integers"), "c8 00 81");
   EXPECT_EQ(hex(packed, "steps"), "00 34 00 38");
@@ -297,7 +296,7 @@ TEST(Bytes, ScatteredIntegersByDeltas) {
     linear.region[static_cast<size_t>(at++)] = 2;
   }
   linear.region[115] = 2;
-  const PackedLinear packed = pack(linear);
+  const PackedPlanes packed = pack(linear);
   EXPECT_EQ(packed.index_bits, 4);
   EXPECT_EQ(hex(packed, "index"), "60 e7 0f");
   EXPECT_EQ(hex(packed, "integer_counts"), "04 00 01 00");

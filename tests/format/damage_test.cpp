@@ -54,13 +54,13 @@ std::vector<RegionFormat> shapes_to_damage() {
 TEST(Damage, EveryBitOfEveryPlane) {
   for (const RegionFormat& shape : shapes_to_damage()) {
     SCOPED_TRACE(text_of(shape));
-    const PackedLinear good = pack(random_codes(shape, shape.cols == 70 ? 3 : 8));
+    const PackedPlanes good = pack(random_codes(shape, shape.cols == 70 ? 3 : 8));
     EXPECT_EQ(good.index_bits > 0, shape.cols == 70);
     ASSERT_TRUE(accepted(good));
     int refused = 0;
     for (const Plane& plane : good.planes) {
       for (size_t bit = 0; bit < 8 * plane.bytes.size(); ++bit) {
-        PackedLinear bad = copy_of(good);
+        PackedPlanes bad = copy_of(good);
         bytes_of(bad, plane.name)[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
         if (!accepted(bad)) {
           ++refused;
@@ -80,10 +80,10 @@ TEST(Damage, EveryBitOfEveryPlane) {
 TEST(Damage, SizesAndDtypes) {
   for (const RegionFormat& shape : shapes_to_damage()) {
     SCOPED_TRACE(text_of(shape));
-    const PackedLinear good = pack(random_codes(shape, shape.cols == 70 ? 3 : 8));
+    const PackedPlanes good = pack(random_codes(shape, shape.cols == 70 ? 3 : 8));
     for (size_t i = 0; i < good.planes.size(); ++i) {
       SCOPED_TRACE(good.planes[i].name);
-      PackedLinear bad = copy_of(good);
+      PackedPlanes bad = copy_of(good);
       bad.planes[i].bytes = bad.planes[i].bytes.subspan(1);
       EXPECT_FALSE(accepted(bad));
       bad = copy_of(good);
@@ -105,10 +105,7 @@ TEST(Damage, SizesAndDtypes) {
       bad.planes.push_back(bad.planes[i]);
       EXPECT_FALSE(accepted(bad));
     }
-    PackedLinear bad = copy_of(good);
-    bad.layout = "other\nlayout";
-    EXPECT_FALSE(accepted(bad));
-    bad.layout = good.layout;
+    PackedPlanes bad = copy_of(good);
     for (int bits = kMinDelta; shape.scattered && bits <= kMaxDelta; ++bits) {
       bad.index_bits = good.index_bits == bits ? 0 : bits;
       EXPECT_FALSE(accepted(bad)) << bits;  // planes of another kind of index
@@ -117,8 +114,8 @@ TEST(Damage, SizesAndDtypes) {
 }
 
 // Expects that writing `value` to byte `at` (from the end if negative) of a plane is refused.
-void expect_refused(const PackedLinear& good, const std::string& plane, int at, int value) {
-  PackedLinear bad = copy_of(good);
+void expect_refused(const PackedPlanes& good, const std::string& plane, int at, int value) {
+  PackedPlanes bad = copy_of(good);
   std::vector<std::byte>& bytes = bytes_of(bad, plane);
   bytes.at(at < 0 ? bytes.size() + at : at) = static_cast<std::byte>(value);
   EXPECT_FALSE(accepted(bad)) << plane;
@@ -128,7 +125,7 @@ TEST(Damage, WhatTheFormatForbids) {
   RegionFormat shape = small({2, 4}, 3, 1, ScaleFormat::kLog8, OffsetKind::kRegion);
   // 3 rows of 5 full groups and a tail of one column: 33 kept weights; 15 ranks in 3 words of 13
   // bits.
-  PackedLinear good = pack(random_codes(shape, 9));
+  PackedPlanes good = pack(random_codes(shape, 9));
   expect_refused(good, "signs", -1, 0x02);    // 33 = 4 * 8 + 1 bits
   expect_refused(good, "classes", 0, 243);    // no five base-3 digits
   expect_refused(good, "classes", -1, 27);    // 33 = 6 * 5 + 3 digits
@@ -150,7 +147,7 @@ TEST(Damage, WhatTheFormatForbids) {
 }
 
 TEST(Damage, WhatTheFormatForbidsOfIntegers) {
-  PackedLinear good = pack(random_codes(of_kind(0, 0, false, 3, false), 11));
+  PackedPlanes good = pack(random_codes(of_kind(0, 0, false, 3, false), 11));
   expect_refused(good, "integers", -1, 0x20);  // 63 * 3 = 23 * 8 + 5 bits
   expect_refused(good, "zeros", -1, 0x04);     // 6 * 3 = 2 * 8 + 2 bits
   expect_refused(good, "steps", 1, 0x7c);      // infinite or NaN
@@ -159,14 +156,14 @@ TEST(Damage, WhatTheFormatForbidsOfIntegers) {
   expect_refused(good, "column_scales", 1, 0x7c);
   expect_refused(good, "column_scales", 1, 0xbc);  // negative
   expect_refused(good, "classes", 0, 243);
-  PackedLinear zero = copy_of(good);
+  PackedPlanes zero = copy_of(good);
   bytes_of(zero, "column_scales")[0] = bytes_of(zero, "column_scales")[1] = std::byte{0};
   EXPECT_FALSE(accepted(zero));
   // A bitmap that says one integer more or less than is counted.
   good = pack(random_codes(of_kind(1, 0, false, 8, true), 10));
   ASSERT_EQ(good.index_bits, 0);
   for (const int change : {-1, 1}) {
-    PackedLinear bad = copy_of(good);
+    PackedPlanes bad = copy_of(good);
     bytes_of(bad, "integer_counts")[2] =
         static_cast<std::byte>(static_cast<int>(bytes_of(bad, "integer_counts")[2]) + change);
     EXPECT_FALSE(accepted(bad));
@@ -183,7 +180,7 @@ TEST(Damage, IndexOfDeltas) {
   RegionCodes linear = make_region_codes(shape);
   std::fill(linear.region.begin(), linear.region.end(), uint8_t{1});
   linear.region[3] = linear.region[69] = 2;
-  const PackedLinear good = pack(linear);
+  const PackedPlanes good = pack(linear);
   ASSERT_EQ(good.index_bits, 7);
   ASSERT_EQ(hex(good, "index"), "83 20");
   ASSERT_EQ(hex(good, "index_counts"), "02 00");
@@ -192,7 +189,7 @@ TEST(Damage, IndexOfDeltas) {
   expect_refused(good, "index", -1, 0xa0);     // padding
   expect_refused(good, "index_counts", 0, 1);  // other sizes
   expect_refused(good, "integer_counts", 0, 1);
-  PackedLinear bad = copy_of(good);
+  PackedPlanes bad = copy_of(good);
   bytes_of(bad, "index") = {std::byte{0xff}, std::byte{0x3f}};  // two skips: nothing found
   bytes_of(bad, "integer_counts")[0] = std::byte{0};
   EXPECT_FALSE(accepted(bad));

@@ -39,16 +39,15 @@ TEST(Description, RoundTrip) {
   std::vector<RegionFormat> shapes = shape_sweep(7);
   for (const RegionFormat& shape : shape_sweep_of_kinds(1)) shapes.push_back(shape);
   for (const RegionFormat& shape : shapes) {
-    PackedLinear packed;
-    packed.layout = "planes";
+    PackedPlanes packed;
     packed.shape = shape;
     for (const int index_bits : {0, 2, 8}) {
       if (!shape.scattered && index_bits > 0) continue;
       packed.index_bits = index_bits;
-      const PackedLinear back = parse_description(describe(packed), "here");
-      EXPECT_EQ(back.layout, "planes");
-      EXPECT_TRUE(back.shape == shape) << describe(packed);
-      EXPECT_EQ(back.index_bits, index_bits);
+      const PackedLayer back = parse_description(describe(packed), "here");
+      EXPECT_STREQ(back.layout(), "planes");
+      EXPECT_TRUE(planes_of(back).shape == shape) << describe(packed);
+      EXPECT_EQ(planes_of(back).index_bits, index_bits);
     }
   }
   EXPECT_EQ(refusal(kGood), "");

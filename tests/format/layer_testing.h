@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "billm/base/error.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_layer.h"
 
 namespace billm::test {
 
 // "a5 00 ff", or "(absent)".
-inline std::string hex(const PackedLinear& packed, const std::string& name) {
+inline std::string hex(const PackedPlanes& packed, const std::string& name) {
   const Plane* plane = packed.find(name);
   if (plane == nullptr) return "(absent)";
   std::string text;
@@ -26,9 +26,8 @@ inline std::string hex(const PackedLinear& packed, const std::string& name) {
 }
 
 // A copy whose planes are its own and may be changed.
-inline PackedLinear copy_of(const PackedLinear& packed) {
-  PackedLinear copy;
-  copy.layout = packed.layout;
+inline PackedPlanes copy_of(const PackedPlanes& packed) {
+  PackedPlanes copy;
   copy.shape = packed.shape;
   copy.index_bits = packed.index_bits;
   for (const Plane& plane : packed.planes) {
@@ -38,7 +37,15 @@ inline PackedLinear copy_of(const PackedLinear& packed) {
   return copy;
 }
 
-inline std::vector<std::byte>& bytes_of(PackedLinear& packed, const std::string& name) {
+// The one factor of a layer.
+inline const PackedPlanes& planes_of(const PackedLayer& layer) {
+  return std::get<PackedPlanes>(layer.factors.front());
+}
+inline std::string describe(const PackedPlanes& packed) {
+  return billm::describe(PackedLayer(copy_of(packed)));
+}
+
+inline std::vector<std::byte>& bytes_of(PackedPlanes& packed, const std::string& name) {
   for (size_t i = 0; i < packed.planes.size(); ++i) {
     if (packed.planes[i].name == name) return packed.owned[i];
   }
@@ -46,7 +53,7 @@ inline std::vector<std::byte>& bytes_of(PackedLinear& packed, const std::string&
 }
 
 // True if check_packed accepts the layer; false if it throws Error{kBadInput} with one line.
-inline bool accepted(const PackedLinear& packed) {
+inline bool accepted(const PackedPlanes& packed) {
   try {
     check_packed(packed, "file: module");
     return true;
@@ -58,7 +65,7 @@ inline bool accepted(const PackedLinear& packed) {
   }
 }
 
-inline std::vector<float> decode_all(const PackedLinear& packed) {
+inline std::vector<float> decode_all(const PackedPlanes& packed) {
   std::vector<float> weight(static_cast<size_t>(packed.shape.rows * packed.shape.cols));
   decode_rows(packed, 0, packed.shape.rows, weight.data());
   return weight;

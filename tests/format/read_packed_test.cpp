@@ -16,7 +16,7 @@ namespace {
 // refused, and if accepted the weights. In the order of the modules' names.
 class Cases {
  public:
-  void add(PackedLinear packed) {
+  void add(PackedPlanes packed) {
     char name[16];
     std::snprintf(name, sizeof(name), "m%06d", static_cast<int>(layers_.size()));
     names_.emplace_back(name);
@@ -51,7 +51,7 @@ class Cases {
   }
 
  private:
-  std::vector<PackedLinear> layers_;
+  std::vector<PackedPlanes> layers_;
   std::vector<std::string> names_;
   std::vector<char> expected_;
 };
@@ -83,10 +83,10 @@ TEST(ReadPacked, SameRefusals) {
   for (RegionFormat shape : shapes) {
     shape.rows = 2;
     shape.cols = 21;
-    const PackedLinear good = pack(random_codes(shape, ++seed));
+    const PackedPlanes good = pack(random_codes(shape, ++seed));
     for (const Plane& plane : good.planes) {
       for (size_t bit = 0; bit < 8 * plane.bytes.size(); bit += bit < 256 ? 1 : 61) {
-        PackedLinear bad = copy_of(good);
+        PackedPlanes bad = copy_of(good);
         bytes_of(bad, plane.name)[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
         cases.add(std::move(bad));
       }

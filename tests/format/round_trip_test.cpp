@@ -19,7 +19,7 @@ std::vector<RegionFormat> all_shapes(int every) {
   return shapes;
 }
 
-void expect_same_planes(const PackedLinear& packed, const PackedLinear& expected) {
+void expect_same_planes(const PackedPlanes& packed, const PackedPlanes& expected) {
   ASSERT_EQ(packed.index_bits, expected.index_bits);
   ASSERT_EQ(packed.planes.size(), expected.planes.size());
   for (size_t i = 0; i < packed.planes.size(); ++i) {
@@ -35,7 +35,7 @@ TEST(RoundTrip, CodesAndWeights) {
     SCOPED_TRACE(text_of(shape));
     const RegionCodes linear = random_codes(shape, ++seed);
     ASSERT_NO_THROW(check_codes(linear));
-    const PackedLinear packed = pack(linear);
+    const PackedPlanes packed = pack(linear);
     ASSERT_TRUE(accepted(packed));
     const RegionCodes back = unpack(packed);
     ASSERT_TRUE(back.shape == shape);
@@ -56,7 +56,7 @@ TEST(RoundTrip, PartsOfRowsAndCopies) {
   uint32_t seed = 1000;
   for (const RegionFormat& shape : all_shapes(17)) {
     SCOPED_TRACE(text_of(shape));
-    const PackedLinear packed = pack(random_codes(shape, ++seed));
+    const PackedPlanes packed = pack(random_codes(shape, ++seed));
     const std::vector<float> whole = decode_all(packed);
     for (int64_t row = 0; row < shape.rows; row += 3) {
       const int64_t count = std::min<int64_t>(3, shape.rows - row);
@@ -75,7 +75,7 @@ TEST(RoundTrip, TheSameBytesForAnyNumberOfThreads) {
     if (shape.rows < 64) shape.rows += 130;  // several threads' shares, which meet within bytes
     SCOPED_TRACE(text_of(shape));
     const RegionCodes linear = random_codes(shape, ++seed);
-    const PackedLinear packed = pack(linear, 1);
+    const PackedPlanes packed = pack(linear, 1);
     for (const int threads : {2, 3, 7}) expect_same_planes(pack(linear, threads), packed);
     ASSERT_NO_THROW(check_codes(linear, 3));
     ASSERT_EQ(region_shares(linear, 3), region_shares(linear, 1));
@@ -110,12 +110,20 @@ TEST(RoundTrip, WhatIsWrongIsNamedForAnyNumberOfThreads) {
   }
 }
 
-TEST(RoundTrip, EveryLayoutHasItsFunctions) {
-  for (const Layout& layout : layouts()) {
-    EXPECT_NE(layout.pack, nullptr) << layout.name;
-    EXPECT_NE(layout.check, nullptr) << layout.name;
-    EXPECT_NE(layout.decode_rows, nullptr) << layout.name;
-    EXPECT_NE(layout.unpack, nullptr) << layout.name;
+TEST(RoundTrip, EveryKindOfFactorHasItsLayout) {
+  ASSERT_EQ(layouts().size(), factor_kind_names().size());
+  for (size_t kind = 0; kind < layouts().size(); ++kind) {
+    const Layout& layout = layouts()[kind];
+    SCOPED_TRACE(factor_kind_names()[kind]);
+    EXPECT_STREQ(layout.name, factor_kind_names()[kind]);
+    EXPECT_NE(layout.pack, nullptr);
+    EXPECT_NE(layout.describe, nullptr);
+    EXPECT_NE(layout.parse, nullptr);
+    EXPECT_NE(layout.check, nullptr);
+    EXPECT_NE(layout.decode, nullptr);
+    EXPECT_NE(layout.unpack, nullptr);
+    EXPECT_NE(layout.scaled_bytes, nullptr);
+    EXPECT_NE(layout.unsupported, nullptr);
   }
 }
 

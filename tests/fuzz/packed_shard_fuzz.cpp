@@ -17,15 +17,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto content = parse_safetensors(std::as_bytes(std::span(data, size)), "fuzz");
     for (const auto& [module, description] : content.metadata) {
       if (!is_module_key(module)) continue;
-      const PackedLinear packed =
+      const PackedLayer layer =
           open_packed(content.tensors, module, parse_description(description, module), module);
-      const int64_t rows = packed.shape.rows, cols = packed.shape.cols;
-      if (rows * cols > kMostWeights) continue;
+      const int64_t rows = layer.rows(), cols = layer.cols();
+      // A rotation has no planes: its size is what the description says.
+      if (rows > kMostWeights / cols) continue;
       std::vector<float> decoded(static_cast<size_t>(rows * cols));
-      decode_rows(packed, 0, rows, decoded.data());
-      const std::vector<float> rebuilt = dequantize(unpack(packed));
+      decode(layer, 1, decoded.data());
+      const std::vector<float> rebuilt = dequantize(unpack(layer));
       fuzz::require(std::memcmp(decoded.data(), rebuilt.data(), decoded.size() * 4) == 0);
-      if (!PlaneTiles::unsupported(packed.shape).empty()) continue;
+      if (!unsupported(layer).empty() || layer.product()) continue;
+      const auto& packed = std::get<PackedPlanes>(layer.factors.front());
       const PlaneTiles tiles(packed, kernels::cpu_tile_order(), 1);
       kernels::GemvInput input;
       input.prepare(tiles.view(), std::vector<float>(static_cast<size_t>(cols), 1.0f).data());

@@ -29,6 +29,9 @@ struct Block {
   std::map<std::string, at::Tensor> norms;   // weight [width]
   std::map<std::string, at::Tensor> biases;  // of norms [width] and linears [out]
   std::map<std::string, std::shared_ptr<const LinearOperator>> linears;
+  // By input group (LinearSpec::group): what is applied to the group's input first, once for all of
+  // its linears, which do not have it: a rotation that they share. Mostly empty.
+  std::map<std::string, std::shared_ptr<const LinearOperator>> inputs;
 
   // The weight [out, in] of a linear that is a DenseLinear; throws Error{kFailure} for another.
   const at::Tensor& weight(const std::string& suffix) const;

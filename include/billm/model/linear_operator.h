@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "billm/base/worker_team.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_layer.h"
 
 namespace billm {
 
@@ -29,11 +29,15 @@ class LinearOperator {
 class LinearRunner {
  public:
   virtual ~LinearRunner() = default;
-  // Null if such a layer cannot be run packed (PlaneTiles::unsupported).
-  std::unique_ptr<LinearOperator> make(const PackedLinear& packed);
-  // The same layer until they have `bytes` in all, at least once: benchmarks use copies in turn, so
-  // that caches hold none of them.
-  virtual std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedLinear& packed,
+  // Null if such a layer cannot be run packed on this device: unsupported().
+  std::unique_ptr<LinearOperator> make(const PackedLayer& packed);
+  // What of it keeps it from being run; empty if nothing does.
+  virtual std::string unsupported(const PackedLayer& packed) const;
+  // y = R x of a rotation. Throws Error{kFailure} on a device that has none.
+  virtual std::unique_ptr<LinearOperator> make_rotation(const Rotation& rotation) = 0;
+  // The same planes until they have `bytes` in all, at least once: benchmarks use copies in turn,
+  // so that caches hold none of them.
+  virtual std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedPlanes& packed,
                                                                    int64_t bytes) = 0;
   virtual int threads() const = 0;  // for work on the CPU
   // What else runs on the same threads; null on another device than the CPU.
@@ -49,13 +53,15 @@ class CpuRunner : public LinearRunner {
  public:
   explicit CpuRunner(int threads);
   ~CpuRunner() override;
-  std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedLinear& packed,
+  std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedPlanes& packed,
                                                            int64_t bytes) override;
+  std::unique_ptr<LinearOperator> make_rotation(const Rotation& rotation) override;
   int threads() const override;
   WorkerTeam* team() override;
 
  private:
   friend class CpuLinear;
+  friend class CpuRotation;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -10,14 +10,13 @@
 #include <string>
 
 #include "billm/checkpoint/checkpoint.h"
-#include "billm/model/linear_operator.h"
 #include "billm/pack/packed_checkpoint.h"
 
 namespace billm {
 
 // The weight [out, in] of a packed linear as fp32 on the CPU. Throws Error{kBadInput} "MODULE: NaN
 // at [r, c]" where it is not finite.
-at::Tensor decode_weight(const PackedLinear& packed, const std::string& module, int threads);
+at::Tensor decode_weight(const PackedLayer& packed, const std::string& module, int threads);
 
 class ModelWeights {
  public:
@@ -36,9 +35,8 @@ class ModelWeights {
   // The weight [out, in] of a linear: decoded from its planes if packed, else "<module>.weight".
   at::Tensor linear(const std::string& module, int threads) const;
 
-  // The same as an operator over its planes; null if it is not packed or cannot be run so.
-  std::unique_ptr<LinearOperator> packed_operator(const std::string& module,
-                                                  LinearRunner& runner) const;
+  // The planes of a packed linear.
+  PackedLayer packed(const std::string& module) const { return packed_->open(module); }
 
   // Rows [first, first + count) of a matrix, [count, columns]: the output head in pieces.
   at::Tensor rows(const std::string& name, int64_t first, int64_t count) const;
@@ -47,7 +45,9 @@ class ModelWeights {
   // is no row.
   at::Tensor gather(const std::string& name, std::span<const int32_t> ids) const;
 
-  // Gives the pages of a tensor that rows() or gather() have read back to the system.
+  // Gives the pages of a packed linear, or of a tensor that rows() or gather() have read, back to
+  // the system.
+  void release_packed(const std::string& module) const;
   void release(const std::string& name) const { checkpoint_.release(name); }
 
  private:

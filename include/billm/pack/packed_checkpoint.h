@@ -10,11 +10,18 @@
 #include <vector>
 
 #include "billm/checkpoint/checkpoint.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_layer.h"
 
 namespace billm {
 
-inline constexpr int kFormatVersion = 1;
+// Of results without products, and the newest that is known.
+inline constexpr int kFirstFormatVersion = 1;
+inline constexpr int kFormatVersion = 2;
+// The lowest version that has what the layer is made of: 2 for products.
+int format_version(const PackedLayer& packed);
+// "billm_format" of a shard's metadata; 0 without. Throws Error{kBadInput} starting with `where`
+// for a version that is not known.
+int shard_version(const Metadata& metadata, const std::string& where);
 
 // True if the directory's config.json has a quantization_config with quant_method "billm".
 bool is_packed_model(const Checkpoint& checkpoint);
@@ -39,8 +46,8 @@ bool is_module_key(std::string_view key);
 
 // The planes of `module` among the tensors of its shard, checked against its description (see
 // parse_description). Views of the tensors' bytes. Throws Error{kBadInput} starting with `where`.
-PackedLinear open_packed(const TensorMap& tensors, const std::string& module,
-                         const PackedLinear& description, const std::string& where);
+PackedLayer open_packed(const TensorMap& tensors, const std::string& module,
+                        const PackedLayer& description, const std::string& where);
 
 // All packed modules of a checkpoint, by module name ("model.layers.0.self_attn.q_proj").
 // Throws Error{kBadInput} for another version or planes that do not fit their description.
@@ -49,15 +56,24 @@ class PackedModules {
   explicit PackedModules(const Checkpoint& checkpoint);  // keeps a reference
   bool has(const std::string& module) const { return entries_.count(module) > 0; }
   const std::set<std::string>& names() const { return names_; }
-  // Shape [out, in] of the weight that the module's planes decode to.
-  const RegionFormat& shape(const std::string& module) const;
-  PackedLinear open(const std::string& module) const;  // checked views
-  int64_t bytes(const std::string& module) const;      // of its planes, which are not read
+  // The module of which this tensor is a plane ("m" of "m.signs" or of a product's "m.0.signs"), or
+  // "".
+  std::string module_of(const std::string& tensor) const;
+  // [out, in] of the weight that the module's planes decode to.
+  struct Size {
+    int64_t rows, cols;
+  };
+  Size size(const std::string& module) const;
+  // The layer without planes, as its description has it.
+  const PackedLayer& description(const std::string& module) const;
+  PackedLayer open(const std::string& module) const;  // checked views
+  int64_t bytes(const std::string& module) const;     // of its planes, which are not read
+  std::vector<std::string> tensors(const std::string& module) const;  // names of its planes
 
  private:
   struct Entry {
     const TensorFile* shard;
-    PackedLinear description;  // without planes
+    PackedLayer description;  // without planes
   };
   const Entry& entry(const std::string& module) const;
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "kernels/plane_tiles.h"
 
 namespace billm {
@@ -21,7 +21,7 @@ class PlaneTiles {
 
   // `packed` must have passed check_packed and be supported. The result does not depend on
   // `threads`.
-  PlaneTiles(const PackedLinear& packed, const kernels::TileOrder& order, int threads);
+  PlaneTiles(const PackedPlanes& packed, const kernels::TileOrder& order, int threads);
   PlaneTiles(PlaneTiles&&) = default;
   PlaneTiles& operator=(PlaneTiles&&) = default;
   PlaneTiles copy() const;

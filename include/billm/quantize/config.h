@@ -1,8 +1,8 @@
-// What a method needs to know besides the weight and the Hessian. Every field is a setting that the
-// manifest records and --resume compares.
+// What decides the codes of a layer besides its weight and its Hessian. Every member is a row of
+// the settings table (settings.h), where its flag, default, range and JSON name stand; the manifest
+// records all of them and --resume compares them.
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include "billm/codes/region_codes.h"
@@ -12,31 +12,35 @@ namespace billm {
 enum class SearchObjective { kWeights, kSaliency };  // kSaliency: as published
 enum class Feedback { kColumns, kBlocks, kNone };    // form (i), form (ii), none
 enum class SalientMetric { kHessian, kMagnitude };   // PB-LLM: w^2 R_jj^2, |w|
+enum class NmAllocation { kUniform, kAdaptive };     // whether the layers' N differ
 
 struct MethodConfig {
-  std::string method = "billm";
-  int block_size = 128;
-  NmPattern nm;                      // STBLLM; {0, 0} elsewhere
-  std::string nm_alloc = "uniform";  // or "adaptive": the layers' N differ
-  bool reference = false;            // --compat reference: published search and feedback
-  ScaleFormat scale_format = ScaleFormat::kLog8;
-  OffsetKind offset_kind = OffsetKind::kNone;
-  Feedback feedback = Feedback::kColumns;
-  SearchObjective objective = SearchObjective::kWeights;
-  int refine_rounds = 4;               // alternating updates of scales and codes; 0: none
-  bool descend = true;                 // coordinate descent of the codes inside a round
-  std::optional<int> classes;          // K and S of RegionFormat; see classes_of() for
-  std::optional<int> salient_classes;  // what holds if they are not given
-  int column_rounds = 1;    // ARB: times that codes are found anew for refitted column scales
-  int max_salient = 49;     // largest number of salient columns tried per block
-  std::optional<int> bits;  // RTN, GPTQ; not given: the method's smallest (bits_of)
-  bool act_order = true;    // GPTQ: columns by descending diag H
-  std::optional<double> salient_share;             // PB-LLM; not given: 0.1
-  std::optional<SalientMetric> salient_metric;     // PB-LLM; not given: kHessian
-  double damping = 0.01;                           // lambda / mean(diag H)
-  int threads = 1;                                 // never changes the result
-  const class RowShare* share = nullptr;           // several processes (row_share.h); nor does it
-  const class Accelerator* accelerator = nullptr;  // a GPU; null: all on the CPU
+  // The method's own defaults. A setting whose default follows another one (--block-size of arb) is
+  // not moved by a later assignment: configure() of settings.h takes several settings at once.
+  // Throws Error{kUsage} if there is no such method.
+  explicit MethodConfig(const std::string& method = "billm");
+  bool operator==(const MethodConfig&) const = default;
+
+  std::string method;
+  bool reference = false;  // --compat reference: published search and feedback
+  NmPattern nm;            // STBLLM; {0, 0} elsewhere
+  NmAllocation nm_alloc = {};
+  int block_size = 0;  // columns of a quantization group, which share scales
+  ScaleFormat scale_format = {};
+  OffsetKind offset_kind = {};
+  Feedback feedback = {};
+  SearchObjective objective = {};
+  int refine_rounds = 0;  // alternating updates of scales and codes; 0: none
+  bool descend = false;   // coordinate descent of the codes inside a round
+  int classes = 0;        // K and S of RegionFormat; 0: the method has none
+  int salient_classes = 0;
+  int column_rounds = 0;     // ARB: times that codes are found anew for refitted column scales
+  int max_salient = 0;       // largest number of salient columns tried per group
+  double bits = 0;           // of a weight; 0: the method has no such setting
+  bool act_order = false;    // GPTQ: columns by descending diag H
+  double salient_share = 0;  // PB-LLM: of the weights
+  SalientMetric salient_metric = {};  // PB-LLM
+  double damping = 0;                 // lambda / mean(diag H)
 };
 
 }  // namespace billm

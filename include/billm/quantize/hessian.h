@@ -24,6 +24,9 @@ struct Hessian {
   int retries = 0;              // times lambda was multiplied by 10
 };
 
+// 1 where sum x_j^2 = 0, [width]. Statistics that are empty or not finite: Error{kFailure}.
+std::vector<uint8_t> dead_columns(const CalibrationStats& stats);
+
 // `damping`: lambda = damping * mean(diag H). If the factorization fails, lambda grows tenfold, at
 // most 5 times; then Error{kFailure}. Statistics that are not finite: Error{kFailure}. Memory at
 // its largest: 12 * width^2 bytes, of which 4 are those of `stats`, which become the matrix.

@@ -13,7 +13,7 @@
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/safetensors.h"
 #include "billm/codes/region_codes.h"
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_layer.h"
 
 namespace billm {
 
@@ -72,12 +72,12 @@ inline void write_manifest(const std::filesystem::path& directory) {
 
 inline void write_packed(const std::filesystem::path& dense, const std::filesystem::path& out,
                          const RegionCodes& linear) {
-  const PackedLinear packed = pack(linear);
+  const PackedLayer packed = pack(LayerCodes(linear));
   std::vector<TensorToWrite> planes;
-  for (const Plane& plane : packed.planes) {
-    planes.push_back({std::string(kModule) + "." + plane.name, *parse_dtype(plane.dtype),
-                      plane.shape, plane.bytes});
-  }
+  for_each_plane(packed, [&](const std::string& name, const Plane& plane) {
+    planes.push_back(
+        {std::string(kModule) + "." + name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+  });
   replace_weight(dense, out, std::move(planes),
                  {{"format", "pt"}, {"billm_format", "1"}, {kModule, describe(packed)}},
                  {{"quantization_config", {{"quant_method", "billm"}, {"format_version", 1}}}});

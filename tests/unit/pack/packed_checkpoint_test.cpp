@@ -46,15 +46,33 @@ class PackedModel : public testing::Test {
     shape.integer_bits = 8;
     shape.scattered = true;
     linears_["layer.w_proj"] = random_codes(shape, 3);
-    for (const auto& [name, linear] : linears_) {
-      packed_.push_back(pack(linear));
+    linears_["layer.x_rotated"] =
+        product({Rotation{6, 7, true}, small_factor(6, 20), Rotation{20, 8, false}});
+    linears_["layer.y_binary"] = product({small_factor(9, 8), small_factor(8, 20)});
+    for (const auto& [name, codes] : linears_) {
+      packed_.push_back(pack(codes));
       metadata_[name] = describe(packed_.back());
-      for (const Plane& plane : packed_.back().planes) {
-        tensors_.push_back(
-            {name + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
-      }
+      for_each_plane(
+          packed_.back(), [&, module = name](const std::string& plane_name, const Plane& plane) {
+            tensors_.push_back(
+                {module + "." + plane_name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+          });
     }
     write();
+  }
+
+  static RegionCodes small_factor(int64_t rows, int64_t cols) {
+    RegionFormat format;
+    format.rows = rows;
+    format.cols = cols;
+    format.classes = 1;
+    format.salient_classes = 0;
+    return random_codes(format, static_cast<uint32_t>(rows));
+  }
+  static LayerCodes product(std::vector<Factor> factors) {
+    LayerCodes codes;
+    codes.factors = std::move(factors);
+    return codes;
   }
 
   const fs::path& path() const { return directory_.path(); }
@@ -72,7 +90,7 @@ class PackedModel : public testing::Test {
       files[name] = {{"bytes", fs::file_size(path() / name)},
                      {"sha256", sha256_file(path() / name)}};
     }
-    write_manifest({{"format_version", 1}, {"files", files}});
+    write_manifest({{"format_version", 2}, {"files", files}});
   }
 
   void write_text(const std::string& name, const std::string& text) const {
@@ -118,10 +136,10 @@ class PackedModel : public testing::Test {
   static constexpr const char* kFiles[] = {"config.json", kFirst, kSecond,
                                            "model.safetensors.index.json"};
   TemporaryDirectory directory_;
-  std::map<std::string, RegionCodes> linears_;
-  std::vector<PackedLinear> packed_;
+  std::map<std::string, LayerCodes> linears_;
+  std::vector<PackedLayer> packed_;
   std::vector<TensorToWrite> tensors_;
-  Metadata metadata_ = {{"format", "pt"}, {"billm_format", "1"}};
+  Metadata metadata_ = {{"format", "pt"}, {"billm_format", "2"}};
   json manifest_;
 };
 
@@ -130,23 +148,34 @@ TEST_F(PackedModel, OpensWhatWasPacked) {
   const Checkpoint checkpoint(path());
   ASSERT_TRUE(is_packed_model(checkpoint));
   const PackedModules modules(checkpoint);
-  EXPECT_EQ(modules.names(),
-            (std::set<std::string>{"layer.q_proj", "layer.v_proj", "layer.w_proj"}));
+  EXPECT_EQ(modules.names(), (std::set<std::string>{"layer.q_proj", "layer.v_proj", "layer.w_proj",
+                                                    "layer.x_rotated", "layer.y_binary"}));
   EXPECT_TRUE(modules.has("layer.q_proj"));
   EXPECT_FALSE(modules.has("norm"));
   for (const auto& [name, linear] : linears_) {
-    EXPECT_TRUE(modules.shape(name) == linear.shape);
-    const PackedLinear packed = modules.open(name);
-    std::vector<float> weight(linear.region.size());
-    decode_rows(packed, 0, linear.shape.rows, weight.data());
-    EXPECT_EQ(weight, dequantize(linear));
-    EXPECT_EQ(unpack(packed).region, linear.region);
-    EXPECT_EQ(packed.index_bits > 0, name == "layer.w_proj");
+    EXPECT_EQ(modules.size(name).rows, linear.rows());
+    EXPECT_EQ(modules.size(name).cols, linear.cols());
+    const PackedLayer packed = modules.open(name);
+    std::vector<float> weight(static_cast<size_t>(linear.rows() * linear.cols()));
+    for (const int threads : {1, 3}) {
+      decode(packed, threads, weight.data());
+      EXPECT_EQ(weight, dequantize(linear));
+    }
+    EXPECT_EQ(dequantize(unpack(packed)), weight);
+    EXPECT_EQ(packed.product(), linear.factors.size() > 1);
+    int64_t bytes = 0;
+    for (const std::string& tensor : modules.tensors(name)) {
+      EXPECT_EQ(modules.module_of(tensor), name);
+      bytes += static_cast<int64_t>(checkpoint.tensor(tensor).data.size());
+    }
+    EXPECT_EQ(bytes, modules.bytes(name));
   }
+  EXPECT_EQ(modules.module_of("layer.q_proj.bias"), "");
+  EXPECT_EQ(modules.module_of("norm.weight"), "");
   EXPECT_EQ(modules.open("layer.q_proj").bytes() + modules.open("layer.v_proj").bytes(),
             packed_[0].bytes() + packed_[1].bytes());
   expect_bad_input([&] { modules.open("layer.k_proj"); }, "layer.k_proj");
-  expect_bad_input([&] { modules.shape("norm"); }, "norm");
+  expect_bad_input([&] { modules.size("norm"); }, "norm");
 }
 
 TEST_F(PackedModel, IsPackedModel) {
@@ -160,7 +189,8 @@ TEST_F(PackedModel, IsPackedModel) {
   EXPECT_FALSE(with({{"quant_method", "gptq"}, {"bits", 4}}));
   EXPECT_FALSE(with({{"quant_method", 5}}));
   EXPECT_FALSE(with(json::object()));
-  expect_bad_input([&] { with({{"quant_method", "billm"}, {"format_version", 2}}); }, "got 2");
+  EXPECT_TRUE(with({{"quant_method", "billm"}, {"format_version", 2}}));
+  expect_bad_input([&] { with({{"quant_method", "billm"}, {"format_version", 3}}); }, "got 3");
   expect_bad_input([&] { with({{"quant_method", "billm"}}); }, "format_version");
   expect_bad_input(
       [&] {
@@ -219,7 +249,7 @@ TEST_F(PackedModel, ManifestContent) {
     write_manifest(bad);
     expect_manifest_refused(part);
   };
-  refuse([](json& m) { m["format_version"] = 2; }, "format_version: expected 1, got 2");
+  refuse([](json& m) { m["format_version"] = 3; }, "format_version: expected 1 or 2, got 3");
   refuse([](json& m) { m["format_version"] = "1"; }, "format_version");
   refuse([](json& m) { m.erase("format_version"); }, "got nothing");
   refuse([](json& m) { m.erase("files"); }, "files");
@@ -243,8 +273,11 @@ TEST_F(PackedModel, ExtraShard) {
 }
 
 TEST_F(PackedModel, OtherVersionOfAShard) {
-  metadata_["billm_format"] = "2";
-  expect_modules_refused("billm_format: expected 1, got 2");
+  metadata_["billm_format"] = "3";
+  expect_modules_refused("billm_format: expected 1 or 2, got 3");
+  // What a reader of version 1 cannot know must not be called so.
+  metadata_["billm_format"] = "1";
+  expect_modules_refused("layer.x_rotated: a product of factors in a shard of billm_format 1");
 }
 
 TEST_F(PackedModel, NothingPacked) {
@@ -272,6 +305,33 @@ TEST_F(PackedModel, MissingAndForeignPlanes) {
   tensors_ = good;
   tensors_[0].dtype = DType::I8;
   expect_modules_refused("layer.q_proj.signs");
+}
+
+// Also where nothing would ever open it.
+TEST_F(PackedModel, DescribedWithoutPlanes) {
+  metadata_["layer.z_proj"] = metadata_["layer.q_proj"];
+  write();
+  const Checkpoint checkpoint(path());
+  expect_bad_input([&] { const PackedModules modules(checkpoint); },
+                   "layer.z_proj: described, but none of its planes");
+}
+
+TEST_F(PackedModel, PlanesOfProducts) {
+  const std::vector<TensorToWrite> good = tensors_;
+  const auto with_name = [&](const std::string& from, const std::string& to) {
+    tensors_ = good;
+    for (TensorToWrite& tensor : tensors_) {
+      if (tensor.name == from) tensor.name = to;
+    }
+  };
+  with_name("layer.y_binary.1.signs", "layer.y_binary.2.signs");
+  expect_modules_refused("layer.y_binary.2.signs: expected no such plane");
+  with_name("layer.y_binary.1.signs", "layer.y_binary.signs");
+  expect_modules_refused("layer.y_binary.signs: expected no such plane");
+  with_name("layer.y_binary.1.signs", "layer.y_binary.1.other");
+  expect_modules_refused("layer.y_binary: factor 1: missing plane signs");
+  with_name("layer.x_rotated.1.signs", "layer.x_rotated.0.signs");
+  expect_modules_refused("layer.x_rotated.0.signs: expected no such plane");
 }
 
 TEST_F(PackedModel, ModuleOfTwoShards) {

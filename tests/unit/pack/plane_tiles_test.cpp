@@ -73,7 +73,7 @@ test::Tolerance decoded(const RegionCodes& linear) {
 TEST(PlaneTiles, DecodesToTheSameWeightsInEveryOrder) {
   for (const RegionFormat& shape : all_shapes(1)) {
     const RegionCodes linear = test::random_codes(shape, 1);
-    const PackedLinear packed = pack(linear);
+    const PackedPlanes packed = pack(linear);
     const std::vector<float> w = dequantize(linear);
     for (const TileOrder& order : kOrders) {
       SCOPED_TRACE(test::text_of(shape) + " interleave " + std::to_string(order.interleave));
@@ -146,7 +146,7 @@ TEST_P(EveryTarget, GemvWithinTheBoundOfItsTables) {
   for (const RegionFormat& shape : all_shapes(2)) {
     SCOPED_TRACE(test::text_of(shape));
     const RegionCodes linear = test::random_codes(shape, 2);
-    const PackedLinear packed = pack(linear);
+    const PackedPlanes packed = pack(linear);
     const std::vector<float> w = dequantize(linear);
     const PlaneTiles tiles(packed, kernels::cpu_tile_order(), 2);
     const PlaneTilesView& view = tiles.view();

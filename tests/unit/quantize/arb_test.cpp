@@ -38,18 +38,17 @@ Layer uneven_layer(int64_t rows, int64_t cols, uint32_t seed) {
 }
 
 MethodConfig config_for(int classes, int salient_classes, int block_size) {
-  MethodConfig config;
-  config.method = "arb";
+  MethodConfig config("arb");
   config.classes = classes;
   config.salient_classes = salient_classes;
   config.block_size = block_size;
   return config;
 }
 
-RegionCodes quantize(const char* method, const Layer& layer, MethodConfig config) {
+RegionCodes quantize(const char* method, const Layer& layer, MethodConfig config, int threads = 1) {
   config.method = method;
   check_config(config);
-  return find_method(method).quantize(layer.view(), layer.hessian, config);
+  return find_method(method).quantize(layer.view(), layer.hessian, config, {.threads = threads});
 }
 
 // sign x row scale x column scale comes back within what fp16 says of a column, and log8 of a row
@@ -186,8 +185,7 @@ TEST(Arb, SameCodesForEveryThreadCount) {
   MethodConfig config = config_for(2, 2, 128);
   const RegionCodes one = quantize("arb", layer, config);
   for (const int threads : {2, 3, 5}) {
-    config.threads = threads;
-    const RegionCodes other = quantize("arb", layer, config);
+    const RegionCodes other = quantize("arb", layer, config, threads);
     EXPECT_EQ(other.column_scale, one.column_scale);
     EXPECT_EQ(other.scale, one.scale);
     EXPECT_EQ(other.region, one.region);

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "support/compare.h"
 #include "support/random_layer.h"
 
@@ -27,13 +27,13 @@ TEST(BinaryCoder, OneClassAndClassesOfSalientColumns) {
     for (int64_t col = 0; salient > 0 && col < kCols; ++col) {
       plan.salient.push_back(col % 5 == 0);
     }
-    const RegionCodes linear = code_binary({w.data(), kRows, kCols}, hessian, plan, config);
+    const RegionCodes linear = code_binary({w.data(), kRows, kCols}, hessian, plan, config, {});
     ASSERT_NO_THROW(check_codes(linear));
     for (int64_t i = 0; i < kRows * kCols; ++i) {
       const bool in_salient = salient > 0 && i % kCols % 5 == 0;
       ASSERT_EQ(linear.region[static_cast<size_t>(i)] > 1, in_salient);
     }
-    const PackedLinear packed = pack(linear);
+    const PackedPlanes packed = pack(linear);
     std::vector<float> decoded(w.size());
     decode_rows(packed, 0, kRows, decoded.data());
     EXPECT_TRUE(close(decoded, dequantize(linear)));

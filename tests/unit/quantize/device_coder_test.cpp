@@ -91,10 +91,8 @@ struct Layer {
     config.descend = from.descend;
   }
   WeightView view() const { return {w.data(), plan.shape.rows, plan.shape.cols}; }
-  RegionCodes code(const Accelerator* accelerator) const {
-    MethodConfig with = config;
-    with.accelerator = accelerator;
-    return code_binary(view(), hessian, plan, with);
+  RegionCodes code(const Accelerator* accelerator, const RowShare* share = nullptr) const {
+    return code_binary(view(), hessian, plan, config, {.share = share, .accelerator = accelerator});
   }
   double error(const RegionCodes& linear) const {
     return layer_error(w, dequantize(linear), hessian.matrix, hessian.lambda, plan.shape.cols);
@@ -175,12 +173,11 @@ TEST(DeviceCoder, OwnRowsOnly) {
   Case pbllm{"pbllm", shape_of(150, 100, 64, 1, 0)};
   pbllm.shape.integer_bits = 8;
   pbllm.shape.scattered = true;
-  Layer layer(pbllm);
+  const Layer layer(pbllm);
   const RegionCodes whole = layer.code(nullptr);
   for (const int64_t tile : {0, 1, 2, 3}) {  // the last: none
     const Third share(tile);
-    layer.config.share = &share;
-    const RegionCodes part = layer.code(&accelerator);
+    const RegionCodes part = layer.code(&accelerator, &share);
     for (int64_t row = 0; row < 150; ++row) {
       for (int64_t at = row * 100; at < (row + 1) * 100; ++at) {
         const bool own = row / 64 == tile;

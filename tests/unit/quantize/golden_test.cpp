@@ -5,7 +5,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "billm/pack/packed_linear.h"
+#include "billm/pack/packed_planes.h"
 #include "billm/quantize/methods.h"
 #include "support/compare.h"
 #include "support/environment.h"
@@ -94,8 +94,8 @@ TEST(Golden, ReferenceBillmIsThePublishedOne) {
   MethodConfig config;
   config.reference = true;
   config.scale_format = ScaleFormat::kF32;
-  config.threads = 2;
-  const RegionCodes linear = find_method("billm").quantize(golden.weight(), golden.hessian, config);
+  const RegionCodes linear =
+      find_method("billm").quantize(golden.weight(), golden.hessian, config, {.threads = 2});
   const std::vector<float> q = dequantize(linear);
   EXPECT_TRUE(close(q, golden.billm, {.absolute = 1e-5, .missing_share = 0.005}));
   EXPECT_NEAR(published_running_loss(golden, q, 128), kPublishedRunningLoss,
@@ -117,17 +117,13 @@ TEST(Golden, DefaultsAreFarBelowThePublishedError) {
   BILLM_GOLDEN(golden);
   struct Row {
     const char* method;
-    NmPattern nm;
     double stored_bits;
   };
-  for (const Row& row : {Row{"billm", {}, 2.4}, Row{"stbllm", {4, 8}, 2.6}}) {
+  for (const Row& row : {Row{"billm", 2.4}, Row{"stbllm", 2.6}}) {  // stbllm: 4:8
     SCOPED_TRACE(row.method);
-    MethodConfig config;
-    config.method = row.method;
-    config.nm = row.nm;
-    config.threads = 2;
     const RegionCodes linear =
-        find_method(row.method).quantize(golden.weight(), golden.hessian, config);
+        find_method(row.method)
+            .quantize(golden.weight(), golden.hessian, MethodConfig(row.method), {.threads = 2});
     EXPECT_NO_THROW(check_codes(linear));
     EXPECT_LT(true_error(golden, dequantize(linear)), kPublishedTrueError / 5);
     EXPECT_LE(pack(linear).stored_bits(), row.stored_bits);
@@ -141,25 +137,17 @@ TEST(Golden, ColumnScalesHelp) {
   struct Result {
     double error, bits;
   };
-  const auto result = [&](const char* method, auto... set) {
-    MethodConfig config;
-    config.method = method;
-    config.threads = 2;
-    config.block_size = default_block_size(config);
-    (set(config), ...);
-    const RegionCodes linear =
-        find_method(method).quantize(golden.weight(), golden.hessian, config);
+  const auto result = [&](const char* method, const GivenSettings& given = {}) {
+    const RegionCodes linear = find_method(method).quantize(
+        golden.weight(), golden.hessian, configure(method, given), {.threads = 2});
     EXPECT_NO_THROW(check_codes(linear));
     return Result{true_error(golden, dequantize(linear)), pack(linear).stored_bits()};
   };
   const Result billm = result("billm"), arb = result("arb");
-  EXPECT_LT(result("arb", [](auto& c) { c.block_size = 128; }).error, 0.9 * billm.error);
+  EXPECT_LT(result("arb", {{"block_size", 128}}).error, 0.9 * billm.error);
   EXPECT_LT(arb.error, billm.error);
   EXPECT_LT(arb.bits, billm.bits);
-  const auto signs = [](MethodConfig& c) {
-    c.classes = 1;
-    c.block_size = default_block_size(c);
-  };
+  const GivenSettings signs = {{"classes", 1}};
   const Result arb_signs = result("arb", signs), billm_signs = result("billm", signs);
   EXPECT_LT(arb_signs.error, 0.7 * billm_signs.error);
   EXPECT_LT(arb_signs.bits, billm_signs.bits);
@@ -169,14 +157,15 @@ TEST(Golden, ColumnScalesHelp) {
 TEST(Golden, PbllmIsFarBelowThePublishedError) {
   BILLM_GOLDEN(golden);
   EXPECT_NEAR(true_error(golden, golden.pbllm), kPublishedPbllmError, 1e-4 * kPublishedPbllmError);
-  MethodConfig config;
-  config.method = "pbllm";
-  const RegionCodes linear = find_method("pbllm").quantize(golden.weight(), golden.hessian, config);
+  MethodConfig config("pbllm");
+  const RegionCodes linear =
+      find_method("pbllm").quantize(golden.weight(), golden.hessian, config, {});
   EXPECT_NEAR(find_method("pbllm").nominal_bits(linear), 1.7, 1e-3);
   EXPECT_LT(true_error(golden, dequantize(linear)), 0.71 * kPublishedPbllmError);  // 2655 measured
   EXPECT_LE(pack(linear).stored_bits(), 2.4);
   config.salient_metric = SalientMetric::kMagnitude;  // 3894 measured
-  const RegionCodes other = find_method("pbllm").quantize(golden.weight(), golden.hessian, config);
+  const RegionCodes other =
+      find_method("pbllm").quantize(golden.weight(), golden.hessian, config, {});
   EXPECT_LT(true_error(golden, dequantize(linear)), 0.75 * true_error(golden, dequantize(other)));
 }
 
@@ -188,19 +177,16 @@ TEST(Golden, IntegersOfGptq) {
   constexpr double kRounding[] = {44854, 9043, 1846};
   for (const int bits : {2, 3, 4}) {
     SCOPED_TRACE(bits);
-    MethodConfig config;
-    config.bits = bits;
-    const auto error_of = [&](const char* method) {
-      config.method = method;
-      const RegionCodes linear =
-          find_method(method).quantize(golden.weight(), golden.hessian, config);
+    const auto error_of = [&](const char* method, GivenSettings given = {}) {
+      given.emplace_back("bits", bits);
+      const RegionCodes linear = find_method(method).quantize(golden.weight(), golden.hessian,
+                                                              configure(method, given), {});
       EXPECT_LE(pack(linear).stored_bits(), bits + 5 * (16.0 + bits) / kSide + 1e-6);
       return true_error(golden, dequantize(linear));
     };
     EXPECT_NEAR(error_of("rtn"), kRounding[bits - 2], 2e-3 * kRounding[bits - 2]);
     const double ordered = error_of("gptq");
-    config.act_order = false;
-    const double plain = error_of("gptq");
+    const double plain = error_of("gptq", {{"act_order", false}});
     EXPECT_LT(ordered, 0.8 * plain);
     EXPECT_LT(plain, 0.8 * kPublishedRecipe[bits - 2]);
   }
@@ -209,18 +195,14 @@ TEST(Golden, IntegersOfGptq) {
 // Plain signs need no calibration: a method that uses it must do far better.
 TEST(Golden, MethodsBeatPlainSigns) {
   BILLM_GOLDEN(golden);
-  MethodConfig config;
-  const auto error_of = [&](const char* method, NmPattern nm) {
-    config.method = method;
-    config.nm = nm;
-    return true_error(
-        golden, dequantize(find_method(method).quantize(golden.weight(), golden.hessian, config)));
+  const auto error_of = [&](const char* method) {
+    return true_error(golden, dequantize(find_method(method).quantize(
+                                  golden.weight(), golden.hessian, MethodConfig(method), {})));
   };
-  const double signs = error_of("rtn", {});
-  EXPECT_LT(error_of("billm", {}), 0.5 * signs);
-  EXPECT_LT(error_of("stbllm", {4, 8}), 0.5 * signs);
-  EXPECT_LT(error_of("pbllm", {}), 0.5 * signs);
-  EXPECT_LT(error_of("gptq", {}), 0.5 * signs);
+  const double signs = error_of("rtn");
+  for (const char* method : {"billm", "stbllm", "pbllm", "gptq"}) {
+    EXPECT_LT(error_of(method), 0.5 * signs) << method;
+  }
 }
 
 }  // namespace

@@ -48,9 +48,9 @@ class Distill : public testing::Test {
         const at::Tensor weight = quantized.block.weight(linear.suffix).contiguous();
         const Hessian hessian = make_hessian(stats.at(linear.group), true, 0.01, 1);
         quantized.linears[linear.suffix] = {
-            weight,
-            find_method("billm").quantize(
-                {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian, method)};
+            weight, find_method("billm").quantize(
+                        {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian,
+                        method, {})};
       }
       quantized.types = types_of(at::kHalf);
       blocks_.push_back(quantized);

@@ -65,9 +65,9 @@ struct Subject {
       const at::Tensor weight = original.weight(linear.suffix).contiguous();
       const Hessian hessian = make_hessian(stats.at(linear.group), true, 0.01, 1);
       linears[linear.suffix] = {
-          weight,
-          find_method("billm").quantize(
-              {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian, method)};
+          weight, find_method("billm").quantize(
+                      {weight.const_data_ptr<float>(), weight.size(0), weight.size(1)}, hessian,
+                      method, {})};
     }
     return linears;
   }

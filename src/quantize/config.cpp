@@ -1,0 +1,126 @@
+// Configurations of methods: defaults, what was given, checks, JSON.
+#include "billm/quantize/config.h"
+
+#include <algorithm>
+
+#include "setting_values.h"
+
+namespace billm {
+namespace {
+
+std::string flag_of(const Setting& setting) {
+  return *setting.flag == 0 ? setting.name : setting.flag;
+}
+
+Error unused(const Setting& setting, const Method& method) {
+  std::string others;
+  for (const Method& other : methods()) {
+    if (!uses(other, setting.name)) continue;
+    others += (others.empty() ? "" : ", ") + std::string(other.name);
+  }
+  return usage_error(
+      flag_of(setting) + ": --method " + method.name + " does not use it",
+      others.empty() ? "leave it out" : "leave it out, or choose a method that does: " + others);
+}
+
+Error unmet(const Setting& setting, const Method& method, const SettingCondition& condition) {
+  return usage_error(
+      flag_of(setting) + ": --method " + method.name + " does not use it " + condition.otherwise,
+      "leave it out");
+}
+
+bool applies(const SettingCondition& condition, const MethodConfig& config) {
+  return condition.holds == nullptr || condition.holds(config);
+}
+
+bool is_given(const GivenSettings& given, const Setting& setting) {
+  return std::any_of(given.begin(), given.end(),
+                     [&](const auto& pair) { return pair.first == setting.name; });
+}
+
+// Those that the method does not have are passed over.
+MethodConfig filled(const Method& method, const GivenSettings& given) {
+  MethodConfig config(method.name);
+  for (const auto& [name, value] : given) {
+    if (uses(method, name)) set_value(find_setting(name), method, value, &config);
+  }
+  for (const Setting& setting : settings()) {
+    if (is_given(given, setting)) continue;
+    set_default(setting, default_of(setting, method, config), &config);
+  }
+  return config;
+}
+
+}  // namespace
+
+MethodConfig::MethodConfig(const std::string& name) : method(name) {
+  const Method& row = find_method(method);
+  for (const Setting& setting : settings()) {
+    set_default(setting, plain_default_of(setting, row), this);
+  }
+  for (const Setting& setting : settings()) {
+    set_default(setting, default_of(setting, row, *this), this);
+  }
+}
+
+MethodConfig configure(const std::string& name, const GivenSettings& given) {
+  const Method& method = find_method(name);
+  for (const auto& [key, value] : given) {
+    const Setting& setting = find_setting(key);
+    if (!uses(method, key)) throw unused(setting, method);
+  }
+  const MethodConfig config = filled(method, given);
+  for (const auto& [key, value] : given) {
+    const Setting& setting = find_setting(key);
+    const SettingCondition condition = condition_of(setting, *find_use(method, key));
+    if (!applies(condition, config)) throw unmet(setting, method, condition);
+  }
+  check_config(config);
+  return config;
+}
+
+void check_config(const MethodConfig& config) {
+  const Method& method = find_method(config.method);
+  MethodConfig defaults = config;
+  for (const Setting& setting : settings()) {
+    const SettingUse* const use = find_use(method, setting.name);
+    const SettingCondition condition =
+        use == nullptr ? SettingCondition{} : condition_of(setting, *use);
+    if (use == nullptr || !applies(condition, config)) {
+      set_default(setting, default_of(setting, method, config), &defaults);
+      if (same_value(setting, config, defaults)) continue;
+      throw use == nullptr ? unused(setting, method) : unmet(setting, method, condition);
+    }
+    check_value(setting, method, config);
+  }
+  for (const Setting& setting : settings()) {
+    if (setting.check != nullptr && uses(method, setting.name)) setting.check(config);
+  }
+}
+
+nlohmann::ordered_json config_json(const MethodConfig& config) {
+  const Method& method = find_method(config.method);
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const Setting& setting : settings()) {
+    if (uses(method, setting.name) || setting.unused == Setting::Unused::kDefault) {
+      json[setting.name] = setting_json(setting, config);
+    } else if (setting.unused == Setting::Unused::kNull) {
+      json[setting.name] = nullptr;
+    }
+  }
+  return json;
+}
+
+MethodConfig config_from_json(const std::string& name, const nlohmann::ordered_json& json) {
+  GivenSettings given;
+  for (const Setting& setting : settings()) {
+    const auto found = json.find(setting.name);
+    if (found == json.end() || found->is_null()) continue;
+    given.emplace_back(setting.name, value_of(*found));
+  }
+  const MethodConfig config = filled(find_method(name), given);
+  check_config(config);
+  return config;
+}
+
+}  // namespace billm
