@@ -104,7 +104,7 @@ QuantizedLayer BlockQuantizer::pack_linear(const std::string& module, const Laye
   layer.report = report_codes(codes, context_.threads);
   layer.report.name = module;
   layer.report.damping = hessian.lambda;
-  layer.report.nominal_bits = method_.nominal_bits(codes.regions());
+  layer.report.nominal_bits = method_.nominal_bits(codes);
   {
     const ScopeSeconds pack_time(&seconds_->pack);
     layer.packed = billm::pack(codes, context_.threads);
