@@ -44,7 +44,7 @@ run_ctest() {
     --no-tests=error)
   if [[ "$slow" == no ]]; then arguments+=(-LE "^slow$"); fi
   say "tests: $1 build"
-  rm -f "$directory/tests.xml"
+  rm -rf "$directory/tests.xml" "$directory/results"
   ctest "${arguments[@]}" --output-junit "$directory/tests.xml" "${@:2}" || true
 }
 
@@ -67,8 +67,9 @@ export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 # Comparisons with the Python libraries on long texts once are enough, and so are those of a method's
 # errors with published ones; under the sanitizers run the rest (every method, shape and setting too)
 # and, below, the fuzz targets.
-run_ctest asan -L unit \
-  -E "OfEveryCharacter|TokenizerReference|TokenizerFamilies|MistralModelFiles|ConvertedToTokenizerJson|FilesBesideTheModel|MethodError|Golden"
+left_out=('*OfEveryCharacter*' '*TokenizerReference*' '*TokenizerFamilies*' '*MistralModelFiles*'
+  '*ConvertedToTokenizerJson*' '*FilesBesideTheModel*' '*MethodError*' '*Golden*')
+BILLM_TESTS_LEFT_OUT="$(IFS=: && printf '%s' "${left_out[*]}")" run_ctest asan -L unit
 # Last, so that a machine where clang cannot be had has run the rest: its fuzzers count as failed.
 rm -f "$billm_root/build/fuzz/tests.xml"
 if (install_packages missing_fuzz_packages && build_preset fuzz --); then run_ctest fuzz -L fuzz; fi

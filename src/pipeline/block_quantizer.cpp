@@ -132,7 +132,7 @@ BlockQuantizer::Coded BlockQuantizer::quantize_linear(int64_t index, const Linea
     rotated = rotate_weight(weight, inputs.dead, rotation, context_.threads);
     weight.data = rotated.data();
   }
-  auto codes = method_.quantize(weight, inputs.hessian, config, context_);
+  LayerCodes codes = method_.quantize(weight, inputs.hessian, config, context_);
   const double nominal_bits = method_.nominal_bits(codes);
   return {rotated_codes(std::move(codes), rotation), nominal_bits};
 }

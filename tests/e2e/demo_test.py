@@ -61,9 +61,8 @@ class Demo(bt.TestCase):
     @classmethod
     def by_transformers(cls, *models):
         """{model: perplexity} of the same windows; fp32, eager attention (tests/support)."""
-        script = bt.ROOT / "tests" / "support" / "reference_nll.py"
         pairs = [word for model in models for word in (model, cls.tokens)]
-        result = subprocess.run([bt.python(), script, *pairs], capture_output=True, text=True)
+        result = bt.support("reference_nll.py", *pairs)
         assert result.returncode == 0, result.stderr[-2000:]
         expected = {}
         for model, line in zip(models, result.stdout.splitlines(), strict=True):

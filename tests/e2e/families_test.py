@@ -5,7 +5,6 @@ the originals and of the exported checkpoints.
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -26,13 +25,8 @@ BLOCKS = 3
 FEW_STEPS = ("--tune", "--tune-steps", 4, "--tune-window", 16)
 
 
-def support(script, *arguments):
-    return subprocess.run([bt.python(), bt.ROOT / "tests" / "support" / script,
-                           *map(str, arguments)], capture_output=True, text=True)
-
-
 class Families(bt.TestCase):
-    """One directory for the class; setUpClass makes the models."""
+    """One directory for the class; setUpClass copies the models."""
 
     @classmethod
     def setUpClass(cls):
@@ -40,16 +34,12 @@ class Families(bt.TestCase):
         cls.maker.setUp()
         cls.addClassCleanup(cls.maker.doCleanups)
         cls.models = cls.maker.dir / "models"
-        made = support("make_tiny_model.py", cls.models, *CASES, "long")
-        if "No module named" in made.stderr:
-            bt.skip("BILLM_PYTHON: no transformers there", data=True)
-        if made.returncode != 0:
-            raise RuntimeError(made.stderr[-2000:])
+        bt.tiny_models(cls.models, [*CASES, "long"])
 
     def by_transformers(self, models):
         """{model directory: perplexity} of {model directory: tokens}."""
         pairs = [x for pair in models.items() for x in pair]
-        result = support("reference_nll.py", *pairs)
+        result = bt.support("reference_nll.py", *pairs)
         self.assertEqual(result.returncode, 0, result.stderr[-2000:])
         lines = [line.split() for line in result.stdout.splitlines()]
         self.assertEqual(len(lines), len(models))

@@ -2,7 +2,6 @@
 the demo model; and a packed model speaks as the dense one that is exported from it."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,14 +18,9 @@ TOKENS = 60
 PENALTY = 1.3
 
 
-def support(script, *arguments):
-    return subprocess.run([bt.python(), bt.ROOT / "tests" / "support" / script,
-                           *map(str, arguments)], capture_output=True, text=True)
-
-
 class AgainstTransformers(bt.TestCase):
     def reference(self, *arguments):
-        result = support("generate_reference.py", *arguments)
+        result = bt.support("generate_reference.py", *arguments)
         if "No module named" in result.stderr:
             bt.skip("BILLM_PYTHON: no transformers there", data=True)
         self.assertEqual(result.returncode, 0, result.stderr[-2000:])
@@ -37,10 +31,7 @@ class AgainstTransformers(bt.TestCase):
 
     def test_families(self):
         models = self.dir / "models"
-        made = support("make_tiny_model.py", models, *CASES)
-        if "No module named" in made.stderr:
-            bt.skip("BILLM_PYTHON: no transformers there", data=True)
-        self.assertEqual(made.returncode, 0, made.stderr[-2000:])
+        bt.tiny_models(models, CASES)
         tokenizer = bt.tiny_tokenizer()  # ids below the models' 97
         tokenizer["model"] |= {
             "vocab": {k: v for k, v in tokenizer["model"]["vocab"].items() if v < 97},

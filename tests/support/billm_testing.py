@@ -63,6 +63,28 @@ def python():
     return os.environ.get("BILLM_PYTHON") or sys.executable
 
 
+def support(script, *arguments):
+    """A script of tests/support, run by BILLM_PYTHON through cached_reference.py."""
+    folder = ROOT / "tests" / "support"
+    return subprocess.run([python(), "-B", folder / "cached_reference.py", folder / script,
+                           *map(str, arguments)], capture_output=True, text=True)
+
+
+def tiny_models(directory, names):
+    """Copies of the models `names` of make_tiny_model.py in `directory`: from ctest's fixture
+    (BILLM_TINY_MODELS), else made here. Skips without transformers."""
+    fixture = Path(os.environ.get("BILLM_TINY_MODELS") or "none")
+    if (fixture / "names.txt").is_file():
+        for name in names:
+            shutil.copytree(fixture / name, directory / name)
+        return
+    made = support("make_tiny_model.py", directory, *names)
+    if "No module named" in made.stderr:
+        skip("BILLM_PYTHON: no transformers there", data=True)
+    if made.returncode != 0:
+        raise RuntimeError(made.stderr[-2000:])
+
+
 def main():
     """unittest.main(), except that a script all of whose cases were skipped counts as skipped."""
     binary()

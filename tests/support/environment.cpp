@@ -45,8 +45,9 @@ std::string run_python(const std::string& python, const std::string& script,
   const TemporaryDirectory directory;
   const std::string out = (directory.path() / "out").string();
   const std::string err = (directory.path() / "err").string();
-  const std::string file = (tests_directory() / "support" / script).string();
-  std::vector<const char*> words = {python.c_str(), file.c_str()};
+  const std::string support = (tests_directory() / "support").string() + "/";
+  const std::string launcher = support + "cached_reference.py", file = support + script;
+  std::vector<const char*> words = {python.c_str(), "-B", launcher.c_str(), file.c_str()};
   for (const std::string& argument : arguments) words.push_back(argument.c_str());
   words.push_back(nullptr);
   const pid_t child = ::fork();
@@ -65,6 +66,20 @@ std::string run_python(const std::string& python, const std::string& script,
         script + " failed: " + text.substr(text.size() - std::min<size_t>(text.size(), 2000)));
   }
   return read_all(out);
+}
+
+TinyModels::TinyModels(const std::string& python, const std::vector<std::string>& names)
+    : directory_(environment("BILLM_TINY_MODELS")), names_(names) {
+  std::string list = directory_.empty() ? "" : read_all(directory_ / "names.txt");
+  if (list.empty()) {
+    std::vector<std::string> arguments = {own_.path().string()};
+    arguments.insert(arguments.end(), names.begin(), names.end());
+    list = run_python(python, "make_tiny_model.py", arguments);
+    directory_ = own_.path();
+  }
+  if (!names_.empty()) return;
+  std::istringstream lines(list);
+  for (std::string name; std::getline(lines, name);) names_.push_back(name);
 }
 
 int64_t resident_bytes(const std::filesystem::path& path) {

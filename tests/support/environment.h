@@ -40,10 +40,25 @@ class TemporaryDirectory {
   std::filesystem::path path_;
 };
 
-// Runs tests/support/<script> with `python` and returns its standard output. Throws
-// std::runtime_error with the end of its output if it fails.
+// Runs tests/support/<script> with `python`, through cached_reference.py, and returns its standard
+// output. Throws std::runtime_error with the end of its output if it fails.
 std::string run_python(const std::string& python, const std::string& script,
                        const std::vector<std::string>& arguments);
+
+// Models of tests/support/make_tiny_model.py with the values that transformers computes for them:
+// those that ctest's fixture made (BILLM_TINY_MODELS), to be read only; without it, made here.
+class TinyModels {
+ public:
+  // No names: all cases. Throws std::runtime_error with Python's output if they cannot be made.
+  explicit TinyModels(const std::string& python, const std::vector<std::string>& names = {});
+  std::filesystem::path path(const std::string& name) const { return directory_ / name; }
+  const std::vector<std::string>& names() const { return names_; }
+
+ private:
+  TemporaryDirectory own_;
+  std::filesystem::path directory_;
+  std::vector<std::string> names_;
+};
 
 // Bytes of a file that this process has mapped and that are resident in its memory, and threads of
 // this process, as /proc says.

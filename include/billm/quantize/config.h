@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "billm/codes/region_codes.h"
+#include "billm/codes/layer_codes.h"
 
 namespace billm {
 

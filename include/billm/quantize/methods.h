@@ -22,10 +22,10 @@ struct Method {
   const char* name;
   const char* summary;  // one line of help, with the paper
   // Pure: no I/O, no global state; the same bytes for the same input on every machine.
-  RegionCodes (*quantize)(const WeightView& weight, const Hessian& hessian,
-                          const MethodConfig& config, const QuantizeContext& context);
+  LayerCodes (*quantize)(const WeightView& weight, const Hessian& hessian,
+                         const MethodConfig& config, const QuantizeContext& context);
   // The paper's own figure for a layer with this share of salient columns.
-  double (*nominal_bits)(const RegionCodes& linear);
+  double (*nominal_bits)(const LayerCodes& layer);
   std::span<const SettingUse> settings;  // what it uses of the settings table
   bool needs_factor = true;              // whether Hessian::factor is used
   // Memory besides R, its triangles and the codes: bytes per element of R and of the weight.

@@ -41,10 +41,16 @@ void expect_same(const TensorFile& torch, const TensorFile& reference) {
 }
 
 // BILLM_PYTHON may be an environment without torch (a LibTorch of the user's).
-#define NEED_TORCH(python)                                                                       \
-  BILLM_NEED(python, "BILLM_PYTHON");                                                            \
-  if (std::system(("'" + python + "' -c 'import torch, safetensors' 2>/dev/null").c_str()) != 0) \
-  GTEST_SKIP() << "BILLM_PYTHON has no torch or safetensors"
+bool has_torch(const std::string& python) {
+  return std::system(("'" + python +
+                      "' -c 'import importlib.util as u, sys; "
+                      "sys.exit(not (u.find_spec(\"torch\") and u.find_spec(\"safetensors\")))'")
+                         .c_str()) == 0;
+}
+
+#define NEED_TORCH(python)            \
+  BILLM_NEED(python, "BILLM_PYTHON"); \
+  if (!has_torch(python)) GTEST_SKIP() << "BILLM_PYTHON has no torch or safetensors"
 
 TEST(TorchFile, SameTensorsAsSafetensors) {
   NEED_TORCH(python);

@@ -7,7 +7,6 @@
 #include <functional>
 #include <numeric>
 #include <random>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -87,15 +86,13 @@ void expect_agreement(const std::filesystem::path& path, test::CaptureCounts* co
 
 TEST(Generator, AnySplitGivesTheLogitsOfOnePassInEveryFamily) {
   BILLM_NEED(python, "BILLM_PYTHON");
-  const test::TemporaryDirectory directory;
-  std::istringstream names(test::run_python(python, "make_tiny_model.py", {directory.path()}));
-  int count = 0;
-  for (std::string name; std::getline(names, name); ++count) {
+  const test::TinyModels models(python);
+  for (const std::string& name : models.names()) {
     SCOPED_TRACE(name);
-    expect_agreement(directory.path() / name, nullptr);
+    expect_agreement(models.path(name), nullptr);
     test::CaptureCounts counts;
-    expect_agreement(directory.path() / name, &counts);
-    const ModelConfig config = read_config(directory.path() / name / "config.json");
+    expect_agreement(models.path(name), &counts);
+    const ModelConfig config = read_config(models.path(name) / "config.json");
     // A rope that depends on the length is not what a graph was captured with.
     if (config.rope_scaling.type != "dynamic") {
       EXPECT_EQ(counts.captures, 1);
@@ -103,7 +100,7 @@ TEST(Generator, AnySplitGivesTheLogitsOfOnePassInEveryFamily) {
     }
     EXPECT_EQ(counts.live, 0);
   }
-  EXPECT_GT(count, 40);
+  EXPECT_GT(models.names().size(), 40u);
 }
 
 std::vector<int32_t> random_tokens(size_t count, int32_t vocab) {

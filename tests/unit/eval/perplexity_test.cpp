@@ -155,9 +155,8 @@ TEST(Perplexity, LossThatIsNotFinite) {
 
 TEST(Perplexity, AgreesWithTransformersOnTinyModels) {
   BILLM_NEED(python, "BILLM_PYTHON");
-  const test::TemporaryDirectory directory;
-  test::run_python(python, "make_tiny_model.py", {directory.path(), "gqa", "mistral"});
-  const auto model = directory.path() / "gqa", original = directory.path() / "mistral";
+  const test::TinyModels models(python, {"gqa", "mistral"});
+  const auto model = models.path("gqa"), original = models.path("mistral");
   const TokenMatrix windows = read_npy(model / "tokens.npy");
   const std::vector<float> logits_q = test::read_floats(model / "logits.f32");
   const std::vector<float> logits_p = test::read_floats(original / "logits.f32");

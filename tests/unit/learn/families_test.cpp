@@ -217,17 +217,14 @@ void distilling_helps(const Subject& subject) {
   EXPECT_LT(losses.back(), losses.front());
 }
 
-// One test for all cases and checks: importing transformers takes seconds.
+// One test for all cases and checks: the models are made once.
 TEST(TuneFamilies, WindowsGradientsHeadsTuningAndDistillation) {
   BILLM_NEED(python, "BILLM_PYTHON");
   init_torch();
-  const test::TemporaryDirectory directory;
-  std::vector<std::string> arguments = {directory.path()};
-  arguments.insert(arguments.end(), kCases.begin(), kCases.end());
-  test::run_python(python, "make_tiny_model.py", arguments);
+  const test::TinyModels models(python, kCases);
   for (const std::string& name : kCases) {
     SCOPED_TRACE(name);
-    const Subject subject(directory.path() / name);
+    const Subject subject(models.path(name));
     windows_agree(subject);
     gradients_agree(subject);
     head_agrees(subject);

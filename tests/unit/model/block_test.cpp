@@ -9,7 +9,6 @@
 #include <numeric>
 #include <set>
 #include <span>
-#include <sstream>
 #include <vector>
 
 #include "billm/checkpoint/npy.h"
@@ -65,16 +64,14 @@ void expect_agreement(const std::filesystem::path& path) {
       test::close(all_logits, expected_logits, {.absolute = 1e-5 * logit_scale, .relative = 1e-4}));
 }
 
-// One test for all configurations: importing transformers takes seconds.
 TEST(Block, AgreesWithTransformersInEveryFamily) {
   BILLM_NEED(python, "BILLM_PYTHON");
-  const test::TemporaryDirectory directory;
-  std::istringstream names(test::run_python(python, "make_tiny_model.py", {directory.path()}));
+  const test::TinyModels models(python);
   std::set<std::string> tested;
-  for (std::string name; std::getline(names, name);) {
+  for (const std::string& name : models.names()) {
     SCOPED_TRACE(name);
-    expect_agreement(directory.path() / name);
-    tested.insert(read_config(directory.path() / name / "config.json").model_type);
+    expect_agreement(models.path(name));
+    tested.insert(read_config(models.path(name) / "config.json").model_type);
   }
   for (const Family& family : families()) EXPECT_EQ(tested.count(family.model_type), 1u);
 }

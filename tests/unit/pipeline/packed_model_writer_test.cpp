@@ -24,8 +24,14 @@ class PackedModelWriterTest : public testing::Test {
   void SetUp() override {
     init_torch();
     test::TinyLlama options;
-    options.vectors["model.layers.0.self_attn.q_proj.bias"] = 64;
-    options.config_changes = {{"attention_bias", false}};
+    options.config_changes = {{"attention_bias", true}};
+    for (const char* block : {"0", "1"}) {
+      for (const auto& [linear, size] : {std::pair("q", 64), {"k", 32}, {"v", 32}, {"o", 64}}) {
+        options
+            .vectors["model.layers." + std::string(block) + ".self_attn." + linear + "_proj.bias"] =
+            size;
+      }
+    }
     test::write_tiny_llama(directory_.path() / "model", options);
     std::ofstream(directory_.path() / "model/tokenizer.json") << "{}";
   }
