@@ -27,6 +27,9 @@ RunStates::RunStates(const QuantizeRequest& request, const Model& model, Process
 
 LayerPlan RunStates::plan() {
   LayerPlan plan;
+  for (const auto& [module, bits] : plan_bits(model_.spec(), request_.method)) {
+    plan[module] = {{"bits", bits}};
+  }
   if (request_.method.nm_alloc != NmAllocation::kAdaptive) return plan;
   if (processes_.first()) {
     std::vector<int64_t> all(static_cast<size_t>(request_.calibration.rows));
