@@ -16,6 +16,7 @@
 #include "billm/model/kv_cache.h"
 #include "billm/model/model.h"
 #include "billm/model/output_head.h"
+#include "billm/model/running_device.h"
 #include "billm/model/runtime.h"
 #include "decode_graphs.h"
 
@@ -43,8 +44,8 @@ struct Generator::Impl {
       : model(request.model, threads),
         spec(model.spec()),
         runs_packed(request.run_packed && model.packed() != nullptr),
-        device(resolve_device(request.device,
-                              runs_packed ? DeviceUse::kKernels : DeviceUse::kTensors)),
+        device(runs_packed ? resolve_running_device(request.device, *model.packed())
+                           : resolve_device(request.device)),
         cache((check_context(spec, request.context, request.context_flags), spec), request.context,
               device, "make " + request.context_flags + " smaller"),
         embed(model.weights(), spec),

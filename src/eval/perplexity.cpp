@@ -16,6 +16,7 @@
 #include "billm/calibrate/collect.h"
 #include "billm/model/block.h"
 #include "billm/model/model.h"
+#include "billm/model/running_device.h"
 #include "billm/model/runtime.h"
 
 namespace billm {
@@ -125,11 +126,12 @@ EvalResult evaluate(const EvalRequest& request) {
   const auto start = std::chrono::steady_clock::now();
   init_torch();
   check_request(request);
-  const c10::Device device = resolve_device(
-      request.device, request.run_packed ? DeviceUse::kKernels : DeviceUse::kTensors);
+  const Model model(request.model, resolve_threads(request.threads));
+  const bool runs = request.run_packed && model.packed() != nullptr;
+  const c10::Device device = runs ? resolve_running_device(request.device, *model.packed())
+                                  : resolve_device(request.device);
   // Streams of a GPU are filled by one thread.
   const int threads = device.is_cpu() ? resolve_threads(request.threads) : 1;
-  const Model model(request.model, threads);
   check_length(model.spec(), request.windows.cols);
   std::optional<Model> original_model;
   if (request.kl_model) original_model.emplace(*request.kl_model, threads);

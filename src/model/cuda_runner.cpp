@@ -12,6 +12,8 @@
 #include "billm/base/error.h"
 #include "billm/base/log.h"
 #include "billm/model/cuda_kernels.h"
+#include "billm/model/running_device.h"
+#include "billm/model/runtime.h"
 #include "billm/pack/plane_tiles.h"
 #include "kernels/cuda/load.h"
 
@@ -144,6 +146,22 @@ const CudaApi& cuda_kernels() {
     return found;
   }();
   return *api;
+}
+
+c10::Device resolve_running_device(const std::string& name, const PackedModules& packed) {
+  std::string product;
+  for (const std::string& module : packed.names()) {
+    if (packed.description(module).product()) product = module;
+  }
+  if (product.empty()) return resolve_device(name, DeviceUse::kKernels);
+  const std::string problem = product + " is " + kNoProducts;
+  if (name == "cuda") {
+    throw Error(ErrorCode::kFailure, "device cuda: " + problem, "use --device cpu");
+  }
+  if (resolve_device(name).is_cuda()) {
+    log_warning("the CPU is used instead of the GPU: " + problem);
+  }
+  return c10::Device(c10::kCPU);
 }
 
 std::unique_ptr<LinearRunner> make_cuda_runner(c10::Device device, int threads) {

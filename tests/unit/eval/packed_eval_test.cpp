@@ -74,6 +74,29 @@ TEST_F(PackedEval, RunPackedIsNearTheDecodedModel) {
   EXPECT_THROW(evaluate(request_), Error);
 }
 
+// A rotated layer: what runs is near what the file decodes to.
+TEST_F(PackedEval, RunsProducts) {
+  LayerCodes rotated;
+  rotated.factors = {Rotation{96, 3, true}, some_codes(96, 64), Rotation{64, 4, false}};
+  write_packed(path("original"), path("packed"), rotated);
+  const double decoded = evaluate(request_).nll_sum;
+  request_.run_packed = true;
+  const double run = evaluate(request_).nll_sum;
+  EXPECT_NE(run, decoded);
+  EXPECT_NEAR(run, decoded, 0.002 * decoded);
+  request_.threads = 3;
+  EXPECT_EQ(evaluate(request_).nll_sum, run);
+  request_.device = "cuda";
+  try {
+    evaluate(request_);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.message(), "device cuda: " + std::string(kModule) +
+                                   " is a product of factors, which the CUDA kernels do not run "
+                                   "yet");
+  }
+}
+
 TEST_F(PackedEval, OtherShapeThanTheConfigSays) {
   write_packed(path("original"), path("packed"), some_codes(64, 96));
   EXPECT_EQ(message(),

@@ -71,16 +71,18 @@ inline void write_manifest(const std::filesystem::path& directory) {
 }
 
 inline void write_packed(const std::filesystem::path& dense, const std::filesystem::path& out,
-                         const RegionCodes& linear) {
-  const PackedLayer packed = pack(LayerCodes(linear));
+                         const LayerCodes& linear) {
+  const PackedLayer packed = pack(linear);
+  const int version = packed.product() ? 2 : 1;
   std::vector<TensorToWrite> planes;
   for_each_plane(packed, [&](const std::string& name, const Plane& plane) {
     planes.push_back(
         {std::string(kModule) + "." + name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
   });
-  replace_weight(dense, out, std::move(planes),
-                 {{"format", "pt"}, {"billm_format", "1"}, {kModule, describe(packed)}},
-                 {{"quantization_config", {{"quant_method", "billm"}, {"format_version", 1}}}});
+  replace_weight(
+      dense, out, std::move(planes),
+      {{"format", "pt"}, {"billm_format", std::to_string(version)}, {kModule, describe(packed)}},
+      {{"quantization_config", {{"quant_method", "billm"}, {"format_version", version}}}});
   write_manifest(out);
 }
 

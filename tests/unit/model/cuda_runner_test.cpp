@@ -72,7 +72,7 @@ TEST_F(CudaRunnerTest, AnyNumberOfTokens) {
 }
 
 TEST_F(CudaRunnerTest, RefusesOtherInputsAndSaysWhatWentWrong) {
-  const PackedPlanes packed = pack(test::random_codes(scattered_shape(), 1));
+  const PackedLayer packed = pack(LayerCodes(test::random_codes(scattered_shape(), 1)));
   const auto runner = make_cuda_runner(fake_cuda_api(), kCpu, 1);
   const auto layer = runner->make(packed);
   std::vector<float> values(400);

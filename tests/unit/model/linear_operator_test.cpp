@@ -35,11 +35,12 @@ double relative_error(const at::Tensor& a, const at::Tensor& b) {
 TEST(LinearOperator, AnyNumberOfTokensAndThreads) {
   // Few rows of two planes would be decoded.
   const RegionCodes linear = test::random_codes(some_shape(2100, 260), 1);
-  const PackedPlanes packed = pack(linear);
+  const PackedLayer packed = pack(LayerCodes(linear));
   std::vector<float> w = dequantize(linear);
   CpuRunner one(1), three(3);
   const auto a = one.make(packed), b = three.make(packed);
-  const auto copies = three.make_copies(packed, 3 * a->bytes() + 5);
+  const auto copies =
+      three.make_copies(std::get<PackedPlanes>(packed.factors[0]), 3 * a->bytes() + 5);
   ASSERT_EQ(copies.size(), 4u);
   ASSERT_NE(a, nullptr);
   EXPECT_GT(a->bytes(), packed.bytes() / 2);
@@ -83,7 +84,7 @@ TEST(LinearOperator, DecodedProductsDoNotDependOnThreads) {
   RegionFormat shape = some_shape(1024, 4096);
   shape.classes = shape.salient_classes = 3;
   shape.nm = {4, 8};
-  const PackedPlanes packed = pack(test::random_codes(shape, 6));
+  const PackedLayer packed = pack(LayerCodes(test::random_codes(shape, 6)));
   std::vector<float> values = test::random_normal(512 * shape.cols, 2);
   const at::Tensor x = matrix(values, 512, shape.cols);
   CpuRunner one(1), three(3);
