@@ -187,8 +187,14 @@ std::vector<float> scale_dither(const RegionCodes& codes) {
   const RegionFormat& format = codes.shape;
   std::vector<float> result(codes.scale.size(), 0.0f);
   if (format.scale_format != ScaleFormat::kLog8) return result;
-  for (size_t i = 0; i < result.size(); ++i) {
-    result[i] = kLog8Inside * (dither(i) - 0.5f) * kLog8Step;
+  size_t i = 0;
+  for (int r = 1; r <= format.regions(); ++r) {
+    for (int64_t row = 0; row < format.rows; ++row) {
+      for (int64_t block = 0; block < format.blocks(); ++block) {
+        const auto at = static_cast<uint64_t>(codes.scale_index(block, r, row));
+        result[i++] = kLog8Inside * (dither(at) - 0.5f) * kLog8Step;
+      }
+    }
   }
   return result;
 }

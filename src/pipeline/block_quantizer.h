@@ -43,6 +43,10 @@ using BlockTuner =
     std::function<TuneReport(std::map<std::string, TunedLinear>* linears,  // by suffix
                              Block* block)>;
 
+// Throws Error{kBadInput} if the configuration rotates and a linear of the model has a size that
+// cannot be rotated (codes/rotation.h).
+void check_rotations(const ModelSpec& spec, const MethodConfig& config);
+
 class BlockQuantizer {
  public:
   // Keeps the reference. `device`: of the blocks; adds to `seconds`: quantize, tune and pack.
@@ -56,12 +60,22 @@ class BlockQuantizer {
                           const BlockTuner& tune, Block* block) const;
 
  private:
-  Hessian group_hessian(int64_t index, const std::string& group, CalibrationStats stats,
-                        std::vector<std::string>* warnings) const;
-  LayerCodes quantize_linear(const std::string& module, const LayerPlan& plan,
-                             const at::Tensor& original, const Hessian& hessian) const;
-  QuantizedLayer pack_linear(const std::string& module, const LayerCodes& codes,
-                             const at::Tensor& original, const Hessian& hessian,
+  // What the linears of a group share, in the basis in which they are quantized.
+  struct GroupInputs {
+    std::optional<Rotation> rotation;  // V, of --rotate
+    std::vector<uint8_t> dead;         // with a rotation: columns that were 0 before it
+    Hessian hessian;                   // of the rotated inputs
+  };
+  struct Coded {
+    LayerCodes codes;
+    double nominal_bits = 0;
+  };
+  GroupInputs group_inputs(int64_t index, const std::string& group, CalibrationStats stats,
+                           std::vector<std::string>* warnings) const;
+  Coded quantize_linear(int64_t index, const LinearSpec& linear, const LayerPlan& plan,
+                        const at::Tensor& original, const GroupInputs& inputs) const;
+  QuantizedLayer pack_linear(const std::string& module, const Coded& coded,
+                             const at::Tensor& original, const GroupInputs& inputs,
                              at::Tensor* decoded) const;
 
   const ModelSpec& spec_;

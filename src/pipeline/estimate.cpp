@@ -26,6 +26,8 @@
 #include "billm/pack/packed_layer.h"
 #include "billm/pipeline/learn_estimate.h"
 #include "billm/quantize/methods.h"
+#include "billm/quantize/rotated.h"
+#include "block_quantizer.h"
 #include "gpu_accelerator.h"
 #include "kernels/cuda/load.h"
 #include "layer_error.h"
@@ -114,16 +116,25 @@ class Probe {
   LayerSeconds quantize(int64_t rows, int64_t cols) {
     ProbeLayer layer(rows, cols);
     LayerSeconds result;
+    LayerRotation rotation;
+    if (request_.method.rotate != RotatedSides::kNone) rotation.in = Rotation{cols};
+    if (request_.method.rotate == RotatedSides::kBoth) rotation.out = Rotation{rows};
     const Stopwatch factor;
+    const std::vector<uint8_t> dead = dead_columns(layer.stats);
+    if (rotation.in) rotate_stats(*rotation.in, request_.threads, &layer.stats);
     const Accelerator* const accelerator = accelerator_ ? &*accelerator_ : nullptr;
     const Hessian hessian = make_hessian(std::move(layer.stats), method_.needs_factor,
                                          request_.method.damping, request_.threads, accelerator);
     result.factor = factor.seconds();
     const QuantizeContext context = {.threads = request_.threads, .accelerator = accelerator};
     const Stopwatch coding;
-    last_ = pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian,
-                                  request_.method, context),
-                 request_.threads);
+    WeightView weight = {layer.weight.const_data_ptr<float>(), rows, cols};
+    std::vector<float> rotated;
+    if (rotation.in) {
+      rotated = rotate_weight(weight, dead, rotation, request_.threads);
+      weight.data = rotated.data();
+    }
+    last_ = pack(method_.quantize(weight, hessian, request_.method, context), request_.threads);
     const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
     layer_error(layer.weight, decoded, hessian_matrix(hessian, device_), request_.threads);
     result.coding = coding.seconds();
@@ -147,6 +158,8 @@ int64_t dtype_size(const ModelConfig& config) {
 // blocks and what the method adds; codes, the decoded and the packed weight.
 int64_t quantizing_bytes(const Method& method, const MethodConfig& config, int64_t width,
                          int64_t weights) {
+  // A rotated weight, while it is quantized; of the original and the decoded one for the error.
+  if (config.rotate != RotatedSides::kNone) weights += weights / 2;
   if (!method.needs_factor) return 8 * weights;
   const int64_t square = width * width;
   int64_t coding = 4 * square + 8 * width * std::min<int64_t>(config.block_size, width);
@@ -168,6 +181,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   init_torch();
   const ModelSpec spec = model_spec(request.model, request.where);
   check_length(spec, request.length);
+  check_rotations(spec, request.method);
   const ModelConfig& config = spec.config;
   const c10::Device device = resolve_device(request.device);
   const int64_t idle_bytes = peak_rss_bytes();

@@ -8,6 +8,7 @@
 #include "billm/base/error.h"
 #include "billm/base/log.h"
 #include "billm/model/runtime.h"
+#include "block_quantizer.h"
 #include "kernels/cuda/load.h"
 #include "model_digest.h"
 #include "settings.h"
@@ -65,6 +66,7 @@ void QuantizeJob::check_inputs() const {
         shape_text(std::vector<int64_t>{request.calibration.rows, request.calibration.cols}));
   }
   check_length(spec(), request.calibration.cols);
+  check_rotations(spec(), request.method);
 }
 
 // A tensor beside a quantized weight would share a name's prefix with the planes.

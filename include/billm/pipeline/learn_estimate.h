@@ -3,6 +3,8 @@
 // machine.
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <cstdint>
 #include <string>
 

@@ -77,7 +77,7 @@ struct Training {
 };
 
 TEST(Trainer, GoesOnFromAnyStepToTheSameBits) {
-  for (const double goal : {20.0, 3.5}) {
+  for (const double goal : {20.0, 5.1}) {
     Training whole(goal);
     EXPECT_EQ(whole.trainer.losses().size(), static_cast<size_t>(kSteps));
     EXPECT_GT(whole.report.best_step, 0);
@@ -102,7 +102,7 @@ TEST(Trainer, GoesOnFromAnyStepToTheSameBits) {
 }
 
 TEST(Trainer, KeepsTheBestStateOrNone) {
-  Training spoiled(3.5);  // 3.5 to 4.5 is passed on the way to 12
+  Training spoiled(5.1);  // passed by the mean of `a`, 4.5 at the start, before the middle
   EXPECT_LT(spoiled.report.best_step, kSteps);
   EXPECT_GT(spoiled.report.best_step, 0);
   EXPECT_EQ(spoiled.stage.held_out(), spoiled.report.loss_after);

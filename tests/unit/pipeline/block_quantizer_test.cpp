@@ -198,6 +198,75 @@ TEST_F(BlockQuantizerTest, PlannedLayers) {
   }
 }
 
+// --rotate: U' Q V, stored in as many bits, with the error of the weights that the bytes mean.
+TEST_F(BlockQuantizerTest, Rotated) {
+  for (const char* method : {"rtn", "gptq", "arb", "billm"}) {
+    Block block;
+    const QuantizedBlock plain = quantize(config_of(method), true, &block);
+    for (const RotatedSides sides : {RotatedSides::kIn, RotatedSides::kBoth}) {
+      SCOPED_TRACE(method);
+      MethodConfig config = config_of(method);
+      config.rotate = sides;
+      const QuantizedBlock result = quantize(config, false, &block);
+      check(result, block);
+      const size_t in = sides == RotatedSides::kBoth ? 2 : 1;
+      std::map<std::string, std::set<nlohmann::ordered_json>> inputs;  // by group
+      std::set<nlohmann::ordered_json> outputs;
+      for (size_t i = 0; i < result.layers.size(); ++i) {
+        const LayerReport& report = result.layers[i].report;
+        ASSERT_EQ(report.factors.size(), in + 1) << report.name;
+        EXPECT_EQ(report.factors[in].kind, "rotation");
+        EXPECT_EQ(report.factors[in].statistics["transposed"], false);
+        EXPECT_EQ(report.factors[in - 1].kind, "planes");
+        if (in == 2) {
+          EXPECT_EQ(report.factors[0].kind, "rotation");
+          EXPECT_EQ(report.factors[0].statistics["transposed"], true);
+          outputs.insert(report.factors[0].statistics["seed"]);
+        }
+        for (const LinearSpec& linear : spec().family->linears) {
+          if (spec().module(1, linear) != report.name) continue;
+          inputs[linear.group].insert(report.factors[in].statistics["seed"]);
+        }
+        if (std::string(method) != "billm") {  // the number of salient columns differs
+          EXPECT_EQ(report.stored_bits, plain.layers[i].report.stored_bits) << report.name;
+        }
+      }
+      EXPECT_EQ(inputs.size(), spec().groups().size());
+      for (const auto& [group, seeds] : inputs) EXPECT_EQ(seeds.size(), 1u) << group;
+      EXPECT_EQ(outputs.size(), in == 2 ? result.layers.size() : 0u);
+      config.rotate_seed = 1;
+      Block other;
+      quantize(config, false, &other);
+      const std::string suffix = spec().family->linears[0].suffix;
+      EXPECT_FALSE(other.weight(suffix).equal(block.weight(suffix)));
+    }
+  }
+}
+
+TEST_F(BlockQuantizerTest, RotatedSameForAnyThreadsAndTuned) {
+  MethodConfig config = config_of("arb");
+  config.rotate = RotatedSides::kBoth;
+  Block one, three;
+  quantize(config, true, &one);
+  quantize(config, true, &three, {}, {}, 3);
+  for (const auto& [suffix, linear] : one.linears) {
+    EXPECT_TRUE(one.weight(suffix).equal(three.weight(suffix))) << suffix;
+  }
+  const BlockTuner tune = [&](std::map<std::string, TunedLinear>* linears, Block* block) {
+    for (auto& [suffix, linear] : *linears) {
+      EXPECT_TRUE(linear.original.equal(original().weight(suffix))) << suffix;
+      EXPECT_EQ(linear.codes.factors.size(), 3u);
+      const std::vector<float> decoded = dequantize(linear.codes);
+      const float* now = block->weight(suffix).const_data_ptr<float>();
+      EXPECT_TRUE(std::equal(decoded.begin(), decoded.end(), now)) << suffix;
+      std::get<RegionCodes>(linear.codes.factors[1]).code[0] ^= 1;
+    }
+    return TuneReport();
+  };
+  Block block;
+  check(quantize(config, true, &block, {}, tune), block);
+}
+
 // What the tuner leaves is what is packed, and it sees the block as it is quantized.
 TEST_F(BlockQuantizerTest, TunedCodesAndNormsAreStored) {
   for (const bool sequential : {false, true}) {
@@ -211,7 +280,7 @@ TEST_F(BlockQuantizerTest, TunedCodesAndNormsAreStored) {
         const std::vector<float> decoded = dequantize(linear.codes);
         const float* now = block->weight(suffix).const_data_ptr<float>();
         EXPECT_TRUE(std::equal(decoded.begin(), decoded.end(), now)) << suffix;
-        linear.codes.code[0] ^= 1;
+        linear.codes.regions().code[0] ^= 1;
       }
       for (auto& [suffix, norm] : block->norms) norm = norm.add(0.25);
       TuneReport report;
