@@ -1,4 +1,4 @@
-// The ADMM: see binary_factors.h. docs/decisions/0016-binary-factors.md has what was tried.
+// The ADMM: see binary_factors.h. docs/decisions/0017-binary-factors.md has what was tried.
 #include "binary_factors.h"
 
 #include <algorithm>

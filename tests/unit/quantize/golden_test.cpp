@@ -211,7 +211,7 @@ TEST(Golden, MethodsBeatPlainSigns) {
   }
 }
 
-// The program in numpy that docs/decisions/0016-binary-factors.md tells of left 2597 at 1 bit and
+// The program in numpy that docs/decisions/0017-binary-factors.md tells of left 2597 at 1 bit and
 // 5741 at 0.55.
 TEST(Golden, BinaryFactors) {
   BILLM_GOLDEN(golden);
