@@ -34,6 +34,11 @@ double nominal_bits_gptq(const LayerCodes& layer);  // the bits of a weight
 LayerCodes quantize_pbllm(const WeightView& weight, const Hessian& hessian,
                           const MethodConfig& config, const QuantizeContext& context);
 double nominal_bits_pbllm(const LayerCodes& layer);  // 8 r + (1 - r)
+// dbf.cpp
+LayerCodes quantize_dbf(const WeightView& weight, const Hessian& hessian,
+                        const MethodConfig& config, const QuantizeContext& context);
+double nominal_bits_dbf(const LayerCodes& layer);  // (r (n + m) + 16 (n + r + m)) / (n m)
+std::vector<double> plan_dbf(std::span<const LayerSize> layers, const MethodConfig& config);
 
 // reference.cpp: the published search and feedback of BiLLM (and, with a mask, of STBLLM).
 RegionCodes quantize_reference(const WeightView& weight, const Hessian& hessian,

@@ -92,6 +92,11 @@ constexpr SettingUse kGptqSettings[] = {
     {.name = "rotate_seed"}, {.name = "damping"},
 };
 
+constexpr SettingUse kDbfSettings[] = {
+    {.name = "bits", .value = 1, .range = reals(0.5, 1.5)},
+    {.name = "damping"},
+};
+
 constexpr Method kMethods[] = {
     {.name = "billm",
      .summary =
@@ -128,6 +133,15 @@ constexpr Method kMethods[] = {
      .nominal_bits = nominal_bits_gptq,
      .settings = kGptqSettings,
      .square_bytes = 8},  // the factor in the order of the columns, on the way in doubles
+    {.name = "dbf",
+     .summary = "DBF (arXiv 2505.11076): two factors of signs with three vectors of scales",
+     .quantize = quantize_dbf,
+     .nominal_bits = nominal_bits_dbf,
+     .settings = kDbfSettings,
+     .square_bytes = 8,   // H and its eigenvectors
+     .weight_bytes = 40,  // W in the eigenvectors' basis, the factors with their duals
+     .plan_bits = plan_dbf,
+     .same_on_every_cpu = false},
 };
 
 }  // namespace

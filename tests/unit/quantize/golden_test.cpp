@@ -211,5 +211,19 @@ TEST(Golden, MethodsBeatPlainSigns) {
   }
 }
 
+// The program in numpy that docs/decisions/0017-binary-factors.md tells of left 2597 at 1 bit and
+// 5741 at 0.55.
+TEST(Golden, BinaryFactors) {
+  BILLM_GOLDEN(golden);
+  const auto error_of = [&](double bits) {
+    const LayerCodes codes = find_method("dbf").quantize(
+        golden.weight(), golden.hessian, configure("dbf", {{"bits", bits}}), {.threads = 2});
+    EXPECT_LE(pack(codes).stored_bits(), bits);
+    return true_error(golden, dequantize(codes));
+  };
+  EXPECT_LT(error_of(1), 1.1 * 2597);
+  EXPECT_LT(error_of(0.55), 1.1 * 5741);
+}
+
 }  // namespace
 }  // namespace billm::test
