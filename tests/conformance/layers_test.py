@@ -20,12 +20,14 @@ ALLOWED = {
     "model": {"base", "checkpoint", "codes", "kernels", "pack"},
     "calibrate": {"base", "checkpoint", "model"},
     "torch_cuda": {"model"},
-    "eval": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate"},
+    "eval": {"base", "checkpoint", "model", "calibrate"},
+    "generate": {"base", "checkpoint", "model"},
+    "bench": {"base", "codes", "kernels", "pack", "model", "generate"},
     "tune": {"base", "checkpoint", "codes", "model", "calibrate"},
     "pipeline": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate", "quantize",
                  "tune"},
     "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "model",
-            "calibrate", "quantize", "tune", "pipeline", "eval"},
+            "calibrate", "quantize", "tune", "pipeline", "eval", "generate", "bench"},
 }
 TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)
