@@ -1,5 +1,5 @@
 // billm bench.
-#include "billm/eval/bench.h"
+#include "billm/bench/bench.h"
 
 #include <cstdio>
 #include <memory>

@@ -11,7 +11,7 @@
 #include "billm/base/progress.h"
 #include "billm/base/stopwatch.h"
 #include "billm/checkpoint/config.h"
-#include "billm/eval/generation_config.h"
+#include "billm/generate/generation_config.h"
 #include "billm/tokenizer/chat_template.h"
 #include "command.h"
 #include "common.h"

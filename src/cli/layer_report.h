@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "billm/eval/bench.h"
+#include "billm/bench/bench.h"
 
 namespace billm {
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "billm/eval/generator.h"
-#include "billm/eval/sampler.h"
+#include "billm/generate/generator.h"
+#include "billm/generate/sampler.h"
 #include "billm/tokenizer/tokenizer.h"
 
 namespace billm {

@@ -22,11 +22,13 @@ ALLOWED = {
     "calibrate": {"base", "checkpoint", "model"},
     "torch_cuda": {"model"},
     "eval": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate"},
+    "generate": {"base", "checkpoint", "model"},
+    "bench": {"base", "codes", "kernels", "pack", "model", "generate"},
     "learn": {"base", "checkpoint", "codes", "model", "calibrate", "report"},
     "pipeline": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate", "quantize",
                  "report", "learn"},
     "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "model",
-            "calibrate", "quantize", "report", "learn", "pipeline", "eval"},
+            "calibrate", "quantize", "report", "learn", "pipeline", "eval", "generate", "bench"},
 }
 TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize",
               "report"}

@@ -9,8 +9,8 @@
 
 #include "billm/base/error.h"
 #include "billm/eval/perplexity.h"
-#include "packed_testing.h"
 #include "support/environment.h"
+#include "support/packed_testing.h"
 #include "support/tiny_checkpoint.h"
 
 namespace billm {

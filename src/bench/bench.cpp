@@ -1,5 +1,5 @@
-// See include/billm/eval/bench.h.
-#include "billm/eval/bench.h"
+// See include/billm/bench/bench.h.
+#include "billm/bench/bench.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -17,7 +17,7 @@
 #include "billm/base/progress.h"
 #include "billm/base/stopwatch.h"
 #include "billm/base/worker_team.h"
-#include "billm/eval/generator.h"
+#include "billm/generate/generator.h"
 #include "billm/model/cuda_kernels.h"
 #include "billm/model/linear_operator.h"
 #include "billm/model/runtime.h"

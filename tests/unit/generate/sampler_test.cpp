@@ -1,5 +1,5 @@
 // The kept tokens and their probabilities against transformers' processors; the draw itself.
-#include "billm/eval/sampler.h"
+#include "billm/generate/sampler.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // Logits with cached keys and values against those of one pass without, in every family; and that
 // a full context is an error.
-#include "billm/eval/generator.h"
+#include "billm/generate/generator.h"
 
 #include <gtest/gtest.h>
 
@@ -13,10 +13,10 @@
 #include "billm/base/error.h"
 #include "billm/checkpoint/config.h"
 #include "billm/checkpoint/npy.h"
-#include "packed_testing.h"
 #include "support/compare.h"
 #include "support/environment.h"
 #include "support/fake_capture.h"
+#include "support/packed_testing.h"
 #include "support/tiny_checkpoint.h"
 
 namespace billm {

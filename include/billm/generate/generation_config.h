@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "billm/eval/sampler.h"
+#include "billm/generate/sampler.h"
 
 namespace billm {
 

@@ -1,5 +1,5 @@
-// See include/billm/eval/sampler.h.
-#include "billm/eval/sampler.h"
+// See include/billm/generate/sampler.h.
+#include "billm/generate/sampler.h"
 
 #include <algorithm>
 #include <cmath>

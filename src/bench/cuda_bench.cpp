@@ -1,4 +1,4 @@
-// Single layers on a GPU: see include/billm/eval/bench.h.
+// Single layers on a GPU: see include/billm/bench/bench.h.
 #include <algorithm>
 #include <cmath>
 #include <memory>

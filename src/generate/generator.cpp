@@ -1,5 +1,5 @@
-// See include/billm/eval/generator.h.
-#include "billm/eval/generator.h"
+// See include/billm/generate/generator.h.
+#include "billm/generate/generator.h"
 
 #include <c10/core/InferenceMode.h>
 

@@ -1,8 +1,8 @@
 // The layers that `billm bench` measures: a table of what the methods write by default.
 #pragma once
 
+#include "billm/bench/bench.h"
 #include "billm/codes/region_codes.h"
-#include "billm/eval/bench.h"
 
 namespace billm {
 

@@ -1,5 +1,5 @@
-// See include/billm/eval/generation_config.h.
-#include "billm/eval/generation_config.h"
+// See include/billm/generate/generation_config.h.
+#include "billm/generate/generation_config.h"
 
 #include <cmath>
 #include <string>
