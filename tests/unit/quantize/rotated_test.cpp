@@ -101,9 +101,10 @@ TEST(Rotated, SameBytesForAnyNumberOfThreads) {
   EXPECT_EQ(rotate_weight(view, dead, rotation, 1), rotate_weight(view, dead, rotation, 5));
 }
 
-// Quantized in the rotated basis, decoded in the old one: the same error tr(D H D') in both, and
-// less of it than without where a few inputs are strong. Columns that are never used cost nothing.
-TEST(Rotated, LayersHaveLessError) {
+// Quantized in the rotated basis, decoded in the old one: the same error tr(D H D') in both.
+// Whether it is less than without is a matter of the model (docs/decisions/0016-rotation.md); of
+// random weights and inputs it is not.
+TEST(Rotated, SameErrorInBothBases) {
   constexpr int64_t kRows = 64, kCols = 80;
   const std::vector<float> w = test::random_normal(kRows * kCols, 11);
   CalibrationStats stats = test::correlated_stats(kCols, 400, 12);
@@ -127,14 +128,12 @@ TEST(Rotated, LayersHaveLessError) {
     MethodConfig config(method);
     config.block_size = 32;
     const auto quantize = find_method(method).quantize;
-    const LayerCodes before = quantize(view, plain, config, {});
     const LayerCodes inside = quantize({weight.data(), kRows, kCols}, rotated, config, {});
     const LayerCodes codes = rotated_codes(inside, rotation);
     EXPECT_NO_THROW(check_codes(codes));
     const double error = test::layer_error(w, dequantize(codes), plain.matrix, 0, kCols);
     const double same = test::layer_error(weight, dequantize(inside), rotated.matrix, 0, kCols);
     EXPECT_NEAR(error, same, 1e-4 * same) << method;
-    EXPECT_LT(error, test::layer_error(w, dequantize(before), plain.matrix, 0, kCols)) << method;
   }
 }
 
