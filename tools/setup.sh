@@ -111,8 +111,8 @@ is_installed() {
 missing_packages() {
   local package
   for package in libcli11-dev libspdlog-dev nlohmann-json3-dev libgtest-dev libpcre2-dev \
-    libhwy-dev libicu-dev libprotozero-dev libssl-dev libcurl4-openssl-dev zlib1g-dev \
-    ca-certificates; do
+    libhwy-dev libeigen3-dev libicu-dev libprotozero-dev libssl-dev libxxhash-dev \
+    libcurl4-openssl-dev zlib1g-dev ca-certificates; do
     is_installed "$package" || printf '%s\n' "$package"
   done
   if ! command -v cmake >/dev/null ||

@@ -112,7 +112,7 @@ std::vector<LayerBench> CpuBench::measure(const LayerBenchRequest& request) {
     const PackedPlanes packed = pack(random_bench_layer(request.layer, request.rows, request.cols));
     row.stored_bits = 8.0 * static_cast<double>(packed.bytes()) /
                       static_cast<double>(request.rows * request.cols);
-    copies = runner.make_copies(packed, request.rotation_bytes);
+    copies = runner.make_copies(packed, request.cold_bytes);
   }
   row.copies = static_cast<int64_t>(copies.size());
   row.run_bytes = copies[0]->bytes();
@@ -132,7 +132,7 @@ std::vector<LayerBench> CpuBench::measure(const LayerBenchRequest& request) {
   copies.clear();
 
   const int64_t dense_bytes = 4 * request.rows * request.cols;
-  const int64_t dense_copies = (request.rotation_bytes + dense_bytes - 1) / dense_bytes;
+  const int64_t dense_copies = (request.cold_bytes + dense_bytes - 1) / dense_bytes;
   const at::Tensor dense = at::randn({request.rows, request.cols});
   std::vector<at::Tensor> dense_weights = {dense};
   while (static_cast<int64_t>(dense_weights.size()) < dense_copies) {

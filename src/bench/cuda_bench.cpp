@@ -100,8 +100,8 @@ class CudaBench : public BenchDevice {
 
   std::vector<LayerBench> measure(const LayerBenchRequest& request) override {
     check_cuda(api_.use_device(index_));
-    if (request.rotation_bytes < kCachesPassed * device_.l2_bytes && !warned_) {
-      log_warning("--rotate: less than twice the GPU's cache of " +
+    if (request.cold_bytes < kCachesPassed * device_.l2_bytes && !warned_) {
+      log_warning("--cold: less than twice the GPU's cache of " +
                   std::to_string(device_.l2_bytes >> 20) + " MB, which may keep the layers");
       warned_ = true;
     }
@@ -125,7 +125,7 @@ class CudaBench : public BenchDevice {
       do {
         layers.push_back(std::make_unique<Layer>(api_, tiles.view(), bytes, stream_));
         row.run_bytes = api_.layer_bytes(layers[0]->get());
-      } while (static_cast<int64_t>(layers.size()) * row.run_bytes < request.rotation_bytes);
+      } while (static_cast<int64_t>(layers.size()) * row.run_bytes < request.cold_bytes);
       check_cuda(api_.wait_stream(stream_));
     }
     row.copies = static_cast<int64_t>(layers.size());
@@ -178,7 +178,7 @@ class CudaBench : public BenchDevice {
 
   void measure_dense(const LayerBenchRequest& request, std::vector<LayerBench>* rows) {
     const int64_t row_bytes = 2 * request.cols, bytes = request.rows * row_bytes;
-    const int64_t copies = (request.rotation_bytes + bytes - 1) / bytes;
+    const int64_t copies = (request.cold_bytes + bytes - 1) / bytes;
     const std::vector<uint16_t> some =
         random_halves(kRandomRows * request.cols, 1 / std::sqrt(static_cast<float>(request.cols)));
     std::vector<std::unique_ptr<Memory>> weights;

@@ -22,7 +22,7 @@ struct Options {
   std::vector<std::string> layers, shapes = {"4096x4096"};
   std::vector<int64_t> batches = {1};
   bool skip_layers = false, skip_model = false, skip_dense = false, no_graph = false;
-  int64_t prompt = 512, generate = 128, rotation = 512;
+  int64_t prompt = 512, generate = 128, cold = 512;
   int repetitions = 5, head_bits = 8;
 };
 
@@ -55,7 +55,7 @@ class Bench {
       layers.shapes = options_.shapes;
       layers.batches = options_.batches;
       layers.repetitions = options_.repetitions;
-      layers.rotation_bytes = options_.rotation << 20;
+      layers.cold_bytes = options_.cold << 20;
       report_["layers"] = report_layers(layers, *device_, options_.common.print());
     }
     if (model_) bench_model_of(*model_);
@@ -183,7 +183,7 @@ std::function<void()> setup_bench(CLI::App& app) {
       ->check(CLI::Range(1, 65536))
       ->capture_default_str()
       ->type_name("N");
-  app.add_option("--rotate", options->rotation,
+  app.add_option("--cold", options->cold,
                  "Copies of a layer are used in turn, so many MB in all: more than caches hold")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str()

@@ -50,13 +50,13 @@ void print_estimate(const Estimate& estimate, const EstimateRequest& request) {
       gigabytes(estimate.hidden_bytes), place_text(estimate.hidden_place));
   std::printf("peak memory   %.2f GB; of a GPU (--device cuda) %.2f GB\n",
               gigabytes(estimate.cpu_bytes), gigabytes(estimate.gpu_bytes));
-  std::printf("time          %s: forward %s, hessian %s, quantize %s; %d threads\n",
+  std::printf("time          %s: forward %s, hessian %s, quantize %s, tune %s; %d threads\n",
               duration_text(estimate.total_seconds).c_str(),
               duration_text(estimate.forward_seconds).c_str(),
               duration_text(estimate.hessian_seconds).c_str(),
-              duration_text(estimate.quantize_seconds).c_str(), request.threads);
-  std::printf("(from config.json and a probe of %.1f s on this machine; --tune is not in it)\n",
-              estimate.probe_seconds);
+              duration_text(estimate.quantize_seconds).c_str(),
+              duration_text(estimate.tune_seconds).c_str(), request.threads);
+  std::printf("(from config.json and a probe of %.1f s on this machine)\n", estimate.probe_seconds);
 }
 
 nlohmann::ordered_json estimate_json(const Estimate& estimate) {
@@ -74,6 +74,39 @@ nlohmann::ordered_json estimate_json(const Estimate& estimate) {
            {{"forward", estimate.forward_seconds},
             {"hessian", estimate.hessian_seconds},
             {"quantize", estimate.quantize_seconds},
+            {"tune", estimate.tune_seconds},
+            {"total", estimate.total_seconds},
+            {"probe", estimate.probe_seconds}}}};
+}
+
+void print_estimate(const DistillEstimate& estimate, const DistillConfig& config, int threads) {
+  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  std::printf("model         %.3f billion quantized weights, %d steps of %d x %ld tokens\n",
+              static_cast<double>(estimate.weights) / 1e9, config.steps, config.batch,
+              static_cast<long>(config.window));
+  std::printf("output        %.2f GB\n", gigabytes(estimate.output_bytes));
+  std::printf("disk          %.2f GB at most while it runs\n", gigabytes(estimate.disk_bytes));
+  std::printf("peak memory   %.2f GB; of a GPU (--device cuda) %.2f GB\n",
+              gigabytes(estimate.cpu_bytes), gigabytes(estimate.gpu_bytes));
+  std::printf("time          %s: original %s, training %s, held-out text %s; %d threads\n",
+              duration_text(estimate.total_seconds).c_str(),
+              duration_text(estimate.teacher_seconds).c_str(),
+              duration_text(estimate.training_seconds).c_str(),
+              duration_text(estimate.held_out_seconds).c_str(), threads);
+  std::printf("(from the packed model's headers and a probe of %.1f s on this machine)\n",
+              estimate.probe_seconds);
+}
+
+nlohmann::ordered_json estimate_json(const DistillEstimate& estimate) {
+  return {{"weights", estimate.weights},
+          {"output_bytes", estimate.output_bytes},
+          {"disk_bytes", estimate.disk_bytes},
+          {"cpu_bytes", estimate.cpu_bytes},
+          {"gpu_bytes", estimate.gpu_bytes},
+          {"seconds",
+           {{"teacher", estimate.teacher_seconds},
+            {"training", estimate.training_seconds},
+            {"held_out", estimate.held_out_seconds},
             {"total", estimate.total_seconds},
             {"probe", estimate.probe_seconds}}}};
 }

@@ -10,7 +10,7 @@
 #include "billm/checkpoint/json.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
-#include "billm/pipeline/quantize_model.h"
+#include "billm/report/report.h"
 #include "command.h"
 #include "common.h"
 
@@ -41,6 +41,20 @@ std::string shares_text(const std::vector<double>& shares, const RegionFormat& s
   return text;
 }
 
+// The region shares of each factor, outermost first.
+std::string factors_text(const LayerCodes& codes, const LayerReport& layer) {
+  std::string text;
+  for (size_t i = 0; i < codes.factors.size(); ++i) {
+    const auto* regions = std::get_if<RegionCodes>(&codes.factors[i]);
+    const FactorReport& factor = layer.factors.at(i);
+    text +=
+        (i > 0 ? " x " : "") +
+        (regions == nullptr ? factor.kind
+                            : shares_text(factor.statistics.at("region_shares"), regions->shape));
+  }
+  return text;
+}
+
 std::string error_text(const std::optional<double>& error) {
   if (!error) return "-";  // distilled: not known
   char text[32];
@@ -58,14 +72,14 @@ void run(const Options& options) {
                     "give the directory that billm quantize wrote");
   }
   const std::filesystem::path path = directory / "manifest.json";
-  const nlohmann::json manifest = parse_json_object(read_text_file(path), path.string());
+  const nlohmann::ordered_json manifest = parse_json_object(read_text_file(path), path.string());
   std::vector<LayerReport> layers;
   nlohmann::json settings;
   std::string method;
   try {
     settings = manifest.at("settings");
     method = settings.at("method").get<std::string>();
-    for (const nlohmann::json& entry : manifest.at("layers")) {
+    for (const auto& entry : manifest.at("layers")) {
       layers.emplace_back();
       from_json(entry, layers.back());
     }
@@ -78,47 +92,41 @@ void run(const Options& options) {
     std::printf("%-40s %-13s %-6s %-5s %7s %7s %7s %9s  %s\n", "layer", "shape", "method", "N:M",
                 "salient", "nominal", "stored", "error", "region shares");
   }
-  double weights = 0, nominal = 0, stored = 0;
+  double weights = 0;
   std::optional<double> worst;
   int64_t bytes = 0;
   for (LayerReport& layer : layers) {
     const PackedLayer packed = model.packed()->open(layer.name);
     const LayerCodes codes = unpack(packed);
-    const RegionCodes& linear = codes.regions();
     layer.stored_bits = packed.stored_bits();
-    layer.salient_share = salient_share(linear);
-    layer.region_shares = region_shares(linear);
-    layer.integer_bits = linear.shape.integer_bits;
-    const auto count = static_cast<double>(layer.rows * layer.cols);
-    weights += count;
-    nominal += count * layer.nominal_bits;
-    stored += count * layer.stored_bits;
+    layer.factors = report_codes(codes, 1).factors;
+    weights += static_cast<double>(layer.rows * layer.cols);
     bytes += packed.bytes();
     if (layer.error) worst = std::max(worst.value_or(0), *layer.error);
-    nlohmann::ordered_json entry;
-    to_json(entry, layer);
+    nlohmann::ordered_json entry = layer;
     entry["layout"] = packed.layout();
     json["layers"].push_back(std::move(entry));
     if (!options.common.print()) continue;
     const std::string shape = std::to_string(layer.rows) + "x" + std::to_string(layer.cols);
     std::printf("%-40s %-13s %-6s %-5s %7.4f %7.4f %7.4f %9s  %s\n", layer.name.c_str(),
                 shape.c_str(), method.c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
-                layer.salient_share, layer.nominal_bits, layer.stored_bits,
-                error_text(layer.error).c_str(),
-                shares_text(layer.region_shares, linear.shape).c_str());
+                statistic(layer, "salient_share").get<double>(), layer.nominal_bits,
+                layer.stored_bits, error_text(layer.error).c_str(),
+                factors_text(codes, layer).c_str());
   }
+  const MeanBits bits = mean_bits(layers);
   json["totals"] = {
       {"layers", layers.size()},
       {"weights", static_cast<int64_t>(weights)},
       {"packed_bytes", bytes},
-      {"nominal_bits", nominal / weights},
-      {"stored_bits", stored / weights},
+      {"nominal_bits", bits.nominal},
+      {"stored_bits", bits.stored},
       {"largest_error", worst ? nlohmann::ordered_json(*worst) : nlohmann::ordered_json(nullptr)}};
   if (options.common.print()) {
     std::printf(
         "total: %zu layers, %.0f weights, %ld packed bytes; nominal %.4f bits, stored %.4f "
         "bits; largest error %s\n",
-        layers.size(), weights, static_cast<long>(bytes), nominal / weights, stored / weights,
+        layers.size(), weights, static_cast<long>(bytes), bits.nominal, bits.stored,
         error_text(worst).c_str());
   }
   options.common.write_json(json);

@@ -104,7 +104,7 @@ Json report_layers(const LayerReportOptions& options, BenchDevice& device, bool 
       request.cols = shape.cols;
       request.tokens = options.batches;
       request.repetitions = options.repetitions;
-      request.rotation_bytes = options.rotation_bytes;
+      request.cold_bytes = options.cold_bytes;
       for (const LayerBench& row : device.measure(request)) {
         const double bandwidth = device.bandwidth();
         if (print) print_row(name, shape, row, bandwidth);

@@ -15,7 +15,7 @@ struct LayerReportOptions {
   std::vector<std::string> shapes;  // "ROWSxCOLS", or the name of a list of shapes
   std::vector<int64_t> batches;
   int repetitions = 5;
-  int64_t rotation_bytes = 0;
+  int64_t cold_bytes = 0;
 };
 
 struct BenchShape {

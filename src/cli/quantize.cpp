@@ -40,38 +40,6 @@ std::optional<TuneConfig> tune_config(const Options& options) {
   return tune;
 }
 
-nlohmann::ordered_json report_json(const QuantizeReport& report) {
-  nlohmann::ordered_json json = {{"output", report.output.string()},
-                                 {"method", report.method},
-                                 {"nominal_bits", report.nominal_bits},
-                                 {"stored_bits", report.stored_bits},
-                                 {"bytes_before", report.bytes_before},
-                                 {"bytes_after", report.bytes_after},
-                                 {"blocks", report.blocks},
-                                 {"resumed_blocks", report.resumed_blocks},
-                                 {"hidden_place", hidden_place_name(report.hidden_place)},
-                                 {"seconds",
-                                  {{"forward", report.seconds.forward},
-                                   {"hessian", report.seconds.hessian},
-                                   {"quantize", report.seconds.quantize},
-                                   {"tune", report.seconds.tune},
-                                   {"pack", report.seconds.pack},
-                                   {"write", report.seconds.write},
-                                   {"total", report.seconds.total}}},
-                                 {"peak_rss_bytes", report.peak_rss_bytes}};
-  for (const LayerReport& layer : report.layers) {
-    nlohmann::ordered_json entry;
-    to_json(entry, layer);
-    json["layers"].push_back(std::move(entry));
-  }
-  for (const TuneReport& tune : report.tune) {
-    nlohmann::ordered_json entry;
-    to_json(entry, tune);
-    json["tune"].push_back(std::move(entry));
-  }
-  return json;
-}
-
 void print_report(const QuantizeReport& report) {
   const auto megabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
   std::printf("output        %s\n", report.output.c_str());
@@ -101,7 +69,7 @@ void print_report(const QuantizeReport& report) {
 void print_needs(const Options& options) {
   EstimateRequest request;
   request.method = configure(options.method, options.settings.given());
-  tune_config(options);  // for its checks
+  request.tune = tune_config(options);
   const std::filesystem::path path =
       resolve_model(options.model, ModelPart::kConfig, options.common.quiet) / "config.json";
   request.model = read_config(path);
@@ -157,7 +125,7 @@ void quantize(const Options& options, ProcessGroup& processes) {
   const QuantizeReport report = quantize_model(request, processes);
   if (!processes.first()) return;
   if (options.common.print()) print_report(report);
-  options.common.write_json(report_json(report));
+  options.common.write_json(report);
   set_newest_result(report.output);
 }
 

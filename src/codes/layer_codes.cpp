@@ -88,10 +88,21 @@ int64_t factor_cols(const Factor& factor) {
 int64_t LayerCodes::rows() const { return factor_rows(factors.front()); }
 int64_t LayerCodes::cols() const { return factor_cols(factors.back()); }
 
+const RegionCodes* LayerCodes::only_regions() const {
+  const RegionCodes* only = nullptr;
+  for (const Factor& factor : factors) {
+    const auto* codes = std::get_if<RegionCodes>(&factor);
+    if (codes == nullptr) continue;
+    if (only != nullptr) return nullptr;
+    only = codes;
+  }
+  return only;
+}
+
 const RegionCodes& LayerCodes::regions() const {
-  const auto* codes = factors.size() == 1 ? std::get_if<RegionCodes>(&factors.front()) : nullptr;
-  if (codes == nullptr) broken("expected one factor of regions");
-  return *codes;
+  const RegionCodes* only = only_regions();
+  if (only == nullptr) broken("expected one factor of region codes");
+  return *only;
 }
 RegionCodes& LayerCodes::regions() {
   return const_cast<RegionCodes&>(std::as_const(*this).regions());

@@ -342,6 +342,14 @@ void check_model(const Checkpoint& checkpoint, const ModelSpec& spec, const Pack
   ModelCheck(checkpoint, spec, packed).run();
 }
 
+int64_t quantized_weights(const ModelSpec& spec) {
+  int64_t block = 0;
+  for (const LinearSpec& linear : spec.family->linears) {
+    block += linear.out_width(spec.config) * linear.in_width(spec.config);
+  }
+  return spec.blocks() * block;
+}
+
 int64_t other_weights(const ModelSpec& spec) {
   const ModelConfig& config = spec.config;
   const int64_t vectors = (spec.norms_have_weights() ? 1 : 0) + (spec.norms_have_biases() ? 1 : 0);

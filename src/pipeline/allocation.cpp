@@ -142,4 +142,24 @@ std::map<std::string, NmPattern> allocate_nm(const std::vector<LayerOutliers>& l
   return patterns;
 }
 
+std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfig& config) {
+  const Method& method = find_method(config.method);
+  if (method.plan_bits == nullptr) return {};
+  std::vector<std::string> modules;
+  std::vector<LayerSize> sizes;
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    for (const std::string& group : spec.groups()) {
+      for (const LinearSpec& linear : spec.family->linears) {
+        if (linear.group != group) continue;
+        modules.push_back(spec.module(b, linear));
+        sizes.push_back({linear.out_width(spec.config), linear.in_width(spec.config)});
+      }
+    }
+  }
+  const std::vector<double> bits = method.plan_bits(sizes, config);
+  std::map<std::string, double> planned;
+  for (size_t i = 0; i < modules.size(); ++i) planned[modules[i]] = bits[i];
+  return planned;
+}
+
 }  // namespace billm

@@ -1,4 +1,5 @@
-// N of N:M per layer (STBLLM section 3.3): layers with more outliers keep more.
+// What differs from layer to layer: N of N:M (STBLLM section 3.3; layers with more outliers keep
+// more), and the bits of methods that plan them.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -32,5 +33,9 @@ std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope
 // the mean over weights is within 0.01 of N/M. module -> pattern.
 std::map<std::string, NmPattern> allocate_nm(const std::vector<LayerOutliers>& layers,
                                              const NmPattern& target);
+
+// Method::plan_bits for the model's linears in the order in which they are quantized, by module;
+// empty if the method has none.
+std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfig& config);
 
 }  // namespace billm

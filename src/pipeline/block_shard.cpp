@@ -103,24 +103,4 @@ Block load_finished_block(const std::filesystem::path& shard, const ModelWeights
   return block;
 }
 
-WrittenFile write_rest(const Checkpoint& source, const std::set<std::string>& written,
-                       const std::map<std::string, at::Tensor>& replaced,
-                       const std::filesystem::path& directory, const std::string& name) {
-  std::vector<TensorToWrite> tensors;
-  std::vector<at::Tensor> stored;  // own the replaced bytes
-  for (const std::string& tensor : source.names()) {
-    if (written.count(tensor) > 0) continue;
-    const TensorView& view = source.tensor(tensor);
-    std::span<const std::byte> bytes = view.data;
-    const auto found = replaced.find(tensor);
-    if (found != replaced.end()) {
-      stored.push_back(found->second.cpu().to(scalar_type(view.dtype)).contiguous());
-      bytes = {static_cast<const std::byte*>(stored.back().const_data_ptr()),
-               stored.back().nbytes()};
-    }
-    tensors.push_back({tensor, view.dtype, view.shape, bytes});
-  }
-  return write_tensors(directory, name, std::move(tensors), {{"format", "pt"}});
-}
-
 }  // namespace billm

@@ -1,20 +1,18 @@
-// The shards of a packed model: one for each block (the planes of its linears and, where they were
-// tuned, its norm weights in the dtype of the original), and one for the rest. Shared by quantize
-// and distill.
+// The shard of a block in a packed model: the planes of its linears and, where they were tuned, its
+// norm weights in the dtype of the original.
 #pragma once
 
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/safetensors.h"
+#include "billm/learn/tune_block.h"
 #include "billm/model/block.h"
 #include "billm/pack/packed_checkpoint.h"
-#include "billm/tune/tune_block.h"
 #include "journal.h"
 
 namespace billm {
@@ -52,11 +50,5 @@ class BlockShard {
 // Error{kBadInput} if the shard is not this block's.
 Block load_finished_block(const std::filesystem::path& shard, const ModelWeights& original,
                           const ModelSpec& spec, int64_t index, int threads, c10::Device device);
-
-// The last shard: every tensor of `source` but those `written` elsewhere, as it is or replaced (in
-// the dtype it has).
-WrittenFile write_rest(const Checkpoint& source, const std::set<std::string>& written,
-                       const std::map<std::string, at::Tensor>& replaced,
-                       const std::filesystem::path& directory, const std::string& name);
 
 }  // namespace billm

@@ -1,5 +1,5 @@
 // See include/billm/pipeline/estimate.h. The counts follow the code they speak of: collect.h,
-// block.h, hessian.h, quantize_model.cpp.
+// block.h, hessian.h, block_quantizer.cpp.
 #include "billm/pipeline/estimate.h"
 
 #include <ATen/core/grad_mode.h>
@@ -24,7 +24,10 @@
 #include "billm/model/runtime.h"
 #include "billm/model/weights.h"
 #include "billm/pack/packed_layer.h"
+#include "billm/pipeline/learn_estimate.h"
 #include "billm/quantize/methods.h"
+#include "billm/quantize/rotated.h"
+#include "block_quantizer.h"
 #include "gpu_accelerator.h"
 #include "kernels/cuda/load.h"
 #include "layer_error.h"
@@ -86,7 +89,7 @@ class Probe {
     const double w = wide.coding / static_cast<double>(rows * kWide);
     product_ = std::max(0.0, (w - n) / (kWide - kNarrow));
     weight_ = std::max(0.0, n - product_ * kNarrow);
-    flops_ = product_rate(device);
+    flops_ = product_rate(device, request.threads);
     seconds = clock.seconds();
   }
 
@@ -98,6 +101,7 @@ class Probe {
     return method_.needs_factor ? factor_ * std::pow(width, 3) : 0;
   }
   double products(double operations) const { return operations / flops_; }
+  double rate() const { return flops_; }
   int64_t packed_bytes(int64_t rows, int64_t cols) const {
     const auto found = packed_.find(cols);
     return scaled_bytes(found != packed_.end() ? found->second : packed_.at(kWide), rows, cols);
@@ -112,41 +116,29 @@ class Probe {
   LayerSeconds quantize(int64_t rows, int64_t cols) {
     ProbeLayer layer(rows, cols);
     LayerSeconds result;
+    LayerRotation rotation;
+    if (request_.method.rotate != RotatedSides::kNone) rotation.in = Rotation{cols};
+    if (request_.method.rotate == RotatedSides::kBoth) rotation.out = Rotation{rows};
     const Stopwatch factor;
+    const std::vector<uint8_t> dead = dead_columns(layer.stats);
+    if (rotation.in) rotate_stats(*rotation.in, request_.threads, &layer.stats);
     const Accelerator* const accelerator = accelerator_ ? &*accelerator_ : nullptr;
     const Hessian hessian = make_hessian(std::move(layer.stats), method_.needs_factor,
                                          request_.method.damping, request_.threads, accelerator);
     result.factor = factor.seconds();
     const QuantizeContext context = {.threads = request_.threads, .accelerator = accelerator};
     const Stopwatch coding;
-    last_ = pack(method_.quantize({layer.weight.const_data_ptr<float>(), rows, cols}, hessian,
-                                  request_.method, context),
-                 request_.threads);
+    WeightView weight = {layer.weight.const_data_ptr<float>(), rows, cols};
+    std::vector<float> rotated;
+    if (rotation.in) {
+      rotated = rotate_weight(weight, dead, rotation, request_.threads);
+      weight.data = rotated.data();
+    }
+    last_ = pack(method_.quantize(weight, hessian, request_.method, context), request_.threads);
     const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
     layer_error(layer.weight, decoded, hessian_matrix(hessian, device_), request_.threads);
     result.coding = coding.seconds();
     return result;
-  }
-
-  // fp32 operations per second of matrix products, on all threads or on the device.
-  double product_rate(c10::Device device) const {
-    constexpr int64_t kTokens = 512, kWidth = 2048;
-    const int threads = device.is_cpu() ? request_.threads : 1;
-    const at::Tensor a = at::empty({kTokens, kWidth}, at::kFloat).fill_(0.5).to(device);
-    const at::Tensor b = at::empty({kWidth, kWidth}, at::kFloat).fill_(0.25).to(device);
-    int64_t products = 0;
-    double seconds = 0;
-    for (int round = 0; round < 64 && seconds < 0.4; ++round) {
-      const Stopwatch clock;
-      parallel_for(threads, threads, [&](int64_t) {
-        const at::NoGradGuard no_grad;
-        at::mm(a, b).narrow(1, 0, 1).cpu();  // the copy waits for a device
-      });
-      if (round == 0) continue;  // a warm-up
-      seconds += clock.seconds();
-      products += threads;
-    }
-    return 2.0 * kTokens * kWidth * kWidth * static_cast<double>(products) / seconds;
   }
 
   const EstimateRequest& request_;
@@ -166,6 +158,8 @@ int64_t dtype_size(const ModelConfig& config) {
 // blocks and what the method adds; codes, the decoded and the packed weight.
 int64_t quantizing_bytes(const Method& method, const MethodConfig& config, int64_t width,
                          int64_t weights) {
+  // A rotated weight, while it is quantized; of the original and the decoded one for the error.
+  if (config.rotate != RotatedSides::kNone) weights += weights / 2;
   if (!method.needs_factor) return 8 * weights;
   const int64_t square = width * width;
   int64_t coding = 4 * square + 8 * width * std::min<int64_t>(config.block_size, width);
@@ -187,6 +181,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   init_torch();
   const ModelSpec spec = model_spec(request.model, request.where);
   check_length(spec, request.length);
+  check_rotations(spec, request.method);
   const ModelConfig& config = spec.config;
   const c10::Device device = resolve_device(request.device);
   const int64_t idle_bytes = peak_rss_bytes();
@@ -284,8 +279,19 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   // Half of X^T X, a multiplication and an addition each.
   estimate.hessian_seconds = blocks * probe.products(tokens * static_cast<double>(sums));
   estimate.quantize_seconds = blocks * (coding + factors);
-  estimate.total_seconds =
-      estimate.forward_seconds + estimate.hessian_seconds + estimate.quantize_seconds;
+  if (request.tune) {
+    const TuneNeeds needs = tune_needs(spec, *request.tune, request.sequences, request.length,
+                                       probe.rate(), device.is_cpu() ? request.threads : 1);
+    estimate.tune_seconds = blocks * needs.seconds;
+    // The block in fp32 and the sums of all groups stay for the report of the layers' errors.
+    const int64_t on_host = idle_bytes + here + 4 * sums + 2 * block_packed + needs.host_bytes +
+                            (device.is_cpu() ? needs.device_bytes : 0);
+    estimate.cpu_bytes = std::max(estimate.cpu_bytes, on_host);
+    estimate.gpu_bytes =
+        std::max(estimate.gpu_bytes, 8 * block_weights + 8 * sums + needs.device_bytes);
+  }
+  estimate.total_seconds = estimate.forward_seconds + estimate.hessian_seconds +
+                           estimate.quantize_seconds + estimate.tune_seconds;
   return estimate;
 }
 

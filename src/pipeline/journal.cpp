@@ -11,20 +11,6 @@
 namespace billm {
 namespace {
 
-void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now) {
-  std::string differences;
-  for (const auto& [key, value] : now.items()) {
-    const nlohmann::json before = old.contains(key) ? old.at(key) : nlohmann::json();
-    if (before == nlohmann::json(value)) continue;
-    differences +=
-        (differences.empty() ? "" : "; ") + key + " was " + before.dump() + ", is " + value.dump();
-  }
-  if (!differences.empty()) {
-    throw Error(ErrorCode::kUsage, "--resume: settings have changed: " + differences,
-                "run with the old settings, or start again with --overwrite");
-  }
-}
-
 void check_shard(const std::filesystem::path& directory, const WrittenFile& file) {
   const std::filesystem::path path = directory / file.name;
   if (sha256_file(path) != file.sha256) {
@@ -40,6 +26,20 @@ bool is_as_written(const std::filesystem::path& directory, const WrittenFile& fi
 
 }  // namespace
 
+void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now) {
+  std::string differences;
+  for (const auto& [key, value] : now.items()) {
+    const nlohmann::json before = old.contains(key) ? old.at(key) : nlohmann::json();
+    if (before == nlohmann::json(value)) continue;
+    differences +=
+        (differences.empty() ? "" : "; ") + key + " was " + before.dump() + ", is " + value.dump();
+  }
+  if (!differences.empty()) {
+    throw Error(ErrorCode::kUsage, "--resume: settings have changed: " + differences,
+                "run with the old settings, or start again with --overwrite");
+  }
+}
+
 nlohmann::ordered_json file_json(const WrittenFile& file) {
   return {{"name", file.name}, {"sha256", file.sha256}, {"bytes", file.bytes}};
 }
@@ -51,19 +51,15 @@ WrittenFile file_from(const nlohmann::json& json) {
 nlohmann::ordered_json journal_json(const Journal& journal) {
   nlohmann::ordered_json json;
   json["settings"] = journal.settings;
-  json["nm"] = journal.nm;
+  json["plan"] = journal.plan;
   json["hidden"] = nlohmann::ordered_json::array();
   for (const WrittenFile& file : journal.hidden) json["hidden"].push_back(file_json(file));
   json["hidden_block"] = journal.hidden_block;
   json["blocks"] = nlohmann::ordered_json::array();
   for (const JournalBlock& block : journal.blocks) {
     nlohmann::ordered_json entry = {{"shard", file_json(block.shard)}};
-    for (const LayerReport& layer : block.layers) {
-      nlohmann::ordered_json layer_json;
-      to_json(layer_json, layer);
-      entry["layers"].push_back(std::move(layer_json));
-    }
-    if (block.tune) to_json(entry["tune"], *block.tune);
+    for (const LayerReport& layer : block.layers) entry["layers"].push_back(layer);
+    if (block.tune) entry["tune"] = *block.tune;
     json["blocks"].push_back(std::move(entry));
   }
   return json;
@@ -72,20 +68,14 @@ nlohmann::ordered_json journal_json(const Journal& journal) {
 Journal journal_from(const nlohmann::ordered_json& json) {
   Journal journal;
   journal.settings = json.at("settings");
-  journal.nm = json.at("nm").get<std::map<std::string, std::string>>();
+  journal.plan = json.at("plan").get<LayerPlan>();
   for (const auto& file : json.at("hidden")) journal.hidden.push_back(file_from(file));
   // Once the states were always those of the next block.
   journal.hidden_block = json.value("hidden_block", static_cast<int64_t>(json.at("blocks").size()));
   for (const auto& entry : json.at("blocks")) {
     JournalBlock block{file_from(entry.at("shard")), {}, {}};
-    if (entry.contains("tune")) {
-      block.tune.emplace();
-      from_json(entry.at("tune"), *block.tune);
-    }
-    for (const auto& layer : entry.at("layers")) {
-      block.layers.emplace_back();
-      from_json(layer, block.layers.back());
-    }
+    if (entry.contains("tune")) block.tune = entry.at("tune").get<TuneReport>();
+    block.layers = entry.at("layers").get<std::vector<LayerReport>>();
     journal.blocks.push_back(std::move(block));
   }
   return journal;

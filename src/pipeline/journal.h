@@ -2,13 +2,13 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "billm/pipeline/quantize_model.h"
+#include "billm/report/report.h"
+#include "layer_plan.h"
 
 namespace billm {
 
@@ -24,11 +24,11 @@ struct JournalBlock {
 };
 
 struct Journal {
-  nlohmann::ordered_json settings;        // everything that decides the result's bytes
-  std::map<std::string, std::string> nm;  // module -> "N:M" as allocated; empty if uniform
-  std::vector<JournalBlock> blocks;       // finished ones, in order
-  std::vector<WrittenFile> hidden;        // inputs of block hidden_block, of all processes
-  int64_t hidden_block = 0;               // at most blocks.size()
+  nlohmann::ordered_json settings;   // everything that decides the result's bytes
+  LayerPlan plan;                    // empty if all layers have the run's settings
+  std::vector<JournalBlock> blocks;  // finished ones, in order
+  std::vector<WrittenFile> hidden;   // inputs of block hidden_block, of all processes
+  int64_t hidden_block = 0;          // at most blocks.size()
 };
 
 nlohmann::ordered_json file_json(const WrittenFile& file);
@@ -40,6 +40,9 @@ Journal journal_from(const nlohmann::ordered_json& json);
 // Written atomically into `directory`.
 inline constexpr const char* kJournalName = "journal.json";
 void write_journal(const std::filesystem::path& directory, const Journal& journal);
+
+// Throws Error{kUsage} "--resume: NAME was OLD, is NEW" unless all of `now` was so before.
+void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now);
 
 // True and filled if there is a journal; without `hidden` if one of its files is missing or
 // changed. Throws Error{kUsage} "--resume: NAME was OLD, is NEW" if its settings differ from

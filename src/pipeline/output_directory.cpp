@@ -88,7 +88,7 @@ OutputDirectory::OutputDirectory(const fs::path& out, Existing existing,
     const bool started = fs::exists(partial_ / kJournalName);  // something was finished
     if (existing == Existing::kRefuse && started) {
       throw Error(ErrorCode::kUsage, partial_.string() + ": an unfinished run is there",
-                  "--overwrite starts again; a run of billm quantize goes on with --resume");
+                  "--resume goes on with it, --overwrite starts again");
     }
     if (!looks_like_ours(partial_, true)) {
       throw Error(ErrorCode::kUsage, partial_.string() + ": expected an unfinished run of billm",

@@ -55,8 +55,8 @@ int result_version(const fs::path& directory, const std::vector<std::string>& sh
   return version;
 }
 
-void write_config(const Checkpoint& source, const MethodConfig& method, int format_version,
-                  double nominal_bits, double stored_bits, const fs::path& directory) {
+nlohmann::ordered_json packed_config(const Checkpoint& source, const MethodConfig& method,
+                                     const MeanBits& bits) {
   nlohmann::ordered_json config =
       nlohmann::ordered_json::parse(read_text_file(source.directory() / "config.json"));
   nlohmann::ordered_json others = nlohmann::ordered_json::array();
@@ -66,15 +66,15 @@ void write_config(const Checkpoint& source, const MethodConfig& method, int form
   }
   config["quantization_config"] = {
       {"quant_method", "billm"},
-      {"format_version", format_version},
+      {"format_version", kFirstFormatVersion},
       {"method", method.method},
       {"block_size", method.block_size},
       {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())
                                 : nlohmann::ordered_json(nullptr)},
-      {"nominal_bits", nominal_bits},
-      {"stored_bits", stored_bits},
+      {"nominal_bits", bits.nominal},
+      {"stored_bits", bits.stored},
       {"modules_not_quantized", others}};
-  write_file_atomic(directory / "config.json", config.dump(2) + "\n");
+  return config;
 }
 
 void write_index(const fs::path& directory, const std::vector<std::string>& shards) {

@@ -1,5 +1,5 @@
-// The files of a result besides the shards of the blocks: config.json, index, untouched tensors,
-// tokenizer, manifest (docs/format.md).
+// The files of a result besides its tensors: config.json, index, tokenizer, manifest
+// (docs/format.md).
 #pragma once
 
 #include <filesystem>
@@ -10,6 +10,7 @@
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/safetensors.h"
 #include "billm/quantize/config.h"
+#include "billm/report/report.h"
 #include "journal.h"
 
 namespace billm {
@@ -24,9 +25,9 @@ std::vector<std::string> copy_side_files(const std::filesystem::path& from,
 // The format version of a result with these shards: the highest of theirs.
 int result_version(const std::filesystem::path& directory, const std::vector<std::string>& shards);
 
-// config.json of `source` with the quantization_config of the result.
-void write_config(const Checkpoint& source, const MethodConfig& method, int format_version,
-                  double nominal_bits, double stored_bits, const std::filesystem::path& directory);
+// config.json of `source` with the quantization_config of the result, in the first format version.
+nlohmann::ordered_json packed_config(const Checkpoint& source, const MethodConfig& method,
+                                     const MeanBits& bits);
 
 // model.safetensors.index.json for the safetensors files `shards` in `directory`.
 void write_index(const std::filesystem::path& directory, const std::vector<std::string>& shards);

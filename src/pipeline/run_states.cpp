@@ -25,9 +25,12 @@ RunStates::RunStates(const QuantizeRequest& request, const Model& model, Process
       writing_threads_(std::max(1, request.threads / 4)),
       forward_seconds_(forward_seconds) {}
 
-std::map<std::string, std::string> RunStates::allocate() {
-  std::map<std::string, std::string> patterns;
-  if (request_.method.nm_alloc != NmAllocation::kAdaptive) return patterns;
+LayerPlan RunStates::plan() {
+  LayerPlan plan;
+  for (const auto& [module, bits] : plan_bits(model_.spec(), request_.method)) {
+    plan[module] = {{"bits", bits}};
+  }
+  if (request_.method.nm_alloc != NmAllocation::kAdaptive) return plan;
   if (processes_.first()) {
     std::vector<int64_t> all(static_cast<size_t>(request_.calibration.rows));
     std::iota(all.begin(), all.end(), 0);
@@ -39,10 +42,11 @@ std::map<std::string, std::string> RunStates::allocate() {
                                            request_.quiet, &states);
     *forward_seconds_ += forward.seconds();
     for (const auto& [module, nm] : allocate_nm(outliers, request_.method.nm)) {
-      patterns[module] = nm.text();
+      plan[module] = {{"nm", nm.text()}};
     }
   }
-  return nlohmann::json::parse(processes_.broadcast_text(0, nlohmann::json(patterns).dump()));
+  const std::string text = processes_.broadcast_text(0, nlohmann::ordered_json(plan).dump());
+  return nlohmann::ordered_json::parse(text).get<LayerPlan>();
 }
 
 void RunStates::start(Journal* journal) {

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,8 +26,9 @@ class RunStates {
             const Rope& rope, std::vector<int64_t> ids, std::filesystem::path partial,
             c10::Device device, double* forward_seconds);
 
-  // The N:M of each layer, found by the first process; empty if it is the same for all.
-  std::map<std::string, std::string> allocate();
+  // What is decided for single layers, by the first process for all; empty if nothing is. What a
+  // method plans from the original model has its place here, beside the N of N:M.
+  LayerPlan plan();
   // The inputs of the first block that `journal` does not have: its hidden states, or the embedded
   // tokens, passed on through the blocks that it has. What lies in files is journal->hidden then.
   void start(Journal* journal);

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <string>
 
-#include "billm/checkpoint/checkpoint.h"
 #include "billm/pipeline/quantize_model.h"
 
 namespace billm {
@@ -11,10 +11,8 @@ namespace billm {
 // SHA-256 of the sequences.
 std::string tokens_digest(const TokenMatrix& tokens);
 
-// Of config.json and every tensor's name, dtype, shape and bytes, however they are sharded.
-std::string source_digest(const Checkpoint& checkpoint, int threads);
-
-// Everything that decides the bytes of the result.
-nlohmann::ordered_json settings_json(const QuantizeRequest& request, const Checkpoint& source);
+// Everything that decides the bytes of the result; `model_digest`: of the model (model_digest.h).
+nlohmann::ordered_json settings_json(const QuantizeRequest& request,
+                                     const std::string& model_digest);
 
 }  // namespace billm

@@ -60,8 +60,8 @@ RegionCodes code_with(const WeightView& weight, const Hessian& hessian, const Re
 
 // Codes for the column scales, then column scales for the codes, in turn; the best pair is kept, so
 // another round never makes a layer worse.
-RegionCodes quantize_arb(const WeightView& weight, const Hessian& hessian,
-                         const MethodConfig& config, const QuantizeContext& context) {
+LayerCodes quantize_arb(const WeightView& weight, const Hessian& hessian,
+                        const MethodConfig& config, const QuantizeContext& context) {
   RegionFormat shape = binary_shape(weight, config);
   shape.column_scales = true;
   RegionCodes best =
@@ -79,6 +79,6 @@ RegionCodes quantize_arb(const WeightView& weight, const Hessian& hessian,
 }
 
 // The paper counts as BiLLM's does: one sign per weight, two per salient one.
-double nominal_bits_arb(const RegionCodes& linear) { return 1 + salient_share(linear); }
+double nominal_bits_arb(const LayerCodes& layer) { return 1 + salient_share(layer.regions()); }
 
 }  // namespace billm

@@ -6,8 +6,8 @@
 #include "saliency.h"
 
 namespace billm {
-RegionCodes quantize_billm(const WeightView& weight, const Hessian& hessian,
-                           const MethodConfig& config, const QuantizeContext& context) {
+LayerCodes quantize_billm(const WeightView& weight, const Hessian& hessian,
+                          const MethodConfig& config, const QuantizeContext& context) {
   BinaryPlan plan;
   plan.shape = binary_shape(weight, config);
   if (config.reference) {
@@ -20,6 +20,6 @@ RegionCodes quantize_billm(const WeightView& weight, const Hessian& hessian,
   return code_binary(weight, hessian, plan, config, context);
 }
 
-double nominal_bits_billm(const RegionCodes& linear) { return 1 + salient_share(linear); }
+double nominal_bits_billm(const LayerCodes& layer) { return 1 + salient_share(layer.regions()); }
 
 }  // namespace billm

@@ -162,8 +162,8 @@ class TileCoder {
 
 }  // namespace
 
-RegionCodes quantize_gptq(const WeightView& weight, const Hessian& hessian,
-                          const MethodConfig& config, const QuantizeContext& context) {
+LayerCodes quantize_gptq(const WeightView& weight, const Hessian& hessian,
+                         const MethodConfig& config, const QuantizeContext& context) {
   RegionCodes out =
       make_region_codes(integer_shape(weight, config.block_size, integer_bits(config)));
   std::fill(out.region.begin(), out.region.end(), static_cast<uint8_t>(out.shape.integer_region()));
@@ -210,6 +210,6 @@ RegionCodes quantize_rtn_integers(const WeightView& weight, const MethodConfig& 
   return out;
 }
 
-double nominal_bits_gptq(const RegionCodes& linear) { return linear.shape.integer_bits; }
+double nominal_bits_gptq(const LayerCodes& layer) { return layer.regions().shape.integer_bits; }
 
 }  // namespace billm

@@ -19,9 +19,13 @@ constexpr SettingUse kBillmSettings[] = {
     {.name = "classes", .value = 2},
     {.name = "salient_classes", .value = 2},
     {.name = "max_salient"},
+    {.name = "rotate"},
+    {.name = "rotate_seed"},
     {.name = "damping"},
 };
 
+// No --rotate: rotated weights differ less in size, so that an N:M mask loses more
+// (docs/decisions/0016-rotation.md).
 constexpr SettingUse kStbllmSettings[] = {
     {.name = "compat"},
     {.name = "nm", .value = "4:8"},
@@ -59,9 +63,13 @@ constexpr SettingUse kArbSettings[] = {
     {.name = "salient_classes", .value = 2},
     {.name = "column_rounds"},
     {.name = "max_salient"},
+    {.name = "rotate"},
+    {.name = "rotate_seed"},
     {.name = "damping"},
 };
 
+// No --rotate: there is nothing salient in single rotated weights
+// (docs/decisions/0016-rotation.md).
 constexpr SettingUse kPbllmSettings[] = {
     {.name = "block_size"}, {.name = "scale_format"},   {.name = "offsets"},
     {.name = "feedback"},   {.name = "refine_rounds"},  {.name = "descend"},
@@ -74,13 +82,14 @@ constexpr SettingUse kRtnSettings[] = {
      .condition = {[](const MethodConfig& config) { return config.bits == 1; },
                    "with --bits above 1"}},
     {.name = "bits", .value = 1, .range = integers(1, 4)},
+    {.name = "rotate"},
+    {.name = "rotate_seed"},
 };
 
 constexpr SettingUse kGptqSettings[] = {
-    {.name = "block_size"},
-    {.name = "bits", .value = 2, .range = integers(2, 4)},
-    {.name = "act_order"},
-    {.name = "damping"},
+    {.name = "block_size"},  {.name = "bits", .value = 2, .range = integers(2, 4)},
+    {.name = "act_order"},   {.name = "rotate"},
+    {.name = "rotate_seed"}, {.name = "damping"},
 };
 
 constexpr Method kMethods[] = {

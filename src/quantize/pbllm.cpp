@@ -50,8 +50,8 @@ std::vector<uint8_t> choose_weights(const WeightView& weight, const Hessian& hes
 
 }  // namespace
 
-RegionCodes quantize_pbllm(const WeightView& weight, const Hessian& hessian,
-                           const MethodConfig& config, const QuantizeContext& context) {
+LayerCodes quantize_pbllm(const WeightView& weight, const Hessian& hessian,
+                          const MethodConfig& config, const QuantizeContext& context) {
   BinaryPlan plan;
   plan.shape.rows = weight.rows;
   plan.shape.cols = weight.cols;
@@ -67,9 +67,9 @@ RegionCodes quantize_pbllm(const WeightView& weight, const Hessian& hessian,
   return code_binary(weight, hessian, plan, config, context);
 }
 
-double nominal_bits_pbllm(const RegionCodes& linear) {
-  const double share = region_shares(linear).back();
-  return linear.shape.integer_bits * share + (1 - share);
+double nominal_bits_pbllm(const LayerCodes& layer) {
+  const double share = region_shares(layer.regions()).back();
+  return layer.regions().shape.integer_bits * share + (1 - share);
 }
 
 }  // namespace billm

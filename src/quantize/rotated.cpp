@@ -23,6 +23,16 @@ uint32_t rotation_seed(uint64_t seed, int64_t block, const std::string& name) {
   return static_cast<uint32_t>((z ^ (z >> 31)) >> 33);
 }
 
+LayerCodes rotated_codes(LayerCodes codes, const LayerRotation& rotation) {
+  if (rotation.out) {
+    Rotation back = *rotation.out;
+    back.transposed = !back.transposed;
+    codes.factors.insert(codes.factors.begin(), back);
+  }
+  if (rotation.in) codes.factors.emplace_back(*rotation.in);
+  return codes;
+}
+
 void rotate_rows(const Rotation& rotation, float* matrix, int64_t rows, int64_t cols, int threads) {
   const RotationTables tables = make_rotation_tables(rotation);
   parallel_parts(rows, 8, threads, [&](int64_t first, int64_t end) {

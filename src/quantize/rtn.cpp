@@ -8,8 +8,8 @@
 
 namespace billm {
 
-RegionCodes quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
-                         const MethodConfig& config, const QuantizeContext& context) {
+LayerCodes quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
+                        const MethodConfig& config, const QuantizeContext& context) {
   if (config.bits > 1) return quantize_rtn_integers(weight, config, context);
   RegionFormat shape;
   shape.rows = weight.rows;
@@ -41,8 +41,8 @@ RegionCodes quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
   return out;
 }
 
-double nominal_bits_rtn(const RegionCodes& linear) {
-  return std::max(1, linear.shape.integer_bits);
+double nominal_bits_rtn(const LayerCodes& layer) {
+  return std::max(1, layer.regions().shape.integer_bits);
 }
 
 }  // namespace billm

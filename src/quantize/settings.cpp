@@ -34,6 +34,8 @@ constexpr Choice kFeedbacks[] = {choice("columns", Feedback::kColumns),
                                  choice("none", Feedback::kNone)};
 constexpr Choice kObjectives[] = {choice("weights", SearchObjective::kWeights),
                                   choice("saliency", SearchObjective::kSaliency)};
+constexpr Choice kSides[] = {choice("none", RotatedSides::kNone), choice("in", RotatedSides::kIn),
+                             choice("both", RotatedSides::kBoth)};
 constexpr Choice kMetrics[] = {choice("hessian", SalientMetric::kHessian),
                                choice("magnitude", SalientMetric::kMagnitude)};
 
@@ -47,6 +49,10 @@ constexpr SettingCondition kRefines = {[](const MethodConfig& config) {
                                                 config.feedback != Feedback::kNone;
                                        },
                                        "with --compat reference, --refine 0 or --feedback none"};
+
+constexpr SettingCondition kRotates = {
+    [](const MethodConfig& config) { return config.rotate != RotatedSides::kNone; },
+    "without --rotate"};
 
 // At most as many as --classes; none besides signs alone. The published STBLLM has residual signs
 // of order 2 in salient columns.
@@ -211,6 +217,20 @@ constexpr Setting kSettings[] = {
      .member = named<&MethodConfig::salient_metric>(kMetrics),
      .value = "hessian",
      .unused = Setting::Unused::kNull},
+    {.name = "rotate",
+     .flag = "--rotate",
+     .help = "Quantize in a rotated basis: of the inputs (in), of inputs and outputs (both)",
+     .member = named<&MethodConfig::rotate>(kSides),
+     .value = "none",
+     .condition = kNotPublished,
+     .expert = false},
+    {.name = "rotate_seed",
+     .flag = "--rotate-seed",
+     .help = "Seed of the rotations",
+     .member = &MethodConfig::rotate_seed,
+     .value = 0,
+     .range = integers(0, 2147483647),
+     .condition = kRotates},
     {.name = "damping",
      .flag = "--damping",
      .help = "lambda / mean(diag H)",

@@ -6,8 +6,8 @@
 
 namespace billm {
 
-RegionCodes quantize_stbllm(const WeightView& weight, const Hessian& hessian,
-                            const MethodConfig& config, const QuantizeContext& context) {
+LayerCodes quantize_stbllm(const WeightView& weight, const Hessian& hessian,
+                           const MethodConfig& config, const QuantizeContext& context) {
   BinaryPlan plan;
   plan.shape = binary_shape(weight, config);
   plan.keep = nm_mask(si_scores(weight, hessian), weight.rows, weight.cols, config.nm);
@@ -21,9 +21,9 @@ RegionCodes quantize_stbllm(const WeightView& weight, const Hessian& hessian,
   return code_binary(weight, hessian, plan, config, context);
 }
 
-double nominal_bits_stbllm(const RegionCodes& linear) {
-  const NmPattern& nm = linear.shape.nm;
-  return (1 + salient_share(linear)) * nm.n / nm.m;
+double nominal_bits_stbllm(const LayerCodes& layer) {
+  const NmPattern& nm = layer.regions().shape.nm;
+  return (1 + salient_share(layer.regions())) * nm.n / nm.m;
 }
 
 }  // namespace billm

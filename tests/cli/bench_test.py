@@ -20,7 +20,7 @@ class Bench(bt.TestCase):
 
     def test_layers(self):
         report = self.report("bench", "--skip-model", "--shape", "300x256", "--batch", "1", "5",
-                             "--repetitions", "1", "--threads", "2", "--rotate", "2")
+                             "--repetitions", "1", "--threads", "2", "--cold", "2")
         self.assertGreater(report["memory_bytes_per_second"], 1e8)
         self.assertEqual([(row["layer"], row["batch"]) for row in report["layers"]],
                          [(name, batch) for name in LAYERS for batch in (1, 5)])
@@ -61,7 +61,7 @@ class Bench(bt.TestCase):
 
     def test_instructions(self):
         layer = ("bench", "--skip-model", "--shape", "40x256", "--layer", "signs", "-r", 1,
-                 "--rotate", 1, "--quiet", "--json", "-")
+                 "--cold", 1, "--quiet", "--json", "-")
 
         def run(target):
             return self.run_billm(*layer, variables={"BILLM_CPU_TARGET": target})

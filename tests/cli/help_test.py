@@ -17,17 +17,19 @@ FLAGS = {
                  "adaptive", "uniform", "--calib", "wikitext2", "c4", "ptb", "FILE.txt", "FILE.npy",
                  "--nsamples", "--seqlen", "--seed", "--block-size", "128", "--out", "--device",
                  "auto", "cpu", "cuda", "--data-dir", "--compat", "--resume", "--overwrite", "arb",
-                 "--classes", "--salient-classes", "--sequential", "--tune", "--tune-steps",
+                 "--classes", "--salient-classes", "--rotate", "none|in|both", "--rotate-seed",
+                 "--sequential", "--tune", "--tune-steps",
                  "--tune-window", "--tune-batch", "--tune-code-rate", "--tune-scale-rate",
                  "--tune-norm-rate"),
-    "distill": ("--model", "newest result", "--original", "--out", "--overwrite", "--device",
+    "distill": ("--model", "newest result", "--original", "--out", "--overwrite", "--resume",
+                "--dry-run", "--device",
                 "--calib", "FILE.npy", "--nsamples", "--seqlen", "--seed", "--data-dir", "--steps",
                 "--window", "--batch", "--code-rate", "--scale-rate", "--norm-rate"),
     "eval": ("--ppl", "wikitext2", "c4", "ptb", "FILE.txt", "FILE.npy", "--windows", "--model",
              "newest result", "--seqlen", "--kl", "--data-dir", "--device", "auto", "cpu", "cuda",
              "--run-packed"),
     "bench": ("--model", "newest result", "-p", "--n-prompt", "-n", "--n-gen", "-r",
-              "--repetitions", "--layer", "billm", "stbllm", "--shape", "--batch", "--rotate",
+              "--repetitions", "--layer", "billm", "stbllm", "--shape", "--batch", "--cold",
               "--skip-layers", "--skip-model", "--skip-dense", "--head-bits", "--device"),
     "generate": ("--model", "newest result", "-p", "--prompt", "-f", "--file", "--chat", "--system",
                  "-n", "--n-predict", "--max-new-tokens", "-c", "--ctx-size", "--stop",
@@ -139,6 +141,27 @@ class Reports(bt.TestCase):
                          json.loads((out / "config.json").read_text()))
         self.assertEqual(self.report("inspect")["model"], str(self.dir / "better"))
         self.assertIn(" -  ", self.billm("inspect").stdout)
+
+    def test_dry_run_of_learning(self):
+        out = self.dir / "out"
+        plain = self.report(*self.arguments, "--dry-run")
+        tuned = self.report(*self.arguments, "--dry-run", "--tune")
+        self.assertEqual(plain["seconds"]["tune"], 0)
+        self.assertGreater(tuned["seconds"]["tune"], 0)
+        self.assertGreater(tuned["cpu_bytes"], plain["cpu_bytes"])
+        self.assertIn("tune ", self.billm(*self.arguments, "--dry-run", "--tune").stdout)
+        self.assertFalse(out.exists())
+        self.billm(*self.arguments, "--out", out, "--quiet")
+        distill = ("distill", "--model", out, "--original", self.model, "--calib", self.tokens,
+                   "--dry-run", "--out", self.dir / "better")
+        few, many = (self.report(*distill, "--steps", steps) for steps in ("10", "1000"))
+        self.assertGreater(many["seconds"]["training"], 20 * few["seconds"]["training"])
+        self.assertGreater(self.report(*distill, "--code-rate", "0.01")["cpu_bytes"],
+                           few["cpu_bytes"])
+        for word in ("peak memory", "time", "disk"):
+            self.assertIn(word, self.billm(*distill).stdout)
+        self.assertFalse((self.dir / "better").exists())
+        self.assertFalse((self.dir / "better.partial").exists())
 
     def test_eval_report(self):
         out = self.dir / "out"

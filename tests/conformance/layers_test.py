@@ -17,19 +17,21 @@ ALLOWED = {
     "kernels": {"base"},
     "pack": {"base", "checkpoint", "codes", "kernels"},
     "quantize": {"base", "codes", "kernels", "calibrate/stats.h"},
+    "report": {"base", "codes"},
     "model": {"base", "checkpoint", "codes", "kernels", "pack"},
     "calibrate": {"base", "checkpoint", "model"},
     "torch_cuda": {"model"},
     "eval": {"base", "checkpoint", "model", "calibrate"},
     "generate": {"base", "checkpoint", "model"},
     "bench": {"base", "codes", "kernels", "pack", "model", "generate"},
-    "tune": {"base", "checkpoint", "codes", "model", "calibrate"},
+    "learn": {"base", "checkpoint", "codes", "model", "calibrate", "report"},
     "pipeline": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate", "quantize",
-                 "tune"},
+                 "report", "learn"},
     "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "model",
-            "calibrate", "quantize", "tune", "pipeline", "eval", "generate", "bench"},
+            "calibrate", "quantize", "report", "learn", "pipeline", "eval", "generate", "bench"},
 }
-TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize"}
+TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize",
+              "report"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)
 
 

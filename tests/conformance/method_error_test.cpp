@@ -49,7 +49,7 @@ TEST(MethodError, NotAbovePlainSignsWithTheSameMask) {
     for (int i = 0; i < kLayers; ++i) {
       const Layer layer = random_layer(i);
       const MethodConfig config = config_of(method);
-      const RegionCodes linear = method.quantize(layer.view(), layer.hessian, config, {});
+      const RegionCodes linear = method.quantize(layer.view(), layer.hessian, config, {}).regions();
       const double ratio =
           layer.error(linear) / layer.error(plain_signs(layer, linear.region, config.block_size));
       better += ratio <= 1;
@@ -64,7 +64,8 @@ TEST(MethodError, SignsAreTheRtnMethod) {
   for (int i = 0; i < 4; ++i) {
     const Layer layer = random_layer(i);
     const Method& rtn = find_method("rtn");
-    const RegionCodes linear = rtn.quantize(layer.view(), layer.hessian, config_of(rtn), {});
+    const RegionCodes linear =
+        rtn.quantize(layer.view(), layer.hessian, config_of(rtn), {}).regions();
     const double plain = layer.error(plain_signs(layer, linear.region, 128));
     EXPECT_NEAR(layer.error(linear), plain, 0.02 * plain);
   }
@@ -144,7 +145,7 @@ TEST(MethodError, SalientShare) {
       const Layer layer = random_layer(i);
       MethodConfig config = config_of(method);
       config.salient_share = share;
-      const RegionCodes linear = method.quantize(layer.view(), layer.hessian, config, {});
+      const RegionCodes linear = method.quantize(layer.view(), layer.hessian, config, {}).regions();
       EXPECT_NEAR(region_shares(linear).back(), share, 0.001);
       EXPECT_NEAR(method.nominal_bits(linear), 1 + 7 * share, 0.007);
       logs += std::log(layer.error(linear));

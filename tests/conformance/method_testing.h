@@ -29,7 +29,7 @@ struct Layer {
   double error(const std::vector<float>& q) const {
     return layer_error(w, q, hessian.matrix, hessian.lambda, cols);
   }
-  double error(const RegionCodes& linear) const { return error(dequantize(linear)); }
+  double error(const LayerCodes& linear) const { return error(dequantize(linear)); }
 
   std::vector<float> w;
   int64_t rows, cols;

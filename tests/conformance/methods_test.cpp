@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "billm/pack/packed_planes.h"
+#include "billm/pack/packed_layer.h"
 #include "conformance/method_testing.h"
 #include "kernels/cpu/row_tiles.h"
 #include "support/compare.h"
@@ -13,27 +13,28 @@ namespace billm::test {
 namespace {
 
 // Consistent, finite, strict, and the packed bytes decode to the same weights.
-void expect_sound(const RegionCodes& linear, const Layer& layer, const MethodConfig& config) {
+void expect_sound(const LayerCodes& linear, const Layer& layer, const MethodConfig& config) {
   ASSERT_NO_THROW(check_codes(linear));
-  ASSERT_EQ(linear.shape.rows, layer.rows);
-  ASSERT_EQ(linear.shape.cols, layer.cols);
-  ASSERT_TRUE(linear.shape.nm == config.nm);
+  ASSERT_EQ(linear.rows(), layer.rows);
+  ASSERT_EQ(linear.cols(), layer.cols);
   const std::vector<float> q = dequantize(linear);
   for (const float value : q) ASSERT_TRUE(std::isfinite(value));
-  const PackedPlanes packed = pack(linear);
+  const PackedLayer packed = pack(linear);
   ASSERT_NO_THROW(check_packed(packed, "packed"));
   std::vector<float> decoded(q.size());
-  decode_rows(packed, 0, layer.rows, decoded.data());
+  decode(packed, 1, decoded.data());
   ASSERT_TRUE(close(decoded, q));
   if (!config.nm.active()) return;
+  const RegionCodes& regions = linear.regions();
+  ASSERT_TRUE(regions.shape.nm == config.nm);
   for (int64_t row = 0; row < layer.rows; ++row) {
     for (int64_t first = 0; first < layer.cols; first += config.nm.m) {
       const int64_t end = std::min<int64_t>(layer.cols, first + config.nm.m);
       int kept = 0;
       for (int64_t col = first; col < end; ++col) {
         const size_t at = static_cast<size_t>(row * layer.cols + col);
-        kept += linear.region[at] != kPrunedRegion;
-        if (linear.region[at] == kPrunedRegion) {
+        kept += regions.region[at] != kPrunedRegion;
+        if (regions.region[at] == kPrunedRegion) {
           ASSERT_EQ(decoded[at], 0.0f);
         }
       }
@@ -53,7 +54,7 @@ TEST(EveryMethod, EveryShapeAndSetting) {
           SCOPED_TRACE(std::string(method.name) + ", " + variant.name + ", " +
                        std::to_string(rows) + " x " + std::to_string(cols));
           ASSERT_NO_THROW(check_config(variant.config));
-          const RegionCodes linear =
+          const LayerCodes linear =
               method.quantize(layer.view(), layer.hessian, variant.config, {});
           expect_sound(linear, layer, variant.config);
           if (HasFatalFailure()) return;
@@ -106,11 +107,11 @@ TEST(EveryMethod, DegenerateWeightsAndInputs) {
   }
 }
 
-std::vector<std::byte> all_bytes(const PackedPlanes& packed) {
+std::vector<std::byte> all_bytes(const PackedLayer& packed) {
   std::vector<std::byte> bytes;
-  for (const Plane& plane : packed.planes) {
+  for_each_plane(packed, [&](const std::string&, const Plane& plane) {
     bytes.insert(bytes.end(), plane.bytes.begin(), plane.bytes.end());
-  }
+  });
   return bytes;
 }
 
@@ -195,6 +196,7 @@ TEST(EveryMethod, RepresentableWeightsComeBack) {
         config.scale_format = format;
         const int classes =
             method.quantize(Layer(2, 16, 1).view(), Layer(2, 16, 1).hessian, config, {})
+                .regions()
                 .shape.classes;
         const std::vector<float> w = representable(70, cols, std::min(classes, 2), config, 9);
         const Layer layer(w, 70, cols, correlated_stats(cols, 500, 10));

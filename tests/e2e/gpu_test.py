@@ -123,7 +123,7 @@ class Generation(GpuCase):
 
     def test_bench(self):
         report = self.report("bench", "--device", "cuda", "--model", self.packed("--method", "billm"),
-                             "--shape", "512x1024", "--batch", "1", "8", "64", "-r", "2", "--rotate",
+                             "--shape", "512x1024", "--batch", "1", "8", "64", "-r", "2", "--cold",
                              "256", "-p", "64", "-n", "32")
         self.assertEqual(report["device"], "cuda")
         self.assertTrue(report["device_name"])

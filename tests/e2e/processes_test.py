@@ -17,7 +17,7 @@ METHODS = {
     "arb": ["--block-size", 64],
     "stbllm": ["--nm", "4:8", "--nm-alloc", "adaptive"],
     "pbllm": [],
-    "gptq": [],
+    "gptq": ["--rotate", "both"],
     "rtn": [],
 }
 SEQUENCES = 11

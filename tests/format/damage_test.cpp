@@ -77,6 +77,61 @@ TEST(Damage, EveryBitOfEveryPlane) {
   }
 }
 
+TEST(Damage, EveryBitOfEveryPlaneOfProducts) {
+  for (const LayerCodes& codes : small_products()) {
+    const PackedLayer good = pack(codes);
+    SCOPED_TRACE(billm::describe(good));
+    ASSERT_TRUE(accepted(good));
+    int refused = 0;
+    for (size_t i = 0; i < good.factors.size(); ++i) {
+      const auto* planes = std::get_if<PackedPlanes>(&good.factors[i]);
+      for (size_t p = 0; planes != nullptr && p < planes->planes.size(); ++p) {
+        for (size_t bit = 0; bit < 8 * planes->planes[p].bytes.size(); ++bit) {
+          PackedLayer bad = copy_of(good);
+          std::get<PackedPlanes>(bad.factors[i]).owned[p][bit / 8] ^=
+              static_cast<std::byte>(1 << bit % 8);
+          if (!accepted(bad)) {
+            ++refused;
+            continue;
+          }
+          decode_all(bad);
+          ASSERT_NO_THROW(check_codes(unpack(bad))) << i << " " << p << " bit " << bit;
+        }
+      }
+    }
+    EXPECT_GT(refused, 0);
+  }
+}
+
+TEST(Damage, FactorsThatDoNotFit) {
+  for (const LayerCodes& codes : small_products()) {
+    PackedLayer layer = pack(codes);
+    SCOPED_TRACE(billm::describe(layer));
+    ASSERT_TRUE(accepted(layer));
+    for (size_t i = 0; i + 1 < layer.factors.size(); ++i) {  // two factors are exchanged
+      PackedLayer bad = copy_of(layer);
+      std::swap(bad.factors[i], bad.factors[i + 1]);
+      EXPECT_FALSE(accepted(bad));
+    }
+    for (PackedFactor& factor : layer.factors) {
+      auto* rotation = std::get_if<Rotation>(&factor);
+      if (rotation == nullptr) continue;
+      const Rotation good = *rotation;
+      for (const int64_t size : {int64_t{0}, int64_t{-1}, good.size + 1, int64_t{1} << 25}) {
+        rotation->size = size;
+        EXPECT_FALSE(accepted(layer)) << size;
+      }
+      *rotation = good;
+    }
+  }
+  PackedLayer rotations;
+  rotations.factors.emplace_back(Rotation{8, 1, false});
+  EXPECT_FALSE(accepted(rotations));
+  rotations.factors.emplace_back(Rotation{8, 1, true});
+  EXPECT_FALSE(accepted(rotations));
+  EXPECT_FALSE(accepted(PackedLayer()));
+}
+
 TEST(Damage, SizesAndDtypes) {
   for (const RegionFormat& shape : shapes_to_damage()) {
     SCOPED_TRACE(text_of(shape));

@@ -160,6 +160,64 @@ TEST(Description, LaterKeys) {
   EXPECT_EQ(refusal(description.dump()), "");
 }
 
+TEST(Description, UnknownKeys) {
+  json description = json::parse(kGood);
+  description["seed"] = 1;
+  EXPECT_NE(refusal(description.dump()).find("unknown key 'seed'"), std::string::npos);
+}
+
+TEST(Description, Products) {
+  for (const LayerCodes& codes : small_products()) {
+    const std::string text = billm::describe(pack(codes));
+    SCOPED_TRACE(text);
+    const PackedLayer back = parse_description(text, "here");
+    EXPECT_STREQ(back.layout(), "product");
+    EXPECT_EQ(billm::describe(back), text);
+    const json good = json::parse(text);
+    const auto refused = [&](const std::function<void(json&)>& change) {
+      json bad = good;
+      change(bad);
+      EXPECT_NE(refusal(bad.dump()), "") << bad;
+    };
+    for (const auto& [key, value] : good.items()) {
+      refused([&, name = key](json& j) { j.erase(name); });
+      refused([&, name = key](json& j) { j[name] = nullptr; });
+      refused([&, name = key](json& j) { j[name] = "x"; });
+    }
+    refused([](json& j) { j["seed"] = 1; });
+    refused([](json& j) { j["rows"] = j["rows"].get<int>() + 1; });
+    refused([](json& j) { j["cols"] = -1; });
+    refused([](json& j) { j["factors"] = json::array(); });
+    refused([](json& j) { j["factors"] = json::object(); });
+    if (good["factors"].size() == 2) refused([](json& j) { j["factors"].erase(0); });
+    refused([](json& j) { j["factors"].push_back(j["factors"][0]); });
+    refused([](json& j) { j["factors"][0] = j; });  // products do not hold products
+    refused([](json& j) { j["factors"][0] = 7; });
+    for (size_t i = 0; i < good["factors"].size(); ++i) {
+      for (const auto& [key, value] : good["factors"][i].items()) {
+        if (key != "column_scales") {  // absent: none
+          refused([&, name = key](json& j) { j["factors"][i].erase(name); });
+        }
+        refused([&, name = key](json& j) { j["factors"][i][name] = nullptr; });
+        refused([&, name = key](json& j) { j["factors"][i][name] = 1.5; });
+      }
+      refused([&](json& j) { j["factors"][i]["unknown"] = 1; });
+      if (good["factors"][i]["layout"] != "rotation") continue;
+      refused([&](json& j) { j["factors"][i]["seed"] = uint64_t{1} << 32; });
+      refused([&](json& j) { j["factors"][i]["seed"] = uint64_t{1} << 63; });
+      refused([&](json& j) { j["factors"][i]["seed"] = -1; });
+    }
+  }
+  // A rotation alone is no layer.
+  EXPECT_NE(refusal(R"({"layout":"rotation","size":8,"seed":1,"transposed":false})"), "");
+  json many = json::parse(R"({"layout":"product","rows":8,"cols":8,"factors":[]})");
+  for (int i = 0; i < 9; ++i) {
+    many["factors"].push_back(
+        {{"layout", "rotation"}, {"size", 8}, {"seed", 1}, {"transposed", false}});
+  }
+  EXPECT_NE(refusal(many.dump()), "");
+}
+
 TEST(Description, NotAnObject) {
   for (const std::string text : {"", "{", "[]", "7", "null", "\"planes\"", "{}{}"}) {
     EXPECT_NE(refusal(text), "") << text;

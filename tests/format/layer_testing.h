@@ -53,7 +53,8 @@ inline std::vector<std::byte>& bytes_of(PackedPlanes& packed, const std::string&
 }
 
 // True if check_packed accepts the layer; false if it throws Error{kBadInput} with one line.
-inline bool accepted(const PackedPlanes& packed) {
+template <typename Packed>
+bool accepted(const Packed& packed) {
   try {
     check_packed(packed, "file: module");
     return true;
@@ -70,6 +71,28 @@ inline std::vector<float> decode_all(const PackedPlanes& packed) {
   decode_rows(packed, 0, packed.shape.rows, weight.data());
   return weight;
 }
+
+inline std::vector<float> decode_all(const PackedLayer& packed) {
+  std::vector<float> weight(static_cast<size_t>(packed.rows() * packed.cols()));
+  decode(packed, 1, weight.data());
+  return weight;
+}
+
+inline PackedLayer copy_of(const PackedLayer& packed) {
+  PackedLayer copy;
+  for (const PackedFactor& factor : packed.factors) {
+    if (const auto* rotation = std::get_if<Rotation>(&factor)) {
+      copy.factors.emplace_back(*rotation);
+    } else {
+      copy.factors.emplace_back(copy_of(std::get<PackedPlanes>(factor)));
+    }
+  }
+  return copy;
+}
+
+// Products of every sort of factor, small enough to damage every bit of: rotated layers (with
+// masks, integers, both sides or one), binary factors, and these rotated.
+std::vector<LayerCodes> small_products();
 
 inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() ||  // memcmp takes no null pointer

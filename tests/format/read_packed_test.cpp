@@ -16,7 +16,7 @@ namespace {
 // refused, and if accepted the weights. In the order of the modules' names.
 class Cases {
  public:
-  void add(PackedPlanes packed) {
+  void add(PackedLayer packed) {
     char name[16];
     std::snprintf(name, sizeof(name), "m%06d", static_cast<int>(layers_.size()));
     names_.emplace_back(name);
@@ -33,14 +33,14 @@ class Cases {
   // Runs the Python decoder over all of them.
   std::string check(const std::string& python) const {
     const TemporaryDirectory directory;
-    Metadata metadata = {{"format", "pt"}, {"billm_format", "1"}};
+    Metadata metadata = {{"format", "pt"}, {"billm_format", "2"}};
     std::vector<TensorToWrite> tensors;
     for (size_t i = 0; i < layers_.size(); ++i) {
       metadata[names_[i]] = describe(layers_[i]);
-      for (const Plane& plane : layers_[i].planes) {
+      for_each_plane(layers_[i], [&](const std::string& name, const Plane& plane) {
         tensors.push_back(
-            {names_[i] + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
-      }
+            {names_[i] + "." + name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+      });
     }
     const std::filesystem::path shard = directory.path() / "packed.safetensors";
     const std::filesystem::path decoded = directory.path() / "decoded.f32";
@@ -51,7 +51,7 @@ class Cases {
   }
 
  private:
-  std::vector<PackedPlanes> layers_;
+  std::vector<PackedLayer> layers_;
   std::vector<std::string> names_;
   std::vector<char> expected_;
 };
@@ -72,6 +72,37 @@ TEST(ReadPacked, SameWeightsOfKinds) {
     cases.add(pack(random_codes(shape, ++seed)));
   }
   EXPECT_EQ(cases.check(python), "360 modules: 360 equal, 0 refused\n");
+}
+
+// The order of the format is followed to the last bit.
+TEST(ReadPacked, SameWeightsOfProducts) {
+  BILLM_NEED(python, "BILLM_PYTHON");
+  Cases cases;
+  for (const LayerCodes& codes : small_products()) cases.add(pack(codes));
+  EXPECT_EQ(cases.check(python), "6 modules: 6 equal, 0 refused\n");
+}
+
+TEST(ReadPacked, SameRefusalsOfProducts) {
+  BILLM_NEED(python, "BILLM_PYTHON");
+  Cases cases;
+  for (const LayerCodes& codes : small_products()) {
+    const PackedLayer good = pack(codes);
+    for (size_t i = 0; i < good.factors.size(); ++i) {
+      const auto* planes = std::get_if<PackedPlanes>(&good.factors[i]);
+      for (size_t p = 0; planes != nullptr && p < planes->planes.size(); ++p) {
+        const size_t bits = 8 * planes->planes[p].bytes.size();
+        for (size_t bit = 0; bit < bits; bit += 1 + bits / 16) {
+          PackedLayer bad = copy_of(good);
+          std::get<PackedPlanes>(bad.factors[i]).owned[p][bit / 8] ^=
+              static_cast<std::byte>(1 << bit % 8);
+          cases.add(std::move(bad));
+        }
+      }
+    }
+  }
+  const std::string answer = cases.check(python);
+  EXPECT_NE(answer.find(" equal, "), std::string::npos) << answer;
+  EXPECT_EQ(answer.find(" 0 refused"), std::string::npos) << answer;
 }
 
 TEST(ReadPacked, SameRefusals) {

@@ -1,4 +1,4 @@
-"""Compares billm's rotations in double with those of tools/read_packed.py, bit by bit.
+"""Compares billm's rotations in double with those of tools/packed_layouts.py, bit by bit.
 
 check_rotation.py FILE: records of int64 size, seed, transposed, count, then doubles [count, size]
 of vectors and [count, size] of what billm made of them.
@@ -9,15 +9,8 @@ import sys
 
 import numpy as np
 
-TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-import read_packed  # noqa: E402
-
-if not hasattr(read_packed, "Rotation"):  # until tools/read_packed_rotation.part.py is merged
-    import decimal
-
-    read_packed.decimal = decimal
-    exec((TOOLS / "read_packed_rotation.part.py").read_text(), read_packed.__dict__)
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+import packed_layouts  # noqa: E402
 
 
 def main():
@@ -28,11 +21,13 @@ def main():
         at += 32
         before, after = np.frombuffer(data, "<f8", 2 * count * size, at).reshape(2, count, size)
         at += 16 * count * size
-        rotated = read_packed.Rotation(size, seed, bool(transposed)).apply(before)
+        rotated = packed_layouts.Rotation(
+            {"size": size, "seed": seed, "transposed": bool(transposed)}, {}, "rotation"
+        ).apply(before)
         if rotated.tobytes() != after.tobytes():
             i = np.argwhere(rotated != after)[0]
             sys.exit(f"size {size}, seed {seed}, transposed {transposed}: at {i.tolist()} "
-                     f"read_packed.py has {rotated[tuple(i)]!r}, billm {after[tuple(i)]!r}")
+                     f"packed_layouts.py has {rotated[tuple(i)]!r}, billm {after[tuple(i)]!r}")
         records += 1
     print(f"{records} rotations equal")
 

@@ -1,10 +1,11 @@
-// Wall-clock seconds since it was made.
+// Wall-clock seconds.
 #pragma once
 
 #include <chrono>
 
 namespace billm {
 
+// Since it was made.
 class Stopwatch {
  public:
   double seconds() const {
@@ -13,6 +14,19 @@ class Stopwatch {
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Adds the seconds of a scope to a sum.
+class ScopeSeconds {
+ public:
+  explicit ScopeSeconds(double* sum) : sum_(sum) {}
+  ~ScopeSeconds() { *sum_ += watch_.seconds(); }
+  ScopeSeconds(const ScopeSeconds&) = delete;
+  ScopeSeconds& operator=(const ScopeSeconds&) = delete;
+
+ private:
+  double* sum_;
+  Stopwatch watch_;
 };
 
 }  // namespace billm

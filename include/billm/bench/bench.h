@@ -29,7 +29,7 @@ struct LayerBenchRequest {
   std::vector<int64_t> tokens = {1};  // that are multiplied together: each number is measured
   int repetitions = 5;
   // Copies of the layer are used in turn until this many bytes are passed: more than caches hold.
-  int64_t rotation_bytes = int64_t{512} << 20;
+  int64_t cold_bytes = int64_t{512} << 20;
 };
 
 struct LayerBench {
@@ -39,7 +39,7 @@ struct LayerBench {
   int64_t copies = 0, dense_copies = 0;
   double seconds = 0;        // one product, median of the repetitions, input preparation included
   double fastest = 0;        // the best repetition
-  double dense_seconds = 0;  // the same with the rival, rotated too; 0: there is none
+  double dense_seconds = 0;  // the same with the rival, copies in turn too; 0: there is none
   double bytes_per_second() const;
 };
 

@@ -29,7 +29,9 @@ struct LayerCodes {
 
   int64_t rows() const;
   int64_t cols() const;
-  // Throws Error{kFailure} unless the layer is this one factor.
+  // The factor of region codes where there is just one (beside rotations), else null.
+  const RegionCodes* only_regions() const;
+  // The same; throws Error{kFailure} instead of null.
   const RegionCodes& regions() const;
   RegionCodes& regions();
 };

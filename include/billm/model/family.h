@@ -109,6 +109,9 @@ ModelSpec model_spec(const Checkpoint& checkpoint);
 // that the family does not have. `packed` is null for a dense model.
 void check_model(const Checkpoint& checkpoint, const ModelSpec& spec, const PackedModules* packed);
 
+// Weights of the linears of all blocks: those that are quantized.
+int64_t quantized_weights(const ModelSpec& spec);
+
 // How many weights of the model are not those of the blocks' linears: embeddings, head, norms,
 // biases. Tied ones count once.
 int64_t other_weights(const ModelSpec& spec);

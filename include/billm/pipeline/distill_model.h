@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "billm/checkpoint/npy.h"
-#include "billm/tune/config.h"
+#include "billm/learn/config.h"
 
 namespace billm {
 
@@ -21,6 +21,7 @@ struct DistillRequest {
   std::string device = "auto";
   int threads = 1;
   bool overwrite = false;
+  bool resume = false;  // goes on from the last step that an unfinished run of `out` stored
   bool quiet = false;
 };
 
@@ -29,11 +30,13 @@ struct DistillReport {
   double nominal_bits = 0, stored_bits = 0;
   TuneReport tune;             // KL per token on the held-out windows
   std::vector<double> losses;  // of every step, before it
+  int resumed_step = 0;        // steps that an earlier run had made
   int64_t peak_rss_bytes = 0;
 };
 
-// Throws Error as quantize_model does. Not resumable: nothing is written before the end, and
-// request.model stays as it is.
+// Throws Error as quantize_model does. The state of the training is stored beside the result at
+// most a tenth of the time; --resume goes on from there, to the same bytes. request.model stays as
+// it is.
 DistillReport distill_model(const DistillRequest& request);
 
 }  // namespace billm

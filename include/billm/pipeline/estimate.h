@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "billm/checkpoint/config.h"
+#include "billm/learn/config.h"
 #include "billm/pipeline/hidden_place.h"
 #include "billm/quantize/config.h"
 
@@ -15,6 +17,7 @@ struct EstimateRequest {
   ModelConfig model;
   std::string where;  // of config.json, for messages
   MethodConfig method;
+  std::optional<TuneConfig> tune;     // --tune
   int64_t sequences = 0, length = 0;  // calibration
   std::string device = "auto";
   int threads = 1;
@@ -32,8 +35,9 @@ struct Estimate {
   int64_t cpu_bytes = 0;  // peak memory of the process with the hidden states that are kept there,
                           // mapped pages of the checkpoint left out
   int64_t gpu_bytes = 0;  // peak memory of the device, were it a GPU
-  // Wall-clock seconds; without tuning. From the probe's rates and the counts of operations.
-  double forward_seconds = 0, hessian_seconds = 0, quantize_seconds = 0, total_seconds = 0;
+  // Wall-clock seconds. From the probe's rates and the counts of operations.
+  double forward_seconds = 0, hessian_seconds = 0, quantize_seconds = 0, tune_seconds = 0;
+  double total_seconds = 0;
   double probe_seconds = 0;  // what the probe took
 };
 

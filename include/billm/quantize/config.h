@@ -5,13 +5,14 @@
 
 #include <string>
 
-#include "billm/codes/region_codes.h"
+#include "billm/codes/layer_codes.h"
 
 namespace billm {
 
 enum class SearchObjective { kWeights, kSaliency };  // kSaliency: as published
 enum class Feedback { kColumns, kBlocks, kNone };    // form (i), form (ii), none
 enum class SalientMetric { kHessian, kMagnitude };   // PB-LLM: w^2 R_jj^2, |w|
+enum class RotatedSides { kNone, kIn, kBoth };       // kBoth: of inputs and outputs
 enum class NmAllocation { kUniform, kAdaptive };     // whether the layers' N differ
 
 struct MethodConfig {
@@ -40,6 +41,8 @@ struct MethodConfig {
   bool act_order = false;    // GPTQ: columns by descending diag H
   double salient_share = 0;  // PB-LLM: of the weights
   SalientMetric salient_metric = {};  // PB-LLM
+  RotatedSides rotate = {};           // the basis in which W is quantized (rotated.h)
+  int rotate_seed = 0;                // 0..2^31 - 1
   double damping = 0;                 // lambda / mean(diag H)
 };
 

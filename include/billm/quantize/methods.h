@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "billm/quantize/config.h"
 #include "billm/quantize/context.h"
@@ -18,18 +19,31 @@ struct WeightView {
   int64_t rows = 0, cols = 0;
 };
 
+// A weight [rows, cols] that a run will quantize.
+struct LayerSize {
+  int64_t rows = 0, cols = 0;
+};
+
 struct Method {
   const char* name;
   const char* summary;  // one line of help, with the paper
-  // Pure: no I/O, no global state; the same bytes for the same input on every machine.
-  RegionCodes (*quantize)(const WeightView& weight, const Hessian& hessian,
-                          const MethodConfig& config, const QuantizeContext& context);
+  // Pure: no I/O, no global state; the same bytes for the same input on every machine (but for
+  // same_on_every_cpu).
+  LayerCodes (*quantize)(const WeightView& weight, const Hessian& hessian,
+                         const MethodConfig& config, const QuantizeContext& context);
   // The paper's own figure for a layer with this share of salient columns.
-  double (*nominal_bits)(const RegionCodes& linear);
+  double (*nominal_bits)(const LayerCodes& layer);
   std::span<const SettingUse> settings;  // what it uses of the settings table
   bool needs_factor = true;              // whether Hessian::factor is used
   // Memory besides R, its triangles and the codes: bytes per element of R and of the weight.
   int square_bytes = 0, weight_bytes = 0;
+  // Called once in a run with all its weights, in the order in which they are quantized: what
+  // `bits` is for each of them (config.bits: for all together). Null: the same for all.
+  std::vector<double> (*plan_bits)(std::span<const LayerSize> layers,
+                                   const MethodConfig& config) = nullptr;
+  // false: the codes rest on dense algebra (kernels/cpu/dense.h), so the bytes are the same at any
+  // thread count, but only on the same kind of CPU.
+  bool same_on_every_cpu = true;
 };
 
 std::span<const Method> methods();

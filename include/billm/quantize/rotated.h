@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "billm/calibrate/stats.h"
+#include "billm/codes/layer_codes.h"
 #include "billm/codes/rotation.h"
 #include "billm/quantize/methods.h"
 
@@ -29,6 +30,9 @@ struct LayerRotation {
   std::optional<Rotation> out;  // U [n]
   std::optional<Rotation> in;   // V [m]
 };
+
+// U' Q V of what was quantized in the rotated basis.
+LayerCodes rotated_codes(LayerCodes codes, const LayerRotation& rotation);
 
 // Every row, or every column, of a row-major matrix [rows, cols] becomes the rotation times it.
 void rotate_rows(const Rotation& rotation, float* matrix, int64_t rows, int64_t cols, int threads);

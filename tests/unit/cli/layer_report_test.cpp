@@ -26,7 +26,7 @@ class LayerReport : public testing::Test {
     options_.shapes = {"70x256"};
     options_.batches = {1};
     options_.repetitions = 3;
-    options_.rotation_bytes = 3 << 20;
+    options_.cold_bytes = 3 << 20;
   }
   void TearDown() override { fake_cuda() = {}; }
 
@@ -39,11 +39,11 @@ class LayerReport : public testing::Test {
 };
 
 TEST_F(LayerReport, UnitsAndFields) {
-  options_.rotation_bytes = 20000;
+  options_.cold_bytes = 20000;
   testing::internal::CaptureStderr();
   const Json rows = run();
   EXPECT_EQ(testing::internal::GetCapturedStderr(),
-            "billm: warning: --rotate: less than twice the GPU's cache of 1 MB, which may keep the "
+            "billm: warning: --cold: less than twice the GPU's cache of 1 MB, which may keep the "
             "layers\n");
   ASSERT_EQ(rows.size(), 1u);
   const Json& row = rows[0];
@@ -70,7 +70,7 @@ TEST_F(LayerReport, CopiesInTurn) {
     SCOPED_TRACE(batch);
     fake_cuda().weights.clear();
     options_.batches = {batch};
-    options_.rotation_bytes = 100000;
+    options_.cold_bytes = 100000;
     testing::internal::CaptureStderr();
     const Json row = run()[0];
     testing::internal::GetCapturedStderr();
@@ -95,7 +95,7 @@ TEST_F(LayerReport, EveryKindOfLayerAndText) {
   options_.shapes = {"33x128"};
   options_.batches = {1, 8, 9, 40};
   options_.repetitions = 1;
-  options_.rotation_bytes = 1;
+  options_.cold_bytes = 1;
   fake_cuda().blas = false;
   fake_cuda().bandwidth = 0;
   testing::internal::CaptureStderr();
@@ -122,7 +122,7 @@ TEST_F(LayerReport, EveryKindOfLayerAndText) {
 TEST_F(LayerReport, FreesEverythingWhateverFails) {
   options_.batches = {1, 9};
   options_.repetitions = 1;
-  options_.rotation_bytes = 2000;
+  options_.cold_bytes = 2000;
   fake_cuda().layer_seconds = fake_cuda().dense_seconds = 1;
   testing::internal::CaptureStderr();
   int failures = 0;

@@ -48,7 +48,9 @@ MethodConfig config_for(int classes, int salient_classes, int block_size) {
 RegionCodes quantize(const char* method, const Layer& layer, MethodConfig config, int threads = 1) {
   config.method = method;
   check_config(config);
-  return find_method(method).quantize(layer.view(), layer.hessian, config, {.threads = threads});
+  return find_method(method)
+      .quantize(layer.view(), layer.hessian, config, {.threads = threads})
+      .regions();
 }
 
 // sign x row scale x column scale comes back within what fp16 says of a column, and log8 of a row

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "billm/pack/packed_planes.h"
+#include "billm/pack/packed_layer.h"
 #include "support/compare.h"
 #include "support/random_layer.h"
 
@@ -33,9 +33,9 @@ TEST(BinaryCoder, OneClassAndClassesOfSalientColumns) {
       const bool in_salient = salient > 0 && i % kCols % 5 == 0;
       ASSERT_EQ(linear.region[static_cast<size_t>(i)] > 1, in_salient);
     }
-    const PackedPlanes packed = pack(linear);
+    const PackedLayer packed = pack(linear);
     std::vector<float> decoded(w.size());
-    decode_rows(packed, 0, kRows, decoded.data());
+    decode(packed, 1, decoded.data());
     EXPECT_TRUE(close(decoded, dequantize(linear)));
     const double error = layer_error(w, decoded, hessian.matrix, hessian.lambda, kCols);
     EXPECT_LT(error, last);

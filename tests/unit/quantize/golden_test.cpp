@@ -5,7 +5,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "billm/pack/packed_planes.h"
+#include "billm/pack/packed_layer.h"
 #include "billm/quantize/methods.h"
 #include "support/compare.h"
 #include "support/environment.h"
@@ -94,8 +94,9 @@ TEST(Golden, ReferenceBillmIsThePublishedOne) {
   MethodConfig config;
   config.reference = true;
   config.scale_format = ScaleFormat::kF32;
-  const RegionCodes linear =
-      find_method("billm").quantize(golden.weight(), golden.hessian, config, {.threads = 2});
+  const RegionCodes linear = find_method("billm")
+                                 .quantize(golden.weight(), golden.hessian, config, {.threads = 2})
+                                 .regions();
   const std::vector<float> q = dequantize(linear);
   EXPECT_TRUE(close(q, golden.billm, {.absolute = 1e-5, .missing_share = 0.005}));
   EXPECT_NEAR(published_running_loss(golden, q, 128), kPublishedRunningLoss,
@@ -123,10 +124,11 @@ TEST(Golden, DefaultsAreFarBelowThePublishedError) {
     SCOPED_TRACE(row.method);
     const RegionCodes linear =
         find_method(row.method)
-            .quantize(golden.weight(), golden.hessian, MethodConfig(row.method), {.threads = 2});
+            .quantize(golden.weight(), golden.hessian, MethodConfig(row.method), {.threads = 2})
+            .regions();
     EXPECT_NO_THROW(check_codes(linear));
     EXPECT_LT(true_error(golden, dequantize(linear)), kPublishedTrueError / 5);
-    EXPECT_LE(pack(linear).stored_bits(), row.stored_bits);
+    EXPECT_LE(PackedLayer(pack(linear)).stored_bits(), row.stored_bits);
   }
 }
 
@@ -138,10 +140,12 @@ TEST(Golden, ColumnScalesHelp) {
     double error, bits;
   };
   const auto result = [&](const char* method, const GivenSettings& given = {}) {
-    const RegionCodes linear = find_method(method).quantize(
-        golden.weight(), golden.hessian, configure(method, given), {.threads = 2});
+    const RegionCodes linear =
+        find_method(method)
+            .quantize(golden.weight(), golden.hessian, configure(method, given), {.threads = 2})
+            .regions();
     EXPECT_NO_THROW(check_codes(linear));
-    return Result{true_error(golden, dequantize(linear)), pack(linear).stored_bits()};
+    return Result{true_error(golden, dequantize(linear)), PackedLayer(pack(linear)).stored_bits()};
   };
   const Result billm = result("billm"), arb = result("arb");
   EXPECT_LT(result("arb", {{"block_size", 128}}).error, 0.9 * billm.error);
@@ -159,13 +163,13 @@ TEST(Golden, PbllmIsFarBelowThePublishedError) {
   EXPECT_NEAR(true_error(golden, golden.pbllm), kPublishedPbllmError, 1e-4 * kPublishedPbllmError);
   MethodConfig config("pbllm");
   const RegionCodes linear =
-      find_method("pbllm").quantize(golden.weight(), golden.hessian, config, {});
+      find_method("pbllm").quantize(golden.weight(), golden.hessian, config, {}).regions();
   EXPECT_NEAR(find_method("pbllm").nominal_bits(linear), 1.7, 1e-3);
   EXPECT_LT(true_error(golden, dequantize(linear)), 0.71 * kPublishedPbllmError);  // 2655 measured
-  EXPECT_LE(pack(linear).stored_bits(), 2.4);
+  EXPECT_LE(PackedLayer(pack(linear)).stored_bits(), 2.4);
   config.salient_metric = SalientMetric::kMagnitude;  // 3894 measured
   const RegionCodes other =
-      find_method("pbllm").quantize(golden.weight(), golden.hessian, config, {});
+      find_method("pbllm").quantize(golden.weight(), golden.hessian, config, {}).regions();
   EXPECT_LT(true_error(golden, dequantize(linear)), 0.75 * true_error(golden, dequantize(other)));
 }
 
@@ -179,9 +183,11 @@ TEST(Golden, IntegersOfGptq) {
     SCOPED_TRACE(bits);
     const auto error_of = [&](const char* method, GivenSettings given = {}) {
       given.emplace_back("bits", bits);
-      const RegionCodes linear = find_method(method).quantize(golden.weight(), golden.hessian,
-                                                              configure(method, given), {});
-      EXPECT_LE(pack(linear).stored_bits(), bits + 5 * (16.0 + bits) / kSide + 1e-6);
+      const RegionCodes linear =
+          find_method(method)
+              .quantize(golden.weight(), golden.hessian, configure(method, given), {})
+              .regions();
+      EXPECT_LE(PackedLayer(pack(linear)).stored_bits(), bits + 5 * (16.0 + bits) / kSide + 1e-6);
       return true_error(golden, dequantize(linear));
     };
     EXPECT_NEAR(error_of("rtn"), kRounding[bits - 2], 2e-3 * kRounding[bits - 2]);

@@ -1,0 +1,89 @@
+// The block program: one transformer block is quantized, group of linears by group, on the sums of
+// their inputs. No files, no journal, no output: what comes from elsewhere is asked for, and what
+// is made is returned.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "billm/calibrate/stats.h"
+#include "billm/learn/tune_block.h"
+#include "billm/model/block.h"
+#include "billm/pack/packed_layer.h"
+#include "billm/quantize/methods.h"
+#include "billm/report/report.h"
+#include "layer_plan.h"
+
+namespace billm {
+
+struct QuantizedLayer {
+  std::string module;
+  PackedLayer packed;
+  LayerReport report;
+};
+
+struct QuantizedBlock {
+  std::vector<QuantizedLayer> layers;
+  std::optional<TuneReport> tune;
+  std::vector<std::string> warnings;  // for the user
+};
+
+// The sums of a group's inputs. It is asked for each group in turn; the linears of the groups
+// before have in `block` the weights that their codes decode to (collected_stats.h).
+using GroupStats = std::function<CalibrationStats(const Block& block, const std::string& group)>;
+
+// Learns the codes of all linears and the block's norms (tune_block.h). The linears of `block` have
+// the weights that the codes decode to.
+using BlockTuner =
+    std::function<TuneReport(std::map<std::string, TunedLinear>* linears,  // by suffix
+                             Block* block)>;
+
+// Throws Error{kBadInput} if the configuration rotates and a linear of the model has a size that
+// cannot be rotated (codes/rotation.h).
+void check_rotations(const ModelSpec& spec, const MethodConfig& config);
+
+class BlockQuantizer {
+ public:
+  // Keeps the reference. `device`: of the blocks; adds to `seconds`: quantize, tune and pack.
+  BlockQuantizer(const ModelSpec& spec, const MethodConfig& config, const QuantizeContext& context,
+                 c10::Device device, QuantizeSeconds* seconds);
+
+  // Quantizes `block`, the block `index` of the model, whose linears are dense. They are left with
+  // the weights that the packed bytes decode to, and its norms as tuned. Throws Error as the method
+  // and `tune` do, Error{kFailure} for sums that have no Hessian.
+  QuantizedBlock quantize(int64_t index, const LayerPlan& plan, const GroupStats& stats,
+                          const BlockTuner& tune, Block* block) const;
+
+ private:
+  // What the linears of a group share, in the basis in which they are quantized.
+  struct GroupInputs {
+    std::optional<Rotation> rotation;  // V, of --rotate
+    std::vector<uint8_t> dead;         // with a rotation: columns that were 0 before it
+    Hessian hessian;                   // of the rotated inputs
+  };
+  struct Coded {
+    LayerCodes codes;
+    double nominal_bits = 0;
+  };
+  GroupInputs group_inputs(int64_t index, const std::string& group, CalibrationStats stats,
+                           std::vector<std::string>* warnings) const;
+  Coded quantize_linear(int64_t index, const LinearSpec& linear, const LayerPlan& plan,
+                        const at::Tensor& original, const GroupInputs& inputs) const;
+  QuantizedLayer pack_linear(const std::string& module, const Coded& coded,
+                             const at::Tensor& original, const GroupInputs& inputs,
+                             at::Tensor* decoded) const;
+
+  const ModelSpec& spec_;
+  const MethodConfig config_;
+  const Method& method_;
+  const QuantizeContext context_;
+  const c10::Device device_;
+  QuantizeSeconds* const seconds_;
+};
+
+}  // namespace billm

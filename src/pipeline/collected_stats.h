@@ -1,0 +1,52 @@
+// The sums X^T X of a block's input groups, as the calibration sequences make them: all at once on
+// the block as it comes, or, with --sequential, each on what the groups before have become.
+#pragma once
+
+#include <string>
+
+#include "billm/calibrate/collect.h"
+#include "billm/pipeline/process_group.h"
+#include "billm/report/report.h"
+#include "shared_work.h"
+
+namespace billm {
+
+class CollectedStats {
+ public:
+  struct Options {
+    bool sequential = false;
+    bool sums_on_device = false;  // CollectOptions
+    int forward_threads = 1, threads = 1;
+  };
+  // Keeps the references and `seconds`, to which it adds forward and hessian. `hidden`: the inputs
+  // of the block, of this process's sequences `own`; `sequences`: of all processes.
+  CollectedStats(const ModelSpec& spec, const Rope& rope, const Sequences& hidden,
+                 const OwnSequences& own, int64_t sequences, ProcessGroup& processes,
+                 const Options& options, QuantizeSeconds* seconds)
+      : spec_(spec),
+        rope_(rope),
+        hidden_(hidden),
+        own_(own),
+        sequences_(sequences),
+        processes_(processes),
+        options_(options),
+        seconds_(seconds) {}
+
+  // To be asked for each group of a block once, the first one first (GroupStats).
+  CalibrationStats take(const Block& block, const std::string& group);
+
+ private:
+  StatsByGroup collect(const Block& block, const std::string& group);
+
+  const ModelSpec& spec_;
+  const Rope& rope_;
+  const Sequences& hidden_;
+  const OwnSequences& own_;
+  const int64_t sequences_;
+  ProcessGroup& processes_;
+  const Options options_;
+  QuantizeSeconds* const seconds_;
+  StatsByGroup stats_;  // of the groups that are still to be asked for
+};
+
+}  // namespace billm
