@@ -21,7 +21,7 @@ ALLOWED = {
     "model": {"base", "checkpoint", "codes", "kernels", "pack"},
     "calibrate": {"base", "checkpoint", "model"},
     "torch_cuda": {"model"},
-    "eval": {"base", "checkpoint", "codes", "kernels", "pack", "model", "calibrate"},
+    "eval": {"base", "checkpoint", "model", "calibrate"},
     "generate": {"base", "checkpoint", "model"},
     "bench": {"base", "codes", "kernels", "pack", "model", "generate"},
     "learn": {"base", "checkpoint", "codes", "model", "calibrate", "report"},
