@@ -83,7 +83,10 @@ class ResumeDistill(bt.TestCase):
                 break
         if not self.out.exists():
             self.billm(*self.arguments("--quiet", "--resume"))
-        self.assertEqual(bt.digests(self.out), expected)
+        made = bt.digests(self.out)
+        # Killed between the result's arrival and the journal's removal; nothing reads it there.
+        made.pop("journal.json", None)
+        self.assertEqual(made, expected)
 
     def test_a_damaged_state_is_refused(self):
         self.kill(lambda: self.stored_step() >= 1)

@@ -172,7 +172,7 @@ void tuning_helps(const Subject& subject) {
   std::vector<at::Tensor> targets = subject.hidden;
   advance(subject.spec(), subject.block, subject.rope, targets, 1);
   TuneConfig config;
-  config.steps = 40;
+  config.steps = 80;
   config.window = 10;
   config.batch = 12;
   const TuneReport report = tune_block(subject.spec(), subject.rope, subject.hidden, targets,

@@ -82,7 +82,7 @@ TEST(Configure, RefusesWhatTheMethodIgnores) {
   try {
     configure("billm", {{"bits", 2}});
   } catch (const Error& error) {
-    EXPECT_EQ(error.hint(), "leave it out, or choose a method that does: rtn, gptq");
+    EXPECT_EQ(error.hint(), "leave it out, or choose a method that does: rtn, gptq, dbf");
   }
 }
 
@@ -223,7 +223,7 @@ TEST(ConfigJson, AsManifestsHaveIt) {
             R"("scale_format":"log8","offsets":"none","feedback":"columns","objective":"weights",)"
             R"("refine_rounds":4,"descend":true,"classes":0,"salient_classes":0,)"
             R"("column_rounds":1,"max_salient":49,"bits":3,"act_order":false,"salient":null,)"
-            R"("salient_metric":null,"damping":0.01})");
+            R"("salient_metric":null,"rotate":"none","rotate_seed":0,"damping":0.01})");
 }
 
 TEST(SettingHelp, MethodsRangesAndDefaults) {
