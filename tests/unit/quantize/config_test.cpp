@@ -234,7 +234,8 @@ TEST(SettingHelp, MethodsRangesAndDefaults) {
             "Rounds of alternating updates of scales and codes (0..100; billm, stbllm, arb, pbllm: "
             "default 4; not with --compat reference)");
   EXPECT_EQ(setting_help(find_setting("bits")),
-            "Bits of a weight (rtn: 1..4, default 1; gptq: 2..4, default 2)");
+            "Bits of a weight (rtn: 1..4, default 1; gptq: 2..4, default 2; dbf: 0.5..1.5, "
+            "default 1)");
   EXPECT_EQ(setting_help(find_setting("act_order")),
             "Columns from left to right, not by descending diag H (gptq)");
   EXPECT_EQ(setting_value_name(find_setting("feedback")), "columns|blocks|none");
