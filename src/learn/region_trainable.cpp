@@ -2,14 +2,11 @@
 #include "region_trainable.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/abs.h>
 #include <ATen/ops/bucketize.h>
-#include <ATen/ops/copysign.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/gt.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/mul.h>
@@ -21,6 +18,7 @@
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
 #include "region_start.h"
+#include "region_tiles.h"
 
 namespace billm {
 namespace {
@@ -43,60 +41,7 @@ const at::Tensor* find(const NamedTensors& tensors, const std::string& name) {
   return nullptr;
 }
 
-// 0 or 1 in fp32.
-at::Tensor above(const at::Tensor& magnitude, const at::Tensor& threshold) {
-  at::Tensor result = at::empty_like(magnitude);
-  at::gt_out(result, magnitude, threshold);
-  return result;
-}
-
 }  // namespace
-
-// [n, blocks, width] or, of gathered salient columns, [n, columns]: latents, and what is broadcast
-// to them: the levels of the classes, growing, and the thresholds between them.
-struct RegionTrainable::Set {
-  int first = 0;  // region of the first class, minus 1
-  std::vector<at::Tensor> levels, thresholds;
-  at::Tensor latent;
-
-  // The masks "above threshold k".
-  std::vector<at::Tensor> masks() const {
-    std::vector<at::Tensor> result;
-    if (thresholds.empty()) return result;
-    const at::Tensor magnitude = latent.abs();
-    for (const at::Tensor& threshold : thresholds) result.push_back(above(magnitude, threshold));
-    return result;
-  }
-  // Into `out`, as latent. The larger level where its mask is 1; levels grow.
-  void decode(at::Tensor& out) const {
-    if (thresholds.empty()) {
-      at::copysign_out(out, levels[0], latent);
-      return;
-    }
-    const std::vector<at::Tensor> above = masks();
-    for (size_t k = 0; k < above.size(); ++k) {
-      at::maximum_out(out, above[k].mul_(levels[k + 1]), k == 0 ? levels[0] : out);
-    }
-    at::copysign_out(out, out, latent);
-  }
-};
-
-// A tile's sets. The ordinary columns come as whole blocks and as a shorter last one; they hold the
-// salient columns, too, whose values mean nothing there.
-struct RegionTrainable::Tile {
-  int64_t first, rows;
-  at::Tensor latent;  // fp32 [n, cols]
-  std::vector<Set> ordinary;
-  std::vector<int64_t> block;  // the first of each
-  Set salient;                 // without levels if there is none
-
-  // The part of a [n, cols] tensor that belongs to ordinary[i].
-  static at::Tensor part(const at::Tensor& x, const RegionFormat& format, int64_t block) {
-    const int64_t full = format.cols / format.block_size, width = format.block_size;
-    if (block < full) return x.narrow(1, 0, full * width).unflatten(1, {full, width});
-    return x.narrow(1, full * width, format.cols - full * width).unsqueeze(1);
-  }
-};
 
 RegionTrainable::RegionTrainable(const RegionCodes& codes, const at::Tensor& original,
                                  const LearnRates& rates, double margin, c10::Device device,
