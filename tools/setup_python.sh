@@ -16,7 +16,7 @@ check_torch_dir() {
     note "LibTorch ${version:-of unknown version}: billm is written and tested with 2.11.0"
 }
 
-# find_broken PYTHON FILE: sets `broken` to the requirements that PYTHON lacks or has incomplete.
+# find_broken PYTHON FILE: sets `broken` to the requirements that are missing from PYTHON or incomplete.
 find_broken() {
   local list
   list="$("$1" "$billm_root/tools/check_venv.py" "$2")" || die "$1 does not run tools/check_venv.py"
@@ -115,7 +115,7 @@ find_torch() {
   fi
   if [[ -n "${BILLM_PYTHON:-}" ]]; then
     python_has_packages "$BILLM_PYTHON" ||
-      die "BILLM_PYTHON=$BILLM_PYTHON lacks numpy, tokenizers, safetensors, gguf or pyarrow" \
+      die "BILLM_PYTHON=$BILLM_PYTHON: numpy, tokenizers, safetensors, gguf or pyarrow is missing" \
         "$BILLM_PYTHON -m pip install -r $requirements, or unset BILLM_PYTHON"
   else
     if [[ -n "${BILLM_TORCH_DIR:-}" ]]; then

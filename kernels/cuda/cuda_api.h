@@ -94,8 +94,8 @@ struct CudaApi {
   const char* (*run_graph)(CudaGraph* graph, void* stream);
   void (*free_graph)(CudaGraph* graph);
 
-  // For measurements: time between two points of a stream, and the rival: y = x W^T by cuBLAS with
-  // dense fp16 matrices, sums in fp32. w [rows][cols], x [tokens][cols], y [tokens][rows].
+  // For measurements: time between two points of a stream, and the baseline: y = x W^T by cuBLAS
+  // with dense fp16 matrices, sums in fp32. w [rows][cols], x [tokens][cols], y [tokens][rows].
   // dense_problem(): null where cuBLAS can be loaded, else why not; then kAuto does without it.
   const char* (*new_timer)(CudaTimer** timer);
   const char* (*start_timer)(CudaTimer* timer, void* stream);

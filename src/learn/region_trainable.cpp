@@ -147,7 +147,7 @@ RegionTrainable::Tile RegionTrainable::tile(int64_t first, int64_t rows) const {
     for (int k = 0; k < classes; ++k) {
       set->levels.push_back(broadcast(table(scale_, set->first + k)));
       if (k + 1 == classes) break;
-      // Of levels: between the classes 1 and 2, and between 2 and 3.
+      // Without latents the thresholds lie between the class numbers: 1.5 and 2.5.
       set->thresholds.push_back(codes_learned_ ? broadcast(table(threshold_, set->first + k))
                                                : at::full({}, k + 1.5, tile.latent.options()));
     }

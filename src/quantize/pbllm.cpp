@@ -1,6 +1,6 @@
 // PB-LLM (arXiv 2310.00034), without its training half: a share of single weights is salient and
 // kept in 8 bits on one affine grid per row; the rest is signs with one scale per row and block.
-// Mended: the scale is taken over the binary weights alone (the published code counts the salient
+// Fixed: the scale is taken over the binary weights alone (the published code counts the salient
 // slots as zeros), every weight of both kinds is coded from its fed-back target, and scales, signs
 // and integers are refined in turn.
 #include <algorithm>

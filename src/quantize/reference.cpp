@@ -1,5 +1,5 @@
 // --compat reference: what the published code of BiLLM does, defects included, so that it can be
-// compared (docs/decisions/0004-billm-mended.md lists them). The search runs on the saliency matrix
+// compared (docs/decisions/0004-billm-fixed.md lists them). The search runs on the saliency matrix
 // s = w^2 / U_jj^2; the feedback divides by the diagonal only and ignores the block's inside. With
 // a mask (STBLLM) the mask stays strict, which the published code does not do.
 #include <algorithm>

@@ -170,12 +170,12 @@ class HalfFilled(hub_testing.HubTestCase):
 
     def test_the_rest_is_loaded(self):
         slow = {name: data for name, data in self.files.items() if name != "tokenizer.json"}
-        for name, files, lacking in (("org/fast", self.files, ["tokenizer.json"]),
+        for name, files, missing in (("org/fast", self.files, ["tokenizer.json"]),
                                      ("org/slow", slow, ["tokenizer_config.json"])):
             with self.subTest(name=name):
                 repo, ids = self.half(name, files, ["config.json", *self.vocabulary])
                 self.assertEqual(self.tokenize(repo).stdout, ids)
-                for file in lacking:
+                for file in missing:
                     self.assertTrue((self.snapshot(repo) / file).is_file(), file)
                 self.assertFalse((self.snapshot(repo) / WEIGHTS).exists())
                 self.hub.requests.clear()  # that was the last question
@@ -194,15 +194,15 @@ class HalfFilled(hub_testing.HubTestCase):
 
     def test_without_the_hub(self):
         repo, ids = self.half("org/fast", self.files, set(self.files) - {"tokenizer.json"})
-        lack = "tokenizer.json, special_tokens_map.json, added_tokens.json"
+        missing = "tokenizer.json, special_tokens_map.json, added_tokens.json"
         self.variables = {"HF_HUB_OFFLINE": "1"}
         result = self.tokenize(repo)
         self.assertNotEqual(result.stdout, ids)  # hence a warning
-        self.assertIn(f"may lack tokenizer files ({lack})", result.stderr)
+        self.assertIn(f"tokenizer files may be missing from the cache ({missing})", result.stderr)
         self.assertEqual(result.stderr.count("billm: warning"), 1)
         quantize = self.billm("quantize", "--model", repo.id, "--method", "rtn", "--calib",
                               self.tokens)
-        self.assertEqual(quantize.stderr.count("may lack tokenizer files"), 1)
+        self.assertEqual(quantize.stderr.count("tokenizer files may be missing"), 1)
         self.assertEqual(self.hub.requests, [])
 
     def test_a_whole_model_needs_no_network(self):

@@ -259,7 +259,7 @@ TEST(RegionTrainable, LearnsARepresentableTarget) {
   }
 }
 
-// Of many codes, those move whose latents lie at a border: none but as many as the margin lets.
+// Only codes whose latents lie at a border move: as many as the margin lets.
 TEST(RegionTrainable, FewCodesMoveInTheFirstStep) {
   RegionFormat shape = two_levels();
   shape.rows = 200;
