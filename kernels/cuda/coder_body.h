@@ -1,4 +1,4 @@
-// Binary coding of a row's column block by one warp: src/quantize/binary_coder.h on a GPU.
+// Binary coding of a row's quantization group by one warp: src/quantize/binary_coder.h on a GPU.
 //
 // The arithmetic is that of the CPU's tiles (kernels/cpu/row_tiles.cpp), step by step. Where those
 // sum over the columns i before a column c, a warp adds each column's share to all later columns as
@@ -16,7 +16,7 @@
 
 namespace billm::kernels::cuda {
 
-// One row's block, step by step; the same code in all lanes of a warp.
+// One row's group, step by step; the same code in all lanes of a warp.
 template <typename Lanes>
 class RowCoder {
  public:
@@ -67,7 +67,7 @@ class RowCoder {
     return c + (lanes_.lane() - c % Lanes::kLanes + Lanes::kLanes) % Lanes::kLanes;
   }
 
-  // The block's weights with the feedback of the earlier blocks: w += x where x R = carried.
+  // The group's weights with the feedback of the earlier groups: w += x where x R = carried.
   BILLM_HOST_DEVICE void load() {
     const int64_t at = row_ * p_.cols + p_.first;
     float* const sum = m_.residual;
@@ -186,7 +186,7 @@ class RowCoder {
     return m_.q[c];
   }
 
-  // Column by column, each weight from its own target or, without feedback inside the block, as it
+  // Column by column, each weight from its own target or, without feedback inside the group, as it
   // is. delta, codes and loss.
   BILLM_HOST_DEVICE void code(RowCodes* codes) {
     float* const sum = m_.residual;

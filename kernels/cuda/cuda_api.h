@@ -105,8 +105,8 @@ struct CudaApi {
   const char* (*dense_product)(const void* w, const void* x, void* y, int64_t rows, int64_t cols,
                                int64_t tokens, void* stream);
 
-  // Binary coding of a column block (coder_params.h): `carried` from the blocks before it, then all
-  // rows, `warps` of them in a block of threads.
+  // Binary coding of a quantization group (coder_params.h): `carried` from the groups before it,
+  // then all rows, `warps` of them in a block of threads.
   const char* (*code_feedback)(const CoderParams* params, void* stream);
   const char* (*code_rows)(const CoderParams* params, int warps, void* stream);
 };

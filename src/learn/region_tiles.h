@@ -16,7 +16,7 @@
 
 namespace billm {
 
-// [n, blocks, width] or, of gathered salient columns, [n, columns]: latents, and what is broadcast
+// [n, groups, width] or, of gathered salient columns, [n, columns]: latents, and what is broadcast
 // to them: the levels of the classes, growing, and the thresholds between them.
 struct RegionTrainable::Set {
   int first = 0;  // region of the first class, minus 1
@@ -49,19 +49,19 @@ struct RegionTrainable::Set {
   }
 };
 
-// A tile's sets. The ordinary columns come as whole blocks and as a shorter last one; they hold the
+// A tile's sets. The ordinary columns come as whole groups and as a shorter last one; they hold the
 // salient columns, too, whose values mean nothing there.
 struct RegionTrainable::Tile {
   int64_t first, rows;
   at::Tensor latent;  // fp32 [n, cols]
   std::vector<Set> ordinary;
-  std::vector<int64_t> block;  // the first of each
+  std::vector<int64_t> group;  // the first of each
   Set salient;                 // without levels if there is none
 
   // The part of a [n, cols] tensor that belongs to ordinary[i].
-  static at::Tensor part(const at::Tensor& x, const RegionFormat& format, int64_t block) {
+  static at::Tensor part(const at::Tensor& x, const RegionFormat& format, int64_t group) {
     const int64_t full = format.cols / format.block_size, width = format.block_size;
-    if (block < full) return x.narrow(1, 0, full * width).unflatten(1, {full, width});
+    if (group < full) return x.narrow(1, 0, full * width).unflatten(1, {full, width});
     return x.narrow(1, full * width, format.cols - full * width).unsqueeze(1);
   }
 };

@@ -66,7 +66,7 @@ PlaneTiles::PlaneTiles(const PackedPlanes& packed, const kernels::TileOrder& ord
                      : shape.scale_format == ScaleFormat::kLog8 ? LevelKind::kLog8
                                                                 : LevelKind::kFloat;
   view_.level_rows =
-      static_cast<int32_t>(shape.blocks() * (shape.all_integers() ? 1 : shape.regions()));
+      static_cast<int32_t>(shape.groups() * (shape.all_integers() ? 1 : shape.regions()));
   view_.base = view_.level_kind == LevelKind::kLog8 ? view.base : 1.0f;
 
   const int tile_rows = order.tile_rows;
@@ -122,23 +122,23 @@ PlaneTiles::PlaneTiles(const PackedPlanes& packed, const kernels::TileOrder& ord
         row_planes.store(group, order, lane, planes_.get() + tile * view_.tile_bytes);
       }
       for (int64_t s = 0; constants && s < segments; ++s) {
-        const int64_t block =
+        const int64_t group =
             run.segments[s].level_row / (shape.all_integers() ? 1 : shape.regions());
         float& constant = constants_[(tile * segments + s) * tile_rows + lane];
         if (shape.all_integers()) {
-          const int64_t from = block * shape.rows + row;
+          const int64_t from = group * shape.rows + row;
           const auto middle = static_cast<float>((1 << shape.integer_bits) - 1) * 0.5f;
           constant = view.step(from) * (middle - static_cast<float>(view.zero(from)));
         } else {
-          constant = view.offset(block, 0, row);
+          constant = view.offset(group, 0, row);
         }
       }
       if (!shape.scattered) continue;
       step_[row] = view.step(row);
       for (int64_t s = 0; s < segments; ++s) {
-        const int64_t block = run.segments[s].level_row / shape.regions();
+        const int64_t group = run.segments[s].level_row / shape.regions();
         shift_[row * segments + s] = view.scale(run.segments[s].level_row * shape.rows + row) -
-                                     view.offset(block, 0, row) -
+                                     view.offset(group, 0, row) -
                                      static_cast<float>(view.zero(row)) * step_[row];
       }
     }

@@ -25,10 +25,10 @@ class RunOrderMaker {
   RunOrder make() {
     for (const int set : {0, 1}) {
       const int planes = planes_of_set(shape_, set);
-      if (out_.groups.empty() || out_.groups.back().planes != planes) begin_group(planes);
-      for (int64_t block = 0; block < shape_.blocks(); ++block) add_block(block, set);
+      if (out_.groups.empty() || out_.groups.back().planes != planes) begin_planes(planes);
+      for (int64_t group = 0; group < shape_.groups(); ++group) add_group(group, set);
     }
-    end_group();
+    end_planes();
     out_.place.assign(static_cast<size_t>(shape_.cols), -1);
     for (size_t i = 0; i < out_.source.size(); ++i) {
       if (out_.source[i] >= 0) out_.place[out_.source[i]] = static_cast<int32_t>(i);
@@ -42,8 +42,8 @@ class RunOrderMaker {
     return !view_.is_salient_column.empty() && view_.is_salient_column[col] != 0;
   }
 
-  void begin_group(int planes) {
-    end_group();
+  void begin_planes(int planes) {
+    end_planes();
     PlaneGroup group;
     group.planes = planes;
     group.stored = order_.folded && shape_.nm.active() && planes == kernels::kFoldedPlanes
@@ -55,8 +55,8 @@ class RunOrderMaker {
     out_.groups.push_back(group);
   }
 
-  // Fills the group up to whole lines; drops it if it has no columns.
-  void end_group() {
+  // Fills the plane group up to whole lines; drops it if it has no columns.
+  void end_planes() {
     if (out_.groups.empty()) return;
     PlaneGroup& group = out_.groups.back();
     group.segments = static_cast<int32_t>(out_.segments.size()) - group.first_segment;
@@ -72,10 +72,10 @@ class RunOrderMaker {
         group.offset + group.octets / order_.interleave * group.stored * order_.line_bytes();
   }
 
-  void add_block(int64_t block, int set) {
+  void add_group(int64_t group, int set) {
     std::vector<int32_t> columns;
-    const int64_t end = std::min<int64_t>(shape_.cols, (block + 1) * shape_.block_size);
-    for (int64_t col = block * shape_.block_size; col < end; ++col) {
+    const int64_t end = std::min<int64_t>(shape_.cols, (group + 1) * shape_.block_size);
+    for (int64_t col = group * shape_.block_size; col < end; ++col) {
       if (is_salient(col) == (set == 1)) columns.push_back(static_cast<int32_t>(col));
     }
     for (size_t first = 0; first < columns.size(); first += kSegmentColumns) {
@@ -84,11 +84,11 @@ class RunOrderMaker {
       segment.first_octet = octets();
       segment.octets = static_cast<int32_t>((last - first + 7) / 8);
       if (shape_.all_integers()) {
-        segment.level_row = static_cast<int32_t>(block);
+        segment.level_row = static_cast<int32_t>(group);
         segment.levels = 1;
       } else {
         segment.level_row =
-            static_cast<int32_t>(block * shape_.regions() + (set == 1 ? shape_.classes : 0));
+            static_cast<int32_t>(group * shape_.regions() + (set == 1 ? shape_.classes : 0));
         segment.levels = set == 0 ? shape_.classes : shape_.salient_classes;
       }
       out_.segments.push_back(segment);

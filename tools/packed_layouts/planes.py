@@ -88,14 +88,14 @@ class Planes:
     def __init__(self, description, tensors, where):
         d = description
         self.where = where
-        self.rows, self.cols, self.block = d["rows"], d["cols"], d["block_size"]
+        self.rows, self.cols, self.width = d["rows"], d["cols"], d["block_size"]
         self.n, self.m = d["n"], d["m"]
         self.classes, self.salient_classes = d["classes"], d["salient_classes"]
         self.scale_format, self.offset_kind = d["scale_format"], d["offsets"]
         self.column_scales = d.get("column_scales", False)
         self.integer_bits = d.get("integer_bits", 0)
         self.index, self.index_bits = d.get("index", "none"), d.get("index_bits")
-        self.blocks = -(-self.cols // self.block)
+        self.groups = -(-self.cols // self.width)
         self.regions = self.classes + self.salient_classes
         self.planes = tensors
         self.used = set()
@@ -181,8 +181,8 @@ class Planes:
         return digits[:kept]
 
     def scales(self):
-        """float32 [blocks, regions, rows]"""
-        shape = [self.blocks, self.regions, self.rows]
+        """float32 [groups, regions, rows]"""
+        shape = [self.groups, self.regions, self.rows]
         stored = self.plane("scales", SCALE_DTYPES[self.scale_format], shape)
         if self.scale_format != "log8":
             scales = stored.astype(np.float32)
@@ -196,11 +196,11 @@ class Planes:
         return (base * factor.astype(np.float32))[stored]
 
     def offsets(self, scales):
-        """float32 [blocks, regions, rows], or None if there are none."""
+        """float32 [groups, regions, rows], or None if there are none."""
         if self.offset_kind == "none":
             return None
         regions = [self.regions] if self.offset_kind == "region" else []
-        shape = [self.blocks, *regions, self.rows]
+        shape = [self.groups, *regions, self.rows]
         log8 = self.scale_format == "log8"
         stored = self.plane("offsets", "I8" if log8 else SCALE_DTYPES[self.scale_format], shape)
         if self.offset_kind == "block":
@@ -247,14 +247,14 @@ class Planes:
         """float32: the values of the integer weights at (row, col), in the order of the stream."""
         bits = self.integer_bits
         code = numbers(self.bits("integers", row.size * bits), bits).astype(np.int64)
-        shape = [self.rows] if self.index != "none" else [self.blocks, self.rows]
+        shape = [self.rows] if self.index != "none" else [self.groups, self.rows]
         step = self.plane("steps", "F16", shape)
         require(
             np.isfinite(step).all() and not np.signbit(step).any(),
             f"{self.where}.steps: not finite and >= 0",
         )
         zero = numbers(self.bits("zeros", step.size * bits), bits).astype(np.int64).reshape(shape)
-        at = (row,) if self.index != "none" else (col // self.block, row)
+        at = (row,) if self.index != "none" else (col // self.width, row)
         return (code - zero[at]).astype(np.float32) * step[at].astype(np.float32)
 
     def decode(self):
@@ -279,7 +279,7 @@ class Planes:
         region[salient[col]] += self.classes
         scales = self.scales()
         offsets = self.offsets(scales)
-        at = col // self.block, region, row
+        at = col // self.width, region, row
         scale = scales[at]
         value = np.where(sign, scale, -scale)
         if offsets is not None:
