@@ -1,13 +1,12 @@
-// Index arithmetic and decoding of the CUDA kernels, for every input, on the CPU.
+// How the CUDA kernels decode bits and numbers, for every input, on the CPU.
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <set>
+#include <span>
+#include <vector>
 
 #include "kernels/cuda/gemm_body.h"
-#include "kernels/cuda/launch.h"
 #include "support/compare.h"
-#include "support/cuda_emulator.h"
 #include "support/cuda_testing.h"
 
 namespace billm::test {
