@@ -80,8 +80,9 @@ class BadUsage(bt.TestCase):
             for flags in (("--rotate", "both"), ("--rotate-seed", "1")):
                 with self.subTest(method=method, flags=flags):
                     self.refused(bt.USAGE, *flags, method=method,
-                                 needles=[f"{flags[0]}: --method {method} does not use it (leave it "
-                                          "out, or choose a method that does: billm, arb, rtn, gptq"])
+                                 needles=[f"{flags[0]}: --method {method} does not use it (leave "
+                                          "it out, or choose a method that does: billm, arb, rtn, "
+                                          "gptq)"])
         self.refused(bt.USAGE, "--compat", "reference", "--rotate", "both", method="billm",
                      needles=["--rotate: --method billm does not use it with --compat reference "
                               "(leave it out)"])
@@ -91,8 +92,8 @@ class BadUsage(bt.TestCase):
             for method in ("billm", "arb", "rtn", "gptq"):
                 with self.subTest(method=method, flags=flags):
                     self.refused(bt.USAGE, *flags, method=method,
-                                 needles=[f"--rotate-seed: --method {method} does not use it without "
-                                          "--rotate (leave it out)"])
+                                 needles=[f"--rotate-seed: --method {method} does not use it "
+                                          "without --rotate (leave it out)"])
         for flag, value in (("--rotate", "sideways"), ("--rotate-seed", "-1"),
                             ("--rotate-seed", "2147483648"), ("--rotate-seed", "1.5"),
                             ("--rotate-seed", "x")):
