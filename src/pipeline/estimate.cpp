@@ -175,7 +175,7 @@ int64_t mask_bytes(const ModelConfig& config, int64_t length) {
   return slides ? 5 * length * length : 0;
 }
 
-// Of all packed layers, by the plan of a method that makes one.
+// The bytes of all packed layers, by the plan of a method that makes one.
 std::optional<int64_t> planned_bytes(const ModelSpec& spec, const MethodConfig& config) {
   const std::map<std::string, double> planned = plan_bits(spec, config);
   if (planned.empty()) return {};

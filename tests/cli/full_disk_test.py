@@ -1,7 +1,7 @@
 """A disk that fills up: one clear line, exit code 1, no result that looks whole, the old one kept.
 
 Runs in a mount namespace of its own on a tmpfs of the wanted size, so that no root is needed where
-the system allows user namespaces; skips elsewhere (bad_usage_test.py has a limit on file sizes).
+the system allows user namespaces; skips elsewhere (bad_output_test.py has a limit on file sizes).
 """
 
 import sys
