@@ -70,8 +70,19 @@ bool eigen(int64_t n, T* a, T* values) {
 }
 
 template <typename T>
+bool tridiagonal(int64_t n, T* a, T* diagonal, T* beside) {
+  Eigen::Map<Matrix<T>> matrix(a, n, n);
+  const Eigen::Tridiagonalization<ColumnMatrix<T>> form(matrix);
+  using Vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
+  Eigen::Map<Vector>(diagonal, n) = form.diagonal();
+  if (n > 1) Eigen::Map<Vector>(beside, n - 1) = form.subDiagonal();
+  matrix = ColumnMatrix<T>(form.matrixQ());
+  return matrix.allFinite() && Eigen::Map<Vector>(diagonal, n).allFinite();
+}
+
+template <typename T>
 constexpr DenseFunctions<T> functions() {
-  return {multiply_piece<T>, factor<T>, solve<T>, eigen<T>};
+  return {multiply_piece<T>, factor<T>, solve<T>, eigen<T>, tridiagonal<T>};
 }
 
 }  // namespace

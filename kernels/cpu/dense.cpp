@@ -72,6 +72,11 @@ bool eigen_symmetric(int64_t n, T* a, T* values) {
   return functions<T>().eigen(n, a, values);
 }
 
+template <typename T>
+bool tridiagonal_symmetric(int64_t n, T* a, T* diagonal, T* beside) {
+  return functions<T>().tridiagonal(n, a, diagonal, beside);
+}
+
 template void multiply(Transposed, int64_t, int64_t, int64_t, const float*, const float*, float*,
                        int);
 template void multiply(Transposed, int64_t, int64_t, int64_t, const double*, const double*, double*,
@@ -80,6 +85,8 @@ template bool solve_rows(int64_t, int64_t, float*, float*, int);
 template bool solve_rows(int64_t, int64_t, double*, double*, int);
 template bool eigen_symmetric(int64_t, float*, float*);
 template bool eigen_symmetric(int64_t, double*, double*);
+template bool tridiagonal_symmetric(int64_t, float*, float*, float*);
+template bool tridiagonal_symmetric(int64_t, double*, double*, double*);
 
 std::string dense_target() { return target().name; }
 

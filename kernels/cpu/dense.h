@@ -33,6 +33,13 @@ bool solve_rows(int64_t n, int64_t count, T* a, T* b, int threads);
 template <typename T>
 bool eigen_symmetric(int64_t n, T* a, T* values);
 
+// a [n, n], symmetric (the lower triangle is read) = Q T Q': a becomes Q, orthogonal, and T, which
+// is tridiagonal, has diagonal [n] and beside it `beside` [n - 1]. A fourth of the time of the
+// eigendecomposition, and as good to solve systems of a plus multiples of the identity with.
+// Returns false (a undefined) for entries that are not finite. On one thread.
+template <typename T>
+bool tridiagonal_symmetric(int64_t n, T* a, T* diagonal, T* beside);
+
 // The instruction set that dense algebra runs with now: "baseline", "AVX2" or "AVX-512".
 std::string dense_target();
 

@@ -15,6 +15,7 @@ struct DenseFunctions {
   bool (*factor)(int64_t n, T* a);                                 // a = L L', L in the lower half
   void (*solve)(int64_t n, int64_t count, const T* factor, T* b);  // rows of b
   bool (*eigen)(int64_t n, T* a, T* values);
+  bool (*tridiagonal)(int64_t n, T* a, T* diagonal, T* beside);
 };
 
 struct DenseTarget {

@@ -21,6 +21,8 @@ constexpr float kLeastPenalty = 0.03f;
 constexpr double kDiagonalShare = 0.9;  // of diag H in the scales of columns, the rest is its mean
 constexpr int kPowerIterations = 2;     // of the rank-one magnitude, from the one before
 constexpr int64_t kRows = 32;           // rows that a thread takes at a time
+constexpr int64_t kColumns = 64;        // columns
+constexpr float kLeastPivot = 0.1f;     // of the penalty, which is the least exact pivot
 constexpr float kTiny = 1e-12f;
 
 // Independent signs from a counter (splitmix64).
@@ -80,7 +82,8 @@ class Admm {
         solution_(right.z.size()),
         left_rhs_(left.z.size()),
         gram_(static_cast<size_t>(rank * rank)),
-        gram_values_(static_cast<size_t>(rank)) {}
+        diagonal_(static_cast<size_t>(rank)),
+        beside_(static_cast<size_t>(rank)) {}
 
   void run() {
     multiply(Transposed::kNone, rank_, p_.cols, p_.cols, right.z, p_.basis, &right_v_);
@@ -98,8 +101,8 @@ class Admm {
     kernels::multiply(transposed, m, n, k, a.data(), b.data(), c->data(), p_.threads);
   }
 
-  // A' A B H + penalty B = A' W H + penalty (Z - U), columns of A of norm 1: with A' A = P g P'
-  // and H = V h V' the solution is P ((P' rhs V) / (g h' + penalty)) V'.
+  // A' A B H + penalty B = A' W H + penalty (Z - U), columns of A of norm 1: with A' A = Q T Q', T
+  // tridiagonal, and H = V h V' the columns x of Q' B V are those of (h T + penalty) x = Q' rhs V.
   void solve_right(float penalty) {
     Floats norms(static_cast<size_t>(rank_), 0.0f);
     for (int64_t i = 0; i < p_.rows; ++i) {
@@ -116,19 +119,45 @@ class Admm {
     multiply(Transposed::kLeft, rank_, rank_, p_.rows, left.z, left.z, &gram_);
     multiply(Transposed::kLeft, rank_, p_.cols, p_.rows, left.z, p_.target, &rhs_);
     for_rows([&](int64_t at) { rhs_[at] += penalty * (right_v_[at] - dual_v_[at]); });
-    if (!kernels::eigen_symmetric(rank_, gram_.data(), gram_values_.data())) fail();
-    multiply(Transposed::kLeft, rank_, p_.cols, rank_, gram_, rhs_, &solution_);
-    for (int64_t k = 0; k < rank_; ++k) {
-      const float g = std::max(gram_values_[k], 0.0f);
-      for (int64_t j = 0; j < p_.cols; ++j) {
-        solution_[k * p_.cols + j] /= g * p_.values[j] + penalty;
-      }
+    if (!kernels::tridiagonal_symmetric(rank_, gram_.data(), diagonal_.data(), beside_.data())) {
+      fail();
     }
+    multiply(Transposed::kLeft, rank_, p_.cols, rank_, gram_, rhs_, &solution_);
+    solve_tridiagonal(penalty);
     multiply(Transposed::kNone, rank_, p_.cols, rank_, gram_, solution_, &rhs_);
     multiply(Transposed::kRight, rank_, p_.cols, p_.cols, rhs_, p_.basis, &solution_);
     right.project(solution_, p_.threads);
     multiply(Transposed::kNone, rank_, p_.cols, p_.cols, right.z, p_.basis, &right_v_);
     for_rows([&](int64_t at) { dual_v_[at] += rhs_[at] - right_v_[at]; });
+  }
+
+  // Each column of solution_ becomes that of its system (h T + penalty) x = solution_ by
+  // elimination without pivots, since the systems are positive definite. rhs_ has the pivots.
+  void solve_tridiagonal(float penalty) {
+    const int64_t cols = p_.cols;
+    parallel_parts(cols, kColumns, p_.threads, [&](int64_t first, int64_t end) {
+      float* const x = solution_.data();
+      float* const pivot = rhs_.data();
+      for (int64_t k = 0; k < rank_; ++k) {
+        for (int64_t j = first; j < end; ++j) {
+          const int64_t at = k * cols + j;
+          pivot[at] = p_.values[j] * diagonal_[k] + penalty;
+          if (k == 0) continue;
+          const float beside = p_.values[j] * beside_[k - 1];
+          const float share = beside / pivot[at - cols];
+          // What rounding takes from it must not make it negative.
+          pivot[at] = std::max(pivot[at] - share * beside, kLeastPivot * penalty);
+          x[at] -= share * x[at - cols];
+        }
+      }
+      for (int64_t k = rank_ - 1; k >= 0; --k) {
+        for (int64_t j = first; j < end; ++j) {
+          const int64_t at = k * cols + j;
+          if (k + 1 < rank_) x[at] -= p_.values[j] * beside_[k] * x[at + cols];
+          x[at] /= pivot[at];
+        }
+      }
+    });
   }
 
   // A (B H B' + penalty) = W H B' + penalty (Z - U), rows of B of norm 1.
@@ -183,7 +212,7 @@ class Admm {
   Floats rhs_, solution_;    // [rank, cols]
   Floats left_rhs_;          // [rows, rank]
   Floats gram_;              // [rank, rank]
-  Floats gram_values_;
+  Floats diagonal_, beside_;
 };
 
 }  // namespace

@@ -136,6 +136,30 @@ void check_eigen(double tolerance) {
   }
 }
 
+template <typename T>
+void check_tridiagonal(double tolerance) {
+  for (const int64_t n : {1, 2, 3, 33, 130}) {
+    const std::vector<T> a = positive_definite<T>(n, 6);
+    std::vector<T> q = a, diagonal(static_cast<size_t>(n)), beside(static_cast<size_t>(n));
+    ASSERT_TRUE(tridiagonal_symmetric(n, q.data(), diagonal.data(), beside.data()));
+    const double largest = *std::max_element(diagonal.begin(), diagonal.end());
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        double rebuilt = 0, dot = 0;
+        for (int64_t k = 0; k < n; ++k) {
+          double row = static_cast<double>(q[i * n + k]) * diagonal[k];  // of Q T
+          if (k > 0) row += static_cast<double>(q[i * n + k - 1]) * beside[k - 1];
+          if (k + 1 < n) row += static_cast<double>(q[i * n + k + 1]) * beside[k];
+          rebuilt += row * q[j * n + k];
+          dot += static_cast<double>(q[k * n + i]) * q[k * n + j];
+        }
+        ASSERT_NEAR(rebuilt, a[i * n + j], tolerance * largest);
+        ASSERT_NEAR(dot, i == j ? 1 : 0, tolerance);
+      }
+    }
+  }
+}
+
 TEST(Dense, Products) {
   for_each_target([] {
     check_products<float>(1e-5);
@@ -157,6 +181,13 @@ TEST(Dense, EigenvaluesAndVectors) {
   });
 }
 
+TEST(Dense, TridiagonalForm) {
+  for_each_target([] {
+    check_tridiagonal<float>(2e-5);
+    check_tridiagonal<double>(1e-12);
+  });
+}
+
 TEST(Dense, SaysWhatCannotBeSolved) {
   for_each_target([] {
     float indefinite[] = {1, 0, 0, -1}, row[] = {3, 4};
@@ -166,6 +197,8 @@ TEST(Dense, SaysWhatCannotBeSolved) {
     float values[2];
     float broken[] = {NAN, 1, 1, NAN};
     EXPECT_FALSE(eigen_symmetric(2, broken, values));
+    float also_broken[] = {NAN, 1, 1, NAN};
+    EXPECT_FALSE(tridiagonal_symmetric(2, also_broken, values, row));
   });
 }
 
