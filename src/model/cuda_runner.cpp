@@ -15,6 +15,7 @@
 #include "billm/model/running_device.h"
 #include "billm/model/runtime.h"
 #include "billm/pack/plane_tiles.h"
+#include "factor_operators.h"
 #include "kernels/cuda/load.h"
 
 namespace billm {
@@ -96,8 +97,6 @@ class CudaLinear : public LinearOperator {
   CudaLayer* layer_ = nullptr;
 };
 
-constexpr const char* kNoProducts = "a product of factors, which the CUDA kernels do not run yet";
-
 class CudaRunner : public LinearRunner {
  public:
   CudaRunner(const Target& target, int threads) : target_(target), threads_(threads) {
@@ -116,11 +115,12 @@ class CudaRunner : public LinearRunner {
     return result;
   }
   std::string unsupported(const PackedLayer& packed) const override {
-    if (packed.product()) return kNoProducts;
+    if (packed.product()) return kNoCudaProducts;
     return LinearRunner::unsupported(packed);
   }
-  std::unique_ptr<LinearOperator> make_rotation(const Rotation&) override {
-    throw Error(ErrorCode::kFailure, kNoProducts);
+  std::unique_ptr<LinearOperator> make_rotation(const Rotation& rotation) override {
+    const char* const problem = factor_operators()[PackedFactor(rotation).index()].without_cuda;
+    throw Error(ErrorCode::kFailure, std::string("device cuda: ") + problem, "use --device cpu");
   }
   int threads() const override { return threads_; }
 
@@ -154,7 +154,7 @@ c10::Device resolve_running_device(const std::string& name, const PackedModules&
     if (packed.description(module).product()) product = module;
   }
   if (product.empty()) return resolve_device(name, DeviceUse::kKernels);
-  const std::string problem = product + " is " + kNoProducts;
+  const std::string problem = product + " is " + kNoCudaProducts;
   if (name == "cuda") {
     throw Error(ErrorCode::kFailure, "device cuda: " + problem, "use --device cpu");
   }

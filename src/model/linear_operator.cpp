@@ -15,6 +15,7 @@
 #include "billm/model/product_linear.h"
 #include "billm/pack/plane_tiles.h"
 #include "cuda_runner.h"
+#include "factor_operators.h"
 #include "kernels/cpu/gemv.h"
 #include "kernels/cpu/rotation.h"
 #include "shared_pieces.h"
@@ -173,11 +174,7 @@ std::unique_ptr<LinearOperator> LinearRunner::make(const PackedLayer& packed) {
   if (!unsupported(packed).empty()) return nullptr;
   std::vector<std::unique_ptr<LinearOperator>> parts;
   for (const PackedFactor& factor : packed.factors) {
-    if (const auto* rotation = std::get_if<Rotation>(&factor)) {
-      parts.push_back(make_rotation(*rotation));
-    } else {
-      parts.push_back(std::move(make_copies(std::get<PackedPlanes>(factor), 0).front()));
-    }
+    parts.push_back(factor_operators()[factor.index()].make(*this, factor));
   }
   if (parts.size() == 1) return std::move(parts.front());
   return std::make_unique<ProductLinear>(std::move(parts));

@@ -15,6 +15,7 @@
 #include <set>
 #include <vector>
 
+#include "allocation.h"
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
@@ -174,6 +175,21 @@ int64_t mask_bytes(const ModelConfig& config, int64_t length) {
   return slides ? 5 * length * length : 0;
 }
 
+// Of all packed layers, by the plan of a method that makes one.
+std::optional<int64_t> planned_bytes(const ModelSpec& spec, const MethodConfig& config) {
+  const std::map<std::string, double> planned = plan_bits(spec, config);
+  if (planned.empty()) return {};
+  double bits = 0;
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    for (const LinearSpec& linear : spec.family->linears) {
+      bits += planned.at(spec.module(b, linear)) *
+              static_cast<double>(linear.out_width(spec.config)) *
+              static_cast<double>(linear.in_width(spec.config));
+    }
+  }
+  return std::llround(bits / 8);
+}
+
 }  // namespace
 
 Estimate estimate_quantize(const EstimateRequest& request) {
@@ -228,10 +244,10 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const int64_t hidden = config.hidden_size;
   estimate.weights = estimate.blocks * block_weights;
   estimate.other_weights = other_weights(spec);
-  estimate.stored_bits =
-      8.0 * static_cast<double>(block_packed) / static_cast<double>(block_weights);
-  estimate.output_bytes =
-      estimate.blocks * block_packed + estimate.other_weights * dtype_size(config);
+  const int64_t packed =
+      planned_bytes(spec, request.method).value_or(estimate.blocks * block_packed);
+  estimate.stored_bits = 8.0 * static_cast<double>(packed) / static_cast<double>(estimate.weights);
+  estimate.output_bytes = packed + estimate.other_weights * dtype_size(config);
   estimate.hidden_bytes = 4 * request.sequences * request.length * hidden;
   estimate.hidden_place =
       choose_hidden_place(estimate.hidden_bytes, beside_hidden_states(spec), device, 1);

@@ -68,10 +68,39 @@ class BadUsage(bt.TestCase):
                                # At their defaults, too.
                                ("billm", "--salient-metric", "hessian"), ("rtn", "--refine", "4"),
                                ("gptq", "--compat", "none"), ("rtn", "--damping", "0.01"),
-                               ("gptq", "--scales", "log8"), ("arb", "--nm-alloc", "uniform")):
+                               ("gptq", "--scales", "log8"), ("arb", "--nm-alloc", "uniform"),
+                               ("dbf", "--block-size", "128"), ("dbf", "--nm", "4:8"),
+                               ("dbf", "--scales", "f16"), ("arb", "--bits", "1")):
             with self.subTest(method=method, flags=flags):
                 self.refused(bt.USAGE, *flags, needles=[flags[0], method, "leave it out"],
                              method=method)
+
+    def test_rotations(self):
+        for method in ("stbllm", "pbllm", "dbf"):
+            for flags in (("--rotate", "both"), ("--rotate-seed", "1")):
+                with self.subTest(method=method, flags=flags):
+                    self.refused(bt.USAGE, *flags, method=method,
+                                 needles=[f"{flags[0]}: --method {method} does not use it (leave "
+                                          "it out, or choose a method that does: billm, arb, rtn, "
+                                          "gptq)"])
+        self.refused(bt.USAGE, "--compat", "reference", "--rotate", "both", method="billm",
+                     needles=["--rotate: --method billm does not use it with --compat reference "
+                              "(leave it out)"])
+        self.refused(bt.USAGE, "--compat", "reference", "--rotate", "both", method="stbllm",
+                     needles=["--rotate: --method stbllm does not use it (leave it out"])
+        for flags in (("--rotate-seed", "0"), ("--rotate-seed", "3", "--rotate", "none")):
+            for method in ("billm", "arb", "rtn", "gptq"):
+                with self.subTest(method=method, flags=flags):
+                    self.refused(bt.USAGE, *flags, method=method,
+                                 needles=[f"--rotate-seed: --method {method} does not use it "
+                                          "without --rotate (leave it out)"])
+        for flag, value in (("--rotate", "sideways"), ("--rotate-seed", "-1"),
+                            ("--rotate-seed", "2147483648"), ("--rotate-seed", "1.5"),
+                            ("--rotate-seed", "x")):
+            with self.subTest(flag=flag, value=value):
+                more = () if flag == "--rotate" else ("--rotate", "both")
+                self.refused(bt.USAGE, *more, f"{flag}={value}", method="arb",
+                             needles=[f"{flag} {value}: expected "])
 
     def test_flags_that_other_flags_turn_off(self):
         for method, flags, needle in (
@@ -86,7 +115,12 @@ class BadUsage(bt.TestCase):
     def test_bits_and_shares_out_of_range(self):
         for method, flag, value in (("rtn", "--bits", "0"), ("rtn", "--bits", "5"),
                                     ("gptq", "--bits", "1"), ("gptq", "--bits", "5"),
-                                    ("gptq", "--bits", "x"), ("pbllm", "--salient", "0"),
+                                    ("gptq", "--bits", "x"), ("gptq", "--bits", "2.5"),
+                                    ("dbf", "--bits", "0.4"), ("dbf", "--bits", "1.6"),
+                                    ("dbf", "--bits", "-1"), ("dbf", "--bits", "nan"),
+                                    ("dbf", "--bits", "inf"), ("dbf", "--bits", "abc"),
+                                    ("dbf", "--bits", "1bit"),
+                                    ("pbllm", "--salient", "0"),
                                     ("pbllm", "--salient", "0.6"), ("pbllm", "--salient", "nan"),
                                     ("pbllm", "--salient", "x"),
                                     ("pbllm", "--salient-metric", "size")):

@@ -12,14 +12,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import billm_testing as bt  # noqa: E402
 
-METHODS = {
-    "billm": [],
-    "arb": ["--block-size", 64],
-    "stbllm": ["--nm", "4:8", "--nm-alloc", "adaptive"],
-    "pbllm": [],
-    "gptq": ["--rotate", "both"],
-    "rtn": [],
-}
+METHODS = (
+    ["billm"],
+    ["arb", "--block-size", 64],
+    ["arb", "--rotate", "both", "--rotate-seed", 3],
+    ["stbllm", "--nm", "4:8", "--nm-alloc", "adaptive"],
+    ["pbllm"],
+    ["gptq", "--rotate", "in"],
+    ["rtn"],
+    ["dbf"],
+    ["dbf", "--bits", "0.7"],
+)
 SEQUENCES = 11
 BLOCKS = 3
 
@@ -75,8 +78,8 @@ class Processes(bt.TestCase):
         return bt.digests(self.dir / "one")
 
     def test_every_method(self):
-        for method, more in METHODS.items():
-            with self.subTest(method=method):
+        for method, *more in METHODS:
+            with self.subTest(method=method, more=more):
                 expected = self.one(*more, "--overwrite", method=method)
                 self.together(2, *self.arguments("two", "--quiet", "--overwrite", *more,
                                                  method=method))

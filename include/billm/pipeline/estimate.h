@@ -27,7 +27,8 @@ struct Estimate {
   int64_t blocks = 0;
   int64_t weights = 0;        // quantized ones
   int64_t other_weights = 0;  // embeddings, head, norms, biases: stored as they are
-  double stored_bits = 0;     // per quantized weight: the method's codes of a random layer, packed
+  double stored_bits = 0;     // per quantized weight: the method's codes of a random layer, packed;
+                              // of a method that plans bits, its plan
   int64_t output_bytes = 0;   // of the result's safetensors files
   int64_t disk_bytes = 0;     // at most, while it runs: the result and two files of hidden states
   int64_t hidden_bytes = 0;   // of the hidden states between two blocks

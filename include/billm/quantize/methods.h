@@ -38,7 +38,8 @@ struct Method {
   // Memory besides R, its triangles and the codes: bytes per element of R and of the weight.
   int square_bytes = 0, weight_bytes = 0;
   // Called once in a run with all its weights, in the order in which they are quantized: what
-  // `bits` is for each of them (config.bits: for all together). Null: the same for all.
+  // `bits` is for each of them (config.bits: for all together), which are the bits that are stored.
+  // Null: the same for all.
   std::vector<double> (*plan_bits)(std::span<const LayerSize> layers,
                                    const MethodConfig& config) = nullptr;
   // false: the codes rest on dense algebra (kernels/cpu/dense.h), so the bytes are the same at any
