@@ -12,7 +12,7 @@
 //   (code - zero) * step = 1/2 * sum_k 2^k step * p_k + step * ((2^b - 1) / 2 - zero),  p_k = +-1:
 // b planes and a constant, which is multiplied by the sum of x.
 //
-// Columns are put into another order: a *segment* has columns of one block that share their levels
+// Columns are put into another order: a *segment* has columns of one group that share their levels
 // (the ordinary or the salient ones), at most kSegmentColumns, and is filled up to a multiple of 8
 // with columns whose x is 0. Eight columns of a row are one byte of a plane, an *octet*; column i
 // of the octet is bit i.

@@ -1,5 +1,5 @@
-// The levels of one row and block, for the CPU's tiles of 64 rows and the GPU's warps alike:
-// rounding to the stored grid, and their least-squares update.
+// The levels of one row and quantization group, for the CPU's tiles of 64 rows and the GPU's warps
+// alike: rounding to the stored grid, and their least-squares update.
 //
 // A row's levels are [kColumnSets][kMaxLevels] numbers that lie `stride` apart (64 in a tile, where
 // the row is a lane), its offset is one number.

@@ -245,7 +245,7 @@ def main():
         except subprocess.CalledProcessError as error:
             sys.exit(f"measure.py: '{row['label']}' failed: exit status {error.returncode}")
         except KeyError as error:
-            sys.exit(f"measure.py: '{row['label']}': the report lacks {error} (an older binary?)")
+            sys.exit(f"measure.py: '{row['label']}': {error} is missing from the report (an older binary?)")
         done = {"label": row["label"], **key(row), **figures, "binary_sha256": binary}
         if index is None:
             record["rows"].append(done)

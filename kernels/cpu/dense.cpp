@@ -19,7 +19,7 @@ constexpr int64_t kPiece = 96;
 
 const DenseTarget& target() {
 #if defined(__x86_64__)
-  // Of two targets the better one has the lower bit.
+  // The better one of two targets has the lower bit.
   const int64_t best = hwy::SupportedTargets() & -hwy::SupportedTargets();
   if (best <= HWY_AVX3) return kDenseAvx512;
   if (best <= HWY_AVX2) return kDenseAvx2;

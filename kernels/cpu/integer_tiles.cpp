@@ -29,7 +29,7 @@ void GridError(const IntegerGrid& grid, const float* w, const float* h, int64_t 
   }
 }
 
-void CodeIntegers(const BlockFactor& factor, const IntegerGrid* const* grids, const float* w,
+void CodeIntegers(const GroupFactor& factor, const IntegerGrid* const* grids, const float* w,
                   float* code, float* delta) {
   const D tag;
   const int n = static_cast<int>(hn::Lanes(tag));
@@ -65,7 +65,7 @@ void grid_error(const IntegerGrid& grid, const float* w, const float* h, int64_t
                 float* error) {
   HWY_DYNAMIC_DISPATCH(GridError)(grid, w, h, width, error);
 }
-void code_integers(const BlockFactor& factor, const IntegerGrid* const* grids, const float* w,
+void code_integers(const GroupFactor& factor, const IntegerGrid* const* grids, const float* w,
                    float* code, float* delta) {
   HWY_DYNAMIC_DISPATCH(CodeIntegers)(factor, grids, w, code, delta);
 }

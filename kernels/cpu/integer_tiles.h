@@ -11,8 +11,8 @@ void grid_error(const IntegerGrid& grid, const float* w, const float* h, int64_t
 
 // Column by column, each weight takes the code nearest to its target (code_with_feedback). grids
 // [width]: the grid of each column. w [width][64] are the weights with the feedback of the earlier
-// blocks; code [width][64] gets the codes, delta [width][64] w - q.
-void code_integers(const BlockFactor& factor, const IntegerGrid* const* grids, const float* w,
+// groups; code [width][64] gets the codes, delta [width][64] w - q.
+void code_integers(const GroupFactor& factor, const IntegerGrid* const* grids, const float* w,
                    float* code, float* delta);
 
 }  // namespace billm::kernels

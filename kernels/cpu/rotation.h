@@ -12,7 +12,7 @@ namespace billm::kernels {
 
 class VectorRotation {
  public:
-  // Of the tables of codes/rotation.h: signs [ceil(size / 64)], dct [odd, odd].
+  // Takes the tables of codes/rotation.h: signs [ceil(size / 64)], dct [odd, odd].
   VectorRotation(int64_t odd, int64_t power, const uint64_t* signs, const double* dct, double scale,
                  bool transposed);
 

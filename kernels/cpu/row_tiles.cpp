@@ -29,29 +29,29 @@ void accumulate_feedback(const float* d, int64_t count, const float* factor, int
                          int64_t width, float* out) {
   HWY_DYNAMIC_DISPATCH(AccumulateFeedback)(d, count, factor, stride, width, out);
 }
-void solve_factor(const BlockFactor& factor, const float* y, float* x) {
+void solve_factor(const GroupFactor& factor, const float* y, float* x) {
   HWY_DYNAMIC_DISPATCH(SolveFactor)(factor, y, x);
 }
-void multiply_factor(const BlockFactor& factor, const float* x, float* y) {
+void multiply_factor(const GroupFactor& factor, const float* x, float* y) {
   HWY_DYNAMIC_DISPATCH(MultiplyFactor)(factor, x, y);
 }
-void code_with_feedback(const BlockFactor& factor, const Levels& levels, const float* w,
-                        const BlockCodes& codes, float* delta, float* loss) {
+void code_with_feedback(const GroupFactor& factor, const Levels& levels, const float* w,
+                        const GroupCodes& codes, float* delta, float* loss) {
   HWY_DYNAMIC_DISPATCH(CodeWithFeedback)(factor, levels, w, codes, delta, loss);
 }
-void code_nearest(const BlockFactor& factor, const Levels& levels, const float* w,
-                  const BlockCodes& codes, float* delta, float* loss) {
+void code_nearest(const GroupFactor& factor, const Levels& levels, const float* w,
+                  const GroupCodes& codes, float* delta, float* loss) {
   HWY_DYNAMIC_DISPATCH(CodeNearest)(factor, levels, w, codes, delta, loss);
 }
-void descend_codes(const BlockFactor& factor, const Levels& levels, const BlockCodes& codes,
+void descend_codes(const GroupFactor& factor, const Levels& levels, const GroupCodes& codes,
                    float* delta, float* residual, float* loss) {
   HWY_DYNAMIC_DISPATCH(DescendCodes)(factor, levels, codes, delta, residual, loss);
 }
-void requantize(const BlockFactor& factor, const Levels& levels, const float* w,
-                const BlockCodes& codes, float* delta) {
+void requantize(const GroupFactor& factor, const Levels& levels, const float* w,
+                const GroupCodes& codes, float* delta) {
   HWY_DYNAMIC_DISPATCH(Requantize)(factor, levels, w, codes, delta);
 }
-void level_equations(const BlockFactor& factor, const BlockCodes& codes, const int* classes,
+void level_equations(const GroupFactor& factor, const GroupCodes& codes, const int* classes,
                      bool with_offset, const float* target, float* scratch, float* gram,
                      float* right) {
   HWY_DYNAMIC_DISPATCH(LevelEquations)

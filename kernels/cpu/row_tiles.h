@@ -14,7 +14,7 @@ namespace billm::kernels {
 inline constexpr int kTileRows = 64;   // lanes of a tile
 inline constexpr int kMaxLevels = 3;   // magnitude classes of a column set
 inline constexpr int kColumnSets = 2;  // 0 ordinary, 1 salient
-inline constexpr int kMaxBlockWidth = 4096;
+inline constexpr int kMaxGroupWidth = 4096;
 inline constexpr int kMaxUnknowns = kColumnSets * kMaxLevels + 1;  // levels and one offset
 
 // out[c][lane] += sum_{i < count} d[i][lane] * factor[i * stride + c], c < width.
@@ -22,8 +22,8 @@ inline constexpr int kMaxUnknowns = kColumnSets * kMaxLevels + 1;  // levels and
 void accumulate_feedback(const float* d, int64_t count, const float* factor, int64_t stride,
                          int64_t width, float* out);
 
-// The triangle of one column block of R, as the kernels want it.
-struct BlockFactor {
+// The triangle of one quantization group of R, as the kernels want it.
+struct GroupFactor {
   int width = 0;
   const float* rows = nullptr;     // [width][width]: R[c][j], 0 for j < c
   const float* columns = nullptr;  // [width][width]: columns[c][i] = R[i][c], 0 for i > c
@@ -32,12 +32,12 @@ struct BlockFactor {
 
 // x R = y for each lane: x_c = (y_c - sum_{i<c} x_i R_ic) / R_cc. y, x [width][64]; may be the
 // same.
-void solve_factor(const BlockFactor& factor, const float* y, float* x);
+void solve_factor(const GroupFactor& factor, const float* y, float* x);
 
 // y = x R for each lane.
-void multiply_factor(const BlockFactor& factor, const float* x, float* y);
+void multiply_factor(const GroupFactor& factor, const float* x, float* y);
 
-// What the levels of a tile's block are, per lane.
+// What the levels of a tile's group are, per lane.
 struct Levels {
   int classes[kColumnSets] = {0, 0};
   alignas(64) float level[kColumnSets][kMaxLevels][kTileRows] = {};  // growing within a set
@@ -52,8 +52,8 @@ struct IntegerGrid {
   float last = 0;
 };
 
-// Codes of one block of a tile.
-struct BlockCodes {
+// Codes of one group of a tile.
+struct GroupCodes {
   const uint8_t* set = nullptr;  // [width]: column set of each column
   const float* keep = nullptr;   // [width][64]: 1 binary, 0 pruned or integer; null: all binary
   float* q = nullptr;            // [width][64]: value of each weight
@@ -63,29 +63,29 @@ struct BlockCodes {
 };
 
 // Feedback form (i): column by column, each weight takes the level nearest to its target. w
-// [width][64] are the weights with the feedback of the earlier blocks; delta [width][64] gets w -
+// [width][64] are the weights with the feedback of the earlier groups; delta [width][64] gets w -
 // q; loss [64] gets |delta R|^2 per lane.
-void code_with_feedback(const BlockFactor& factor, const Levels& levels, const float* w,
-                        const BlockCodes& codes, float* delta, float* loss);
+void code_with_feedback(const GroupFactor& factor, const Levels& levels, const float* w,
+                        const GroupCodes& codes, float* delta, float* loss);
 
 // No feedback: each weight takes its nearest level; delta and loss as above.
-void code_nearest(const BlockFactor& factor, const Levels& levels, const float* w,
-                  const BlockCodes& codes, float* delta, float* loss);
+void code_nearest(const GroupFactor& factor, const Levels& levels, const float* w,
+                  const GroupCodes& codes, float* delta, float* loss);
 
 // One sweep of coordinate descent over the codes for fixed levels: each weight in turn takes the
 // level that minimizes |delta R|^2 given all the others. residual [width][64] is delta R on entry
 // and exit; delta and codes are updated; loss [64] is recomputed.
-void descend_codes(const BlockFactor& factor, const Levels& levels, const BlockCodes& codes,
+void descend_codes(const GroupFactor& factor, const Levels& levels, const GroupCodes& codes,
                    float* delta, float* residual, float* loss);
 
 // The same signs and classes under new levels: codes.q and delta = w - q. Integers stay.
-void requantize(const BlockFactor& factor, const Levels& levels, const float* w,
-                const BlockCodes& codes, float* delta);
+void requantize(const GroupFactor& factor, const Levels& levels, const float* w,
+                const GroupCodes& codes, float* delta);
 
 // The normal equations of the levels for fixed codes: unknown u = set * kMaxLevels + class (and the
 // offset, kMaxUnknowns - 1, if with_offset). gram [U][U][64] (upper part), right [U][64] with
 // y = w R as `target` [width][64]. scratch: kMaxUnknowns * 2 * width * 64 floats.
-void level_equations(const BlockFactor& factor, const BlockCodes& codes, const int* classes,
+void level_equations(const GroupFactor& factor, const GroupCodes& codes, const int* classes,
                      bool with_offset, const float* target, float* scratch, float* gram,
                      float* right);
 

@@ -1,4 +1,4 @@
-// Feedback to later columns, and products and solutions with the triangular factor of a block.
+// Feedback to later columns, and products and solutions with the triangular factor of a group.
 // Compiled once per Highway target (hence the odd include guard).
 #if defined(BILLM_ROW_TILES_ALGEBRA_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef BILLM_ROW_TILES_ALGEBRA_INL_H_
@@ -64,7 +64,7 @@ void AccumulateFeedback(const float* d, int64_t count, const float* factor, int6
   }
 }
 
-void SolveFactor(const BlockFactor& factor, const float* y, float* x) {
+void SolveFactor(const GroupFactor& factor, const float* y, float* x) {
   const D tag;
   const int n = static_cast<int>(hn::Lanes(tag));
   for (int c = 0; c < factor.width; ++c) {
@@ -82,7 +82,7 @@ void SolveFactor(const BlockFactor& factor, const float* y, float* x) {
   }
 }
 
-void MultiplyFactor(const BlockFactor& factor, const float* x, float* y) {
+void MultiplyFactor(const GroupFactor& factor, const float* x, float* y) {
   const D tag;
   const int n = static_cast<int>(hn::Lanes(tag));
   for (int c = 0; c < factor.width; ++c) {

@@ -38,14 +38,14 @@ HWY_INLINE Nearest NearestLevel(D tag, const Levels& levels, int set, int lane, 
   return {hn::Add(offset, hn::Mul(sign, level)), sign, cls};
 }
 
-HWY_INLINE V Keep(D tag, const BlockCodes& codes, int64_t at) {
+HWY_INLINE V Keep(D tag, const GroupCodes& codes, int64_t at) {
   return codes.keep == nullptr ? hn::Set(tag, 1.0f) : hn::Load(tag, codes.keep + at);
 }
 
 // The code of column c, lanes `lane`.., for its target t; kMixed: what `keep` leaves out is an
 // integer.
 template <bool kMixed>
-HWY_INLINE void CodeWeight(D tag, const Levels& levels, const BlockCodes& codes, int c, int lane,
+HWY_INLINE void CodeWeight(D tag, const Levels& levels, const GroupCodes& codes, int c, int lane,
                            V t) {
   const int64_t at = static_cast<int64_t>(c) * kT + lane;
   const Nearest code = NearestLevel(tag, levels, codes.set[c], lane, t);
@@ -63,7 +63,7 @@ HWY_INLINE void CodeWeight(D tag, const Levels& levels, const BlockCodes& codes,
 }
 
 template <bool kFeedback, bool kMixed>
-void Code(const BlockFactor& factor, const Levels& levels, const float* w, const BlockCodes& codes,
+void Code(const GroupFactor& factor, const Levels& levels, const float* w, const GroupCodes& codes,
           float* delta, float* loss) {
   const D tag;
   const int n = static_cast<int>(hn::Lanes(tag));
@@ -90,20 +90,20 @@ void Code(const BlockFactor& factor, const Levels& levels, const float* w, const
   }
 }
 
-void CodeWithFeedback(const BlockFactor& factor, const Levels& levels, const float* w,
-                      const BlockCodes& codes, float* delta, float* loss) {
+void CodeWithFeedback(const GroupFactor& factor, const Levels& levels, const float* w,
+                      const GroupCodes& codes, float* delta, float* loss) {
   const auto code = codes.integers == nullptr ? Code<true, false> : Code<true, true>;
   code(factor, levels, w, codes, delta, loss);
 }
 
-void CodeNearest(const BlockFactor& factor, const Levels& levels, const float* w,
-                 const BlockCodes& codes, float* delta, float* loss) {
+void CodeNearest(const GroupFactor& factor, const Levels& levels, const float* w,
+                 const GroupCodes& codes, float* delta, float* loss) {
   const auto code = codes.integers == nullptr ? Code<false, false> : Code<false, true>;
   code(factor, levels, w, codes, delta, loss);
 }
 
 template <bool kMixed>
-void Descend(const BlockFactor& factor, const Levels& levels, const BlockCodes& codes, float* delta,
+void Descend(const GroupFactor& factor, const Levels& levels, const GroupCodes& codes, float* delta,
              float* residual, float* loss) {
   const D tag;
   const int n = static_cast<int>(hn::Lanes(tag));
@@ -144,14 +144,14 @@ void Descend(const BlockFactor& factor, const Levels& levels, const BlockCodes& 
   }
 }
 
-void DescendCodes(const BlockFactor& factor, const Levels& levels, const BlockCodes& codes,
+void DescendCodes(const GroupFactor& factor, const Levels& levels, const GroupCodes& codes,
                   float* delta, float* residual, float* loss) {
   const auto descend = codes.integers == nullptr ? Descend<false> : Descend<true>;
   descend(factor, levels, codes, delta, residual, loss);
 }
 
-void Requantize(const BlockFactor& factor, const Levels& levels, const float* w,
-                const BlockCodes& codes, float* delta) {
+void Requantize(const GroupFactor& factor, const Levels& levels, const float* w,
+                const GroupCodes& codes, float* delta) {
   const D tag;
   const int n = static_cast<int>(hn::Lanes(tag));
   for (int c = 0; c < factor.width; ++c) {

@@ -38,7 +38,7 @@ HWY_INLINE void SumPlanes(D tag, const float* z, int64_t plane, const float* r, 
   }
 }
 
-void LevelEquations(const BlockFactor& factor, const BlockCodes& codes, const int* classes,
+void LevelEquations(const GroupFactor& factor, const GroupCodes& codes, const int* classes,
                     bool with_offset, const float* target, float* scratch, float* gram,
                     float* right) {
   const D tag;
@@ -57,7 +57,7 @@ void LevelEquations(const BlockFactor& factor, const BlockCodes& codes, const in
   const int offset = count;
   if (with_offset) unknown[count++] = kMaxUnknowns - 1;
   // The columns of each set, and all of them.
-  int list[kColumnSets + 1][kMaxBlockWidth], length[kColumnSets + 1] = {};
+  int list[kColumnSets + 1][kMaxGroupWidth], length[kColumnSets + 1] = {};
   for (int c = 0; c < width; ++c) {
     const int set = codes.set[c];
     list[set][length[set]++] = c;

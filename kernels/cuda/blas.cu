@@ -37,7 +37,7 @@ Blas load_blas() {
       reinterpret_cast<decltype(blas.set_stream)>(dlsym(library, "cublasSetStream_v2"));
   blas.gemm = reinterpret_cast<GemmEx>(dlsym(library, "cublasGemmEx"));
   if (blas.create == nullptr || blas.set_stream == nullptr || blas.gemm == nullptr) {
-    blas.problem = "cuBLAS: libcublas.so.13 lacks a function";
+    blas.problem = "cuBLAS: a function is missing from libcublas.so.13";
   }
   return blas;
 }

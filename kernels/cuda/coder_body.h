@@ -1,4 +1,4 @@
-// Binary coding of a row's column block by one warp: src/quantize/binary_coder.h on a GPU.
+// Binary coding of a row's quantization group by one warp: src/quantize/binary_coder.h on a GPU.
 //
 // The arithmetic is that of the CPU's tiles (kernels/cpu/row_tiles.cpp), step by step. Where those
 // sum over the columns i before a column c, a warp adds each column's share to all later columns as
@@ -12,16 +12,11 @@
 #include <math.h>
 
 #include "kernels/cuda/coder_memory.h"
+#include "kernels/cuda/coder_split.h"
 
 namespace billm::kernels::cuda {
 
-struct RowCodes {
-  float level[kColumnSets * kMaxLevels];
-  float offset;
-  float loss;
-};
-
-// One row's block, step by step; the same code in all lanes of a warp.
+// One row's group, step by step; the same code in all lanes of a warp.
 template <typename Lanes>
 class RowCoder {
  public:
@@ -39,7 +34,7 @@ class RowCoder {
       m_.best_sign[c] = kNotBinary;
       m_.best_cls[c] = 0;
     }
-    first_levels(&next);
+    MagnitudeSplit<Lanes>(lanes_, p_, m_).first_levels(&next);
     round_levels(p_.rounding, p_.classes, 1, next.level, &next.offset);
     code(&next);
     keep_better(next, &best);
@@ -72,7 +67,7 @@ class RowCoder {
     return c + (lanes_.lane() - c % Lanes::kLanes + Lanes::kLanes) % Lanes::kLanes;
   }
 
-  // The block's weights with the feedback of the earlier blocks: w += x where x R = carried.
+  // The group's weights with the feedback of the earlier groups: w += x where x R = carried.
   BILLM_HOST_DEVICE void load() {
     const int64_t at = row_ * p_.cols + p_.first;
     float* const sum = m_.residual;
@@ -108,114 +103,6 @@ class RowCoder {
   }
 
   // --- Levels ----------------------------------------------------------------------------------
-
-  // Levels (and the offset) of the magnitude split, weighted by R_jj^2.
-  BILLM_HOST_DEVICE void first_levels(RowCodes* codes) {
-    codes->offset = 0;
-    if (p_.rounding.offsets) {
-      double sum = 0, weights = 0;
-      for (int c = 0; c < width_; ++c) {
-        if (m_.keep[c] == 0) continue;
-        const double r = p_.diagonal[p_.first + c];
-        const double h = r * r;
-        sum += h * static_cast<double>(m_.w[c]);
-        weights += h;
-      }
-      if (weights > 0) codes->offset = static_cast<float>(sum / weights);
-    }
-    for (int set = 0; set < kColumnSets; ++set) {
-      float* const level = codes->level + set * kMaxLevels;
-      for (int k = 0; k < kMaxLevels; ++k) level[k] = 0;
-      if (p_.classes[set] == 0) continue;
-      const int count = sort_magnitudes(set, codes->offset);
-      if (count > 0) split(count, p_.classes[set], level);
-    }
-  }
-
-  // Sorts the magnitudes of a set's binary weights, and makes their prefix sums. Returns how many.
-  BILLM_HOST_DEVICE int sort_magnitudes(int set, float offset) {
-    float members = 0;
-    for (int c = lanes_.lane(); c < m_.sort_size; c += Lanes::kLanes) {
-      const bool member = c < width_ && m_.set[c] == set && m_.keep[c] != 0;
-      // Non-negative floats sort as their bits do; the column makes the order of equals fixed.
-      m_.keys[c] =
-          member ? uint64_t{float_bits(fabsf(m_.w[c] - offset))} << 32 | static_cast<uint64_t>(c)
-                 : ~uint64_t{0};
-      members += member ? 1.0f : 0.0f;
-    }
-    const int count = static_cast<int>(lanes_.sum(members));
-    lanes_.sync();
-    for (int size = 2; size <= m_.sort_size; size *= 2) {  // bitonic
-      for (int distance = size / 2; distance > 0; distance /= 2) {
-        for (int i = lanes_.lane(); i < m_.sort_size; i += Lanes::kLanes) {
-          const int other = i ^ distance;
-          if (other < i) continue;
-          const uint64_t one = m_.keys[i], two = m_.keys[other];
-          if ((one > two) == ((i & size) == 0)) {
-            m_.keys[i] = two;
-            m_.keys[other] = one;
-          }
-        }
-        lanes_.sync();
-      }
-    }
-    if (lanes_.lane() == 0) {
-      PrefixSums sums{0, 0, 0};
-      m_.prefix[0] = sums;
-      for (int i = 0; i < count; ++i) {
-        const float r = p_.diagonal[p_.first + static_cast<int>(m_.keys[i] & 0xffffffffu)];
-        const double h = r * r;
-        const double w = float_of_bits(static_cast<uint32_t>(m_.keys[i] >> 32));
-        sums = {sums.h + h, sums.hw + h * w, sums.hww + h * w * w};
-        m_.prefix[i + 1] = sums;
-      }
-    }
-    lanes_.sync();
-    return count;
-  }
-
-  BILLM_HOST_DEVICE PrefixSums range(int begin, int end) const {
-    const PrefixSums &a = m_.prefix[begin], &b = m_.prefix[end];
-    return {b.h - a.h, b.hw - a.hw, b.hww - a.hww};
-  }
-  BILLM_HOST_DEVICE double error(int begin, int end) const {
-    const PrefixSums s = range(begin, end);
-    return s.h > 0 ? s.hww - s.hw * s.hw / s.h : 0.0;
-  }
-  BILLM_HOST_DEVICE float mean(int begin, int end, float fallback) const {
-    const PrefixSums s = range(begin, end);
-    return s.h > 0 ? static_cast<float>(s.hw / s.h) : fallback;
-  }
-
-  // The levels of least error, every threshold tried: by this lane, then the best of all lanes.
-  BILLM_HOST_DEVICE void split(int count, int classes, float* level) {
-    BestSplit best{error(0, count), count, count};
-    for (int second = 1 + lanes_.lane(); second < count && classes > 1; second += Lanes::kLanes) {
-      const double above = error(second, count);
-      if (classes == 2) {
-        const double total = error(0, second) + above;
-        if (total < best.error) best = {total, second, count};
-        continue;
-      }
-      for (int first = 1; first <= second; ++first) {
-        const double total = error(0, first) + error(first, second) + above;
-        if (total < best.error) best = {total, first, second};
-      }
-    }
-    m_.splits[lanes_.lane()] = best;
-    lanes_.sync();
-    for (int lane = 0; lane < Lanes::kLanes; ++lane) {
-      const BestSplit& other = m_.splits[lane];
-      const bool earlier =
-          other.second < best.second || (other.second == best.second && other.first < best.first);
-      if (other.error < best.error || (other.error == best.error && earlier)) best = other;
-    }
-    lanes_.sync();
-    level[0] = mean(0, best.first, 0.0f);
-    if (classes > 1) level[1] = mean(best.first, best.second, level[0]);
-    if (classes > 2) level[2] = mean(best.second, count, level[1]);
-    lanes_.sync();  // before the memory is used again
-  }
 
   // What the levels have to make: the image of the weights less the integers as they are coded.
   BILLM_HOST_DEVICE void binary_target() {
@@ -299,7 +186,7 @@ class RowCoder {
     return m_.q[c];
   }
 
-  // Column by column, each weight from its own target or, without feedback inside the block, as it
+  // Column by column, each weight from its own target or, without feedback inside the group, as it
   // is. delta, codes and loss.
   BILLM_HOST_DEVICE void code(RowCodes* codes) {
     float* const sum = m_.residual;

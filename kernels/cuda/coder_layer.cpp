@@ -65,7 +65,7 @@ int coder_warps(int width, int shared_bytes) {
 const char* code_layer(const CudaApi& api, const CoderJob& job) {
   const CoderParams& layer = job.layer;
   if (layer.rows < 1 || layer.cols < 1 || job.block_size < 1 || job.block_size > kMaxCodedWidth) {
-    return "coding: expected rows, columns and blocks of at most 512 columns";
+    return "coding: expected rows, columns and groups of at most 512 columns";
   }
   const int widest = static_cast<int>(std::min<int64_t>(job.block_size, layer.cols));
   CudaDevice device;
@@ -95,12 +95,12 @@ const char* code_layer(const CudaApi& api, const CoderJob& job) {
   params.carried = buffers.room<float>(layer.rows * widest);
   params.region = buffers.room<uint8_t>(weights);
   params.code = buffers.room<uint8_t>(weights);
-  const int64_t blocks = (layer.cols + job.block_size - 1) / job.block_size;
+  const int64_t groups = (layer.cols + job.block_size - 1) / job.block_size;
   const int64_t level_count = layer.rows * kRowLevels;
-  float* const levels = buffers.room<float>(blocks * level_count);
+  float* const levels = buffers.room<float>(groups * level_count);
   if (buffers.problem != nullptr) return buffers.problem;
 
-  for (int64_t b = 0; b < blocks; ++b) {
+  for (int64_t b = 0; b < groups; ++b) {
     params.first = b * job.block_size;
     params.width = static_cast<int>(std::min<int64_t>(job.block_size, layer.cols - params.first));
     params.levels = levels + b * level_count;
@@ -113,7 +113,7 @@ const char* code_layer(const CudaApi& api, const CoderJob& job) {
   if (problem == nullptr) problem = api.copy_out(job.code, params.code, weights, nullptr);
   if (problem == nullptr) {
     problem = api.copy_out(job.levels, levels,
-                           blocks * level_count * static_cast<int64_t>(sizeof(float)), nullptr);
+                           groups * level_count * static_cast<int64_t>(sizeof(float)), nullptr);
   }
   return problem;
 }

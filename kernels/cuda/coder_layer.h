@@ -1,4 +1,4 @@
-// Codes rows of a layer on a GPU, block by block, from host memory to host memory.
+// Codes rows of a layer on a GPU, group by group, from host memory to host memory.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +13,11 @@ struct CoderJob {
   int device = 0;
   int block_size = 0;  // at most kMaxCodedWidth
   // What CoderParams says of the layer (but for `inverse`) and of how it is coded; rounding.log8
-  // may be null. The block and the results are left out.
+  // may be null. The group and the results are left out.
   CoderParams layer;
   uint8_t* region = nullptr;  // [rows, cols]
   uint8_t* code = nullptr;    // [rows, cols]
-  float* levels = nullptr;    // [blocks][rows][kRowLevels]
+  float* levels = nullptr;    // [groups][rows][kRowLevels]
   // Called where the device has no memory left, before it is asked once more; may be empty.
   std::function<void()> make_room;
 };

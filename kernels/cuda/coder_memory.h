@@ -1,4 +1,4 @@
-// What a warp is to the coder of coder_body.h, and where it keeps a row's block.
+// What a warp is to the coder of coder_body.h, and where it keeps a row's group.
 #pragma once
 
 #include "kernels/cuda/coder_params.h"
@@ -41,7 +41,7 @@ struct BestSplit {
   int first, second;
 };
 
-// Where things are in a warp's memory (null: only how much is used), for blocks of `width` columns.
+// Where things are in a warp's memory (null: only how much is used), for groups of `width` columns.
 // The split of magnitudes comes before the codes, and shares its memory with the normal equations.
 struct RowMemory {
   BILLM_HOST_DEVICE RowMemory(uint8_t* memory, int width) {

@@ -1,4 +1,4 @@
-// What the kernels that code binary layers on a GPU are given, a column block at a time
+// What the kernels that code binary layers on a GPU are given, a quantization group at a time
 // (coder_body.h).
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace billm::kernels::cuda {
 
-inline constexpr int kMaxCodedWidth = 512;                       // columns of a block
+inline constexpr int kMaxCodedWidth = 512;                       // columns of a group
 inline constexpr int kRowLevels = kColumnSets * kMaxLevels + 1;  // levels by set, then the offset
 inline constexpr int kFeedbackTile = 64;                         // rows and columns of a product
 inline constexpr int kFeedbackThreads = 256;
@@ -22,7 +22,7 @@ struct CoderParams {
   const float* weight = nullptr;    // [rows, cols]
   const float* factor = nullptr;    // [cols, cols]: R
   const float* diagonal = nullptr;  // [cols]: R_jj
-  const float* norm = nullptr;      // [cols]: sum of R_ij^2 over the columns j of i's block
+  const float* norm = nullptr;      // [cols]: sum of R_ij^2 over the columns j of i's group
   const uint8_t* set = nullptr;     // [cols]: column set
   const uint8_t* mask = nullptr;    // [rows, cols], or null: all weights are binary
   uint8_t binary = 1;               // what the mask says of binary weights
@@ -40,19 +40,19 @@ struct CoderParams {
   int refine_rounds = 0;
   bool descend = true;
 
-  // The block: columns [first, first + width).
+  // The group: columns [first, first + width).
   int64_t first = 0;
   int width = 0;
 
-  // Results, and what blocks leave to those after them.
-  float* delta = nullptr;     // [rows, cols]: D, of this block and those before it
-  float* carried = nullptr;   // [rows, width]: sum over the columns i before the block of D_i R_ic
+  // Results, and what groups leave to those after them.
+  float* delta = nullptr;     // [rows, cols]: D, of this group and those before it
+  float* carried = nullptr;   // [rows, width]: sum over the columns i before the group of D_i R_ic
   uint8_t* region = nullptr;  // [rows, cols]: 0 pruned, 1 + class, 1 + K + class, 1 + K + S integer
   uint8_t* code = nullptr;    // [rows, cols]: 1 = plus; or the integer
-  float* levels = nullptr;    // [rows][kRowLevels] of this block
+  float* levels = nullptr;    // [rows][kRowLevels] of this group
 };
 
-// Bytes of memory that a warp needs for a row's block: shared memory on a GPU.
+// Bytes of memory that a warp needs for a row's group: shared memory on a GPU.
 int64_t coder_bytes(int width);
 
 }  // namespace billm::kernels::cuda

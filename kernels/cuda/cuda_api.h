@@ -94,8 +94,8 @@ struct CudaApi {
   const char* (*run_graph)(CudaGraph* graph, void* stream);
   void (*free_graph)(CudaGraph* graph);
 
-  // For measurements: time between two points of a stream, and the rival: y = x W^T by cuBLAS with
-  // dense fp16 matrices, sums in fp32. w [rows][cols], x [tokens][cols], y [tokens][rows].
+  // For measurements: time between two points of a stream, and the baseline: y = x W^T by cuBLAS
+  // with dense fp16 matrices, sums in fp32. w [rows][cols], x [tokens][cols], y [tokens][rows].
   // dense_problem(): null where cuBLAS can be loaded, else why not; then kAuto does without it.
   const char* (*new_timer)(CudaTimer** timer);
   const char* (*start_timer)(CudaTimer* timer, void* stream);
@@ -105,8 +105,8 @@ struct CudaApi {
   const char* (*dense_product)(const void* w, const void* x, void* y, int64_t rows, int64_t cols,
                                int64_t tokens, void* stream);
 
-  // Binary coding of a column block (coder_params.h): `carried` from the blocks before it, then all
-  // rows, `warps` of them in a block of threads.
+  // Binary coding of a quantization group (coder_params.h): `carried` from the groups before it,
+  // then all rows, `warps` of them in a block of threads.
   const char* (*code_feedback)(const CoderParams* params, void* stream);
   const char* (*code_rows)(const CoderParams* params, int warps, void* stream);
 };

@@ -1,11 +1,12 @@
-// The product that carries the errors of earlier column blocks over to the next one (coder_body.h).
+// The product that carries the errors of earlier quantization groups over to the next one
+// (coder_body.h).
 #pragma once
 
 #include "kernels/cuda/coder_params.h"
 
 namespace billm::kernels::cuda {
 
-// carried = D[:, :first] R[:first, block]: a tile of 64 rows by 64 columns for each block of 256
+// carried = D[:, :first] R[:first, group]: a tile of 64 rows by 64 columns for each block of 256
 // threads, 4 x 4 for a thread; the sums run over the columns of D in order.
 template <typename Thread>
 BILLM_HOST_DEVICE void feedback_body(Thread& thread, const CoderParams& params) {

@@ -17,8 +17,8 @@ using CopyIn = const char* (*)(void* to, const void* from, int64_t bytes, void* 
 DeviceLayer layer_in_memory(const PlaneTilesView& view, const LayerPlan& plan, void* memory,
                             CopyIn copy, void* context, const char** problem);
 
-// Of planes, levels and integers, read for one product; not what places and columns need, which is
-// a small share and the same for all tiles.
+// The bytes of planes, levels and integers, which are read for one product; not what places and
+// columns need, which is a small share and the same for all tiles.
 int64_t weight_bytes(const PlaneTilesView& view);
 
 }  // namespace billm::kernels::cuda

@@ -94,7 +94,7 @@ class CpuBench : public BenchDevice {
     return static_cast<double>(sysconf(_SC_PHYS_PAGES)) *
            static_cast<double>(sysconf(_SC_PAGESIZE));
   }
-  std::string rival() const override { return "fp32"; }
+  std::string baseline() const override { return "fp32"; }
   std::vector<LayerBench> measure(const LayerBenchRequest& request) override;
 
  private:

@@ -27,7 +27,7 @@ using kernels::cuda::CudaTimer;
 // What one repetition takes at least, so that launching it and the events do not count.
 constexpr double kSeconds = 0.02;
 constexpr double kMostRounds = 1000;
-// Of a dense weight so many rows are random, the others repeat them.
+// So many rows of a dense weight are random; the others repeat them.
 constexpr int64_t kRandomRows = 64;
 // A cache may keep what was read so long ago, in multiples of its size.
 constexpr int64_t kCachesPassed = 2;
@@ -88,7 +88,7 @@ class CudaBench : public BenchDevice {
     timer_.reset(timer);
     check_cuda(api_.new_stream(&stream_));
     if (const char* problem = api_.dense_problem()) {
-      log_warning(std::string(problem) + ": layers are measured without a rival");
+      log_warning(std::string(problem) + ": layers are measured without a baseline");
     }
   }
   ~CudaBench() override { api_.free_stream(stream_); }
@@ -96,7 +96,7 @@ class CudaBench : public BenchDevice {
   std::string name() const override { return device_.name; }
   double bandwidth() const override { return device_.bandwidth; }
   double memory_bytes() const override { return static_cast<double>(device_.memory_bytes); }
-  std::string rival() const override { return "fp16"; }
+  std::string baseline() const override { return "fp16"; }
 
   std::vector<LayerBench> measure(const LayerBenchRequest& request) override {
     check_cuda(api_.use_device(index_));

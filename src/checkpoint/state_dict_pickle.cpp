@@ -16,7 +16,7 @@
 namespace billm {
 namespace {
 
-// Of what is copied or hashed each time that a memo entry is used again.
+// These bound what is copied or hashed each time that a memo entry is used again.
 constexpr size_t kMaxRank = 8;
 constexpr size_t kMaxKey = 15;  // torch counts: "0", "1", ...
 

@@ -214,7 +214,7 @@ void CalibrationOptions::add_to(CLI::App& app) {
 
 void add_data_dir(CLI::App& app, std::string& data_dir, const std::string& group) {
   app.add_option("--data-dir", data_dir,
-                 "Where wikitext2/, c4/ and ptb/ lie; what it lacks is looked for in "
+                 "Where wikitext2/, c4/ and ptb/ lie; what is missing there is looked for in "
                  "$BILLM_DATA_DIR and in the HuggingFace cache, and then downloaded")
       ->type_name("DIR")
       ->group(group);

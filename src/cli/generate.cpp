@@ -21,7 +21,7 @@
 namespace billm {
 namespace {
 
-// Of a plain text, which may never come to an end.
+// The default for a plain text, whose continuation may never come to an end.
 constexpr int64_t kDefaultTokens = 256;
 // Where neither --ctx-size nor a number of tokens bounds the sequence.
 constexpr int64_t kDefaultContext = 4096;

@@ -88,12 +88,12 @@ Json report_layers(const LayerReportOptions& options, BenchDevice& device, bool 
   if (names.empty()) {
     for (const BenchLayer& layer : bench_layers()) names.push_back(layer.name);
   }
-  const std::string rival = device.rival();
+  const std::string baseline = device.baseline();
   if (print) {
     std::printf(
         "\nlayer    rows x cols    batch  stored  in use  microseconds    GB/s  share  against "
         "%s\n",
-        rival.c_str());
+        baseline.c_str());
   }
   Json report = Json::array();
   for (const BenchShape& shape : shapes) {
@@ -108,7 +108,7 @@ Json report_layers(const LayerReportOptions& options, BenchDevice& device, bool 
       for (const LayerBench& row : device.measure(request)) {
         const double bandwidth = device.bandwidth();
         if (print) print_row(name, shape, row, bandwidth);
-        const bool has_rival = row.dense_seconds > 0;
+        const bool has_baseline = row.dense_seconds > 0;
         report.push_back(
             {{"layer", name},
              {"rows", shape.rows},
@@ -122,8 +122,8 @@ Json report_layers(const LayerReportOptions& options, BenchDevice& device, bool 
              {"bytes_per_second", row.bytes_per_second()},
              {"bandwidth_share", known(bandwidth > 0, row.bytes_per_second() / bandwidth)},
              {"dense_copies", row.dense_copies},
-             {"dense_" + rival + "_seconds", known(has_rival, row.dense_seconds)},
-             {"against_dense", known(has_rival, row.dense_seconds / row.seconds)}});
+             {"dense_" + baseline + "_seconds", known(has_baseline, row.dense_seconds)},
+             {"against_dense", known(has_baseline, row.dense_seconds / row.seconds)}});
       }
     }
   }

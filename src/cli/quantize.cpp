@@ -151,7 +151,7 @@ std::function<void()> setup_quantize(CLI::App& app) {
   }
   app.add_option("-m,--model", options->model,
                  "HuggingFace directory, alias (llama2-7b, mistral-7b, demo ...) or hub id "
-                 "org/name[@revision]; what the HuggingFace cache lacks is downloaded")
+                 "org/name[@revision]; what is missing from the HuggingFace cache is downloaded")
       ->required()
       ->type_name("DIR|ALIAS");
   app.add_option("--method", options->method, methods_help)->capture_default_str();

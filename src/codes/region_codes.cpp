@@ -67,16 +67,16 @@ void check_region_format(const RegionFormat& shape, const std::string& where) {
 float RegionCodes::value(int64_t row, int64_t col) const {
   const int r = region[row * shape.cols + col];
   if (r == kPrunedRegion) return 0.0f;
-  const int64_t block = shape.block_of(col);
+  const int64_t group = shape.group_of(col);
   const int c = code[row * shape.cols + col];
   float level;
   if (shape.integer_bits > 0 && r == shape.integer_region()) {
-    const int64_t i = step_index(block, row);
+    const int64_t i = step_index(group, row);
     level = static_cast<float>(c - int{zero[i]}) * step[i];
   } else {
-    const float s = scale[scale_index(block, r, row)];
+    const float s = scale[scale_index(group, r, row)];
     level = c != 0 ? s : -s;
-    if (shape.offset_kind != OffsetKind::kNone) level += offset[offset_index(block, r, row)];
+    if (shape.offset_kind != OffsetKind::kNone) level += offset[offset_index(group, r, row)];
   }
   return shape.column_scales ? level * column_scale[col] : level;
 }
@@ -85,9 +85,9 @@ CodeSizes code_sizes(const RegionFormat& shape) {
   CodeSizes sizes;
   sizes.weights = static_cast<size_t>(shape.rows * shape.cols);
   if (shape.salient_classes > 0) sizes.salient = static_cast<size_t>(shape.cols);
-  sizes.scales = static_cast<size_t>(shape.blocks() * shape.regions() * shape.rows);
+  sizes.scales = static_cast<size_t>(shape.groups() * shape.regions() * shape.rows);
   if (shape.offset_kind == OffsetKind::kBlock) {
-    sizes.offsets = static_cast<size_t>(shape.blocks() * shape.rows);
+    sizes.offsets = static_cast<size_t>(shape.groups() * shape.rows);
   } else if (shape.offset_kind == OffsetKind::kRegion) {
     sizes.offsets = sizes.scales;
   }

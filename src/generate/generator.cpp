@@ -93,7 +93,7 @@ struct Generator::Impl {
   int64_t positions() const { return spec.config.max_position_embeddings; }
   bool rope_is_dynamic() const { return spec.config.rope_scaling.type == "dynamic"; }
 
-  // Of tokens up to `end`.
+  // The factors of the positions before `end`.
   Rope rope(int64_t end) const {
     return rope_is_dynamic() && end > positions() ? make_rope(spec, end, device) : table;
   }

@@ -24,8 +24,8 @@ struct RemoteFile {
 // The repository's files at a revision. Throws as refused() says.
 RepositoryListing list_repository(HttpClient& http, const HubQuestion& question);
 
-// One file at a revision. Throws as refused() says, and Error{kFailure} if the answer lacks what is
-// needed to check the file.
+// One file at a revision. Throws as refused() says, and Error{kFailure} if what is needed to check
+// the file is missing from the answer.
 RemoteFile describe_file(HttpClient& http, const HubQuestion& question);
 
 // Loads `files`, all of one commit, and links them into its snapshot. Blobs that are in the cache

@@ -54,7 +54,7 @@ fs::path expanded(const std::string& path) {
   return with_variables(fs::path(home) / path.substr(std::min<size_t>(2, path.size())));
 }
 
-// Of HuggingFace's tools; empty if nothing says where.
+// The home of HuggingFace's tools; empty if nothing says where it is.
 fs::path tools_home() {
   if (const std::string home = variable("HF_HOME"); !home.empty()) return expanded(home);
   if (const std::string cache = variable("XDG_CACHE_HOME"); !cache.empty()) {

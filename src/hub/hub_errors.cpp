@@ -98,10 +98,11 @@ Error refused(const HubQuestion& question, const HttpReply& reply,
                    : "is HF_ENDPOINT=" + environment.endpoint + " a HuggingFace hub?");
 }
 
-Error not_cached(const HubQuestion& question, const std::string& lacks,
+Error not_cached(const HubQuestion& question, const std::string& missing,
                  const std::filesystem::path& place) {
-  return bad_input(question_text(question) + ": expected " + lacks + " in the HuggingFace cache (" +
-                       place.string() + "), got none, and HF_HUB_OFFLINE forbids the download",
+  return bad_input(question_text(question) + ": expected " + missing +
+                       " in the HuggingFace cache (" + place.string() +
+                       "), got none, and HF_HUB_OFFLINE forbids the download",
                    "unset HF_HUB_OFFLINE, or load it on a machine with network and copy the "
                    "cache, or give a directory");
 }

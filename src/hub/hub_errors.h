@@ -26,8 +26,8 @@ std::string question_text(const HubQuestion& question);
 Error refused(const HubQuestion& question, const HttpReply& reply,
               const HubEnvironment& environment);
 
-// Without the network (HF_HUB_OFFLINE) and not, or not whole, in the cache: `lacks` says what.
-Error not_cached(const HubQuestion& question, const std::string& lacks,
+// Without the network (HF_HUB_OFFLINE) and not, or not whole, in the cache: `missing` says what.
+Error not_cached(const HubQuestion& question, const std::string& missing,
                  const std::filesystem::path& place);
 
 }  // namespace billm

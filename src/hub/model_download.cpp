@@ -41,9 +41,9 @@ class ModelDownload {
     std::vector<std::string> names;
     for (const ListedFile& file : listing_.files) names.push_back(file.path);
     const ModelFiles files(std::move(names));
-    if (const auto lack = files.lacks(part_)) {
+    if (const auto missing = files.missing(part_)) {
       throw bad_input(
-          question_text(question_) + ": expected " + *lack + " in this repository, got none",
+          question_text(question_) + ": expected " + *missing + " in this repository, got none",
           "billm reads models in HuggingFace's form: config.json, a tokenizer, "
           "*.safetensors or pytorch_model*.bin");
     }
@@ -73,9 +73,9 @@ class ModelDownload {
     }
   }
 
-  // Those of `names` that the snapshot lacks.
+  // Loads those of `names` that are missing from the snapshot.
   void load(const std::vector<std::string>& names, bool quiet) {
-    std::vector<const ListedFile*> lacking;
+    std::vector<const ListedFile*> missing;
     for (const std::string& name : names) {
       if (is_file(cached_.snapshot(listing_.commit) / name)) continue;
       const ListedFile* file = listing_.find(name);
@@ -83,13 +83,13 @@ class ModelDownload {
         throw bad_input(question_text(question_) + ": expected " + printable(name) +
                         ", which its index names, in the repository, got none");
       }
-      lacking.push_back(file);
+      missing.push_back(file);
     }
-    if (lacking.empty()) return;
-    std::vector<RemoteFile> files(lacking.size());
+    if (missing.empty()) return;
+    std::vector<RemoteFile> files(missing.size());
     constexpr int kQuestions = 8;  // at a time
-    parallel_for(static_cast<int64_t>(lacking.size()), kQuestions, [&](int64_t i) {
-      const ListedFile& listed = *lacking[static_cast<size_t>(i)];
+    parallel_for(static_cast<int64_t>(missing.size()), kQuestions, [&](int64_t i) {
+      const ListedFile& listed = *missing[static_cast<size_t>(i)];
       const RemoteFile file =
           describe_file(http_, {question_.repository, listing_.commit, listed.path});
       if (listed.size && *listed.size != file.size) {
@@ -112,8 +112,9 @@ class ModelDownload {
   RepositoryListing listing_;
 };
 
-// Tokenizer files that the snapshot lacks, without it being known that the repository has none of
-// that name: another program may have loaded some of the files only, or have been killed. "a, b".
+// Tokenizer files that are missing from the snapshot, without it being known that the repository
+// has none of that name: another program may have loaded some of the files only, or have been
+// killed. "a, b".
 std::string unknown_files(const CachedRepository& cached, const std::string& commit) {
   std::string text;
   for (const std::string& name :
@@ -131,27 +132,29 @@ fs::path model_snapshot(const HubEnvironment& environment, const CachedRepositor
   const auto commit = cached.find_commit(revision);
   if (!commit && environment.offline) throw not_cached(question, "this model", cached.root());
   const fs::path snapshot = commit ? cached.snapshot(*commit) : fs::path();
-  const auto lack = commit ? lacks(snapshot, part) : "this model";
+  const auto missing = commit ? missing_file(snapshot, part) : "this model";
   std::string unknown;  // tokenizer files
-  if (!lack) {
+  if (!missing) {
     if (part != ModelPart::kConfig) unknown = unknown_files(cached, *commit);
     if (unknown.empty()) return snapshot;
     if (environment.offline) {
       // Without any tokenizer the commands that need one say so.
       if (ModelFiles::of_directory(snapshot).has_tokenizer()) {
-        log_warning(question_text(question) + ": the cache may lack tokenizer files (" + unknown +
+        log_warning(question_text(question) + ": tokenizer files may be missing from the cache (" +
+                    unknown +
                     "), and HF_HUB_OFFLINE forbids to ask; with those the ids may be others");
       }
       return snapshot;
     }
   }
-  if (environment.offline) throw not_cached(question, *lack, snapshot);
+  if (environment.offline) throw not_cached(question, *missing, snapshot);
   ModelDownload download(environment, cached, question, part, quiet);
   try {
     download.list(commit);
   } catch (const Error& error) {
-    if (lack || error.code() != ErrorCode::kFailure) throw;
-    log_warning(error.message() + "; the cached model is used, which may lack tokenizer files (" +
+    if (missing || error.code() != ErrorCode::kFailure) throw;
+    log_warning(error.message() +
+                "; the cached model is used, and tokenizer files may be missing from it (" +
                 unknown + ")");
     return snapshot;
   }

@@ -85,7 +85,7 @@ std::vector<std::string> ModelFiles::tokenizer_gaps() const {
   return gaps;
 }
 
-std::optional<std::string> ModelFiles::lacks(ModelPart part) const {
+std::optional<std::string> ModelFiles::missing(ModelPart part) const {
   if (!has(kConfig)) return kConfig;
   if (part == ModelPart::kConfig) return std::nullopt;
   if (part == ModelPart::kTokenizer) {
@@ -105,9 +105,9 @@ ModelFiles ModelFiles::of_directory(const fs::path& directory) {
   return ModelFiles(std::move(names));
 }
 
-std::optional<std::string> lacks(const fs::path& directory, ModelPart part) {
+std::optional<std::string> missing_file(const fs::path& directory, ModelPart part) {
   const auto files = ModelFiles::of_directory(directory);
-  if (const auto lack = files.lacks(part)) return lack;
+  if (const auto missing = files.missing(part)) return missing;
   const auto weights = files.weights();
   if (part != ModelPart::kAll || !ModelFiles::is_index(*weights)) return std::nullopt;
   const fs::path index = directory / *weights;

@@ -39,7 +39,7 @@ class LayerTrainable : public Trainable {
     std::optional<DeviceRotation> rotation;
   };
 
-  // Of the weights of the planes, in their order.
+  // The layer's weight from those of its factors with planes, in their order.
   at::Tensor product(std::span<const at::Tensor> matrices) const;
 
   LayerCodes start_;

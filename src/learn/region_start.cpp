@@ -31,7 +31,7 @@ bool frozen(const RegionFormat& format, int region) {
   return region == kPrunedRegion || region > format.regions();
 }
 
-// The classes of one row, block and column set, in units.
+// The classes of one row, group and column set, in units.
 struct Cells {
   int classes = 0;
   std::array<float, kMaxClasses> level = {};
@@ -46,58 +46,58 @@ class Starter {
       : codes_(codes), format_(codes.shape), weight_(weight), margin_(static_cast<float>(margin)) {
     start_.latent.resize(static_cast<size_t>(format_.rows * format_.cols));
     start_.threshold.assign(codes.scale.size(), 0.0f);
-    start_.unit.resize(static_cast<size_t>(format_.rows * format_.blocks()));
+    start_.unit.resize(static_cast<size_t>(format_.rows * format_.groups()));
   }
 
   RegionStart run(int threads) {
     parallel_parts(format_.rows, kTileRows, threads, [this](int64_t first, int64_t end) {
       for (int64_t row = first; row < end; ++row) {
-        for (int64_t block = 0; block < format_.blocks(); ++block) start(row, block);
+        for (int64_t group = 0; group < format_.groups(); ++group) start(row, group);
       }
     });
     return std::move(start_);
   }
 
  private:
-  float mean_scale(int64_t row, int64_t block, int64_t first, int64_t end) const {
+  float mean_scale(int64_t row, int64_t group, int64_t first, int64_t end) const {
     double sum = 0;
     int64_t kept = 0;
     for (int64_t col = first; col < end; ++col) {
       const int region = codes_.region[row * format_.cols + col];
       if (frozen(format_, region)) continue;
-      sum += codes_.scale[codes_.scale_index(block, region, row)];
+      sum += codes_.scale[codes_.scale_index(group, region, row)];
       ++kept;
     }
     const float unit = kept > 0 ? static_cast<float>(sum / static_cast<double>(kept)) : 0.0f;
     return unit > 0 ? unit : 1.0f;
   }
 
-  Cells cells(int64_t row, int64_t block, bool salient, float unit) {
+  Cells cells(int64_t row, int64_t group, bool salient, float unit) {
     Cells result;
     const int first = salient ? 1 + format_.classes : 1;
     result.classes = salient ? format_.salient_classes : format_.classes;
     for (int k = 0; k < result.classes; ++k) {
-      const float level = codes_.scale[codes_.scale_index(block, first + k, row)];
-      if (!(level >= (k > 0 ? codes_.scale[codes_.scale_index(block, first + k - 1, row)] : 0))) {
+      const float level = codes_.scale[codes_.scale_index(group, first + k, row)];
+      if (!(level >= (k > 0 ? codes_.scale[codes_.scale_index(group, first + k - 1, row)] : 0))) {
         throw bad_input("the scales of a packed layer do not grow from 0 within a column set",
                         "quantize the model again");
       }
       result.level[k] = level / unit;
       if (k > 0) {
         result.upper[k - 1] = 0.5f * (result.level[k - 1] + result.level[k]);
-        start_.threshold[((first + k - 2) * format_.rows + row) * format_.blocks() + block] =
+        start_.threshold[((first + k - 2) * format_.rows + row) * format_.groups() + group] =
             result.upper[k - 1];
       }
     }
     return result;
   }
 
-  void start(int64_t row, int64_t block) {
-    const int64_t first = block * format_.block_size;
+  void start(int64_t row, int64_t group) {
+    const int64_t first = group * format_.block_size;
     const int64_t end = std::min<int64_t>(format_.cols, first + format_.block_size);
-    const float unit = mean_scale(row, block, first, end);
-    start_.unit[row * format_.blocks() + block] = unit;
-    const Cells sets[2] = {cells(row, block, false, unit), cells(row, block, true, unit)};
+    const float unit = mean_scale(row, group, first, end);
+    start_.unit[row * format_.groups() + group] = unit;
+    const Cells sets[2] = {cells(row, group, false, unit), cells(row, group, true, unit)};
     for (int64_t col = first; col < end; ++col) {
       const int64_t at = row * format_.cols + col;
       const int region = codes_.region[at];
@@ -171,10 +171,10 @@ RegionCodes codes_of_levels(const RegionCodes& start, const int8_t* levels, cons
         region = static_cast<uint8_t>(base + std::abs(levels[at]));
         codes.code[at] = levels[at] > 0;
       }
-      for (int64_t block = 0; block < format.blocks(); ++block) {
+      for (int64_t group = 0; group < format.groups(); ++group) {
         for (int r = 1; r <= format.regions(); ++r) {
-          codes.scale[codes.scale_index(block, r, row)] =
-              scale[((r - 1) * format.rows + row) * format.blocks() + block];
+          codes.scale[codes.scale_index(group, r, row)] =
+              scale[((r - 1) * format.rows + row) * format.groups() + group];
         }
       }
     }
@@ -190,8 +190,8 @@ std::vector<float> scale_dither(const RegionCodes& codes) {
   size_t i = 0;
   for (int r = 1; r <= format.regions(); ++r) {
     for (int64_t row = 0; row < format.rows; ++row) {
-      for (int64_t block = 0; block < format.blocks(); ++block) {
-        const auto at = static_cast<uint64_t>(codes.scale_index(block, r, row));
+      for (int64_t group = 0; group < format.groups(); ++group) {
+        const auto at = static_cast<uint64_t>(codes.scale_index(group, r, row));
         result[i++] = kLog8Inside * (dither(at) - 0.5f) * kLog8Step;
       }
     }
@@ -205,8 +205,8 @@ std::vector<float> scales_by_region(const RegionCodes& codes) {
   size_t i = 0;
   for (int r = 1; r <= format.regions(); ++r) {
     for (int64_t row = 0; row < format.rows; ++row) {
-      for (int64_t block = 0; block < format.blocks(); ++block) {
-        result[i++] = codes.scale[codes.scale_index(block, r, row)];
+      for (int64_t group = 0; group < format.groups(); ++group) {
+        result[i++] = codes.scale[codes.scale_index(group, r, row)];
       }
     }
   }

@@ -2,14 +2,11 @@
 #include "region_trainable.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/abs.h>
 #include <ATen/ops/bucketize.h>
-#include <ATen/ops/copysign.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/gt.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/mul.h>
@@ -21,6 +18,7 @@
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
 #include "region_start.h"
+#include "region_tiles.h"
 
 namespace billm {
 namespace {
@@ -43,60 +41,7 @@ const at::Tensor* find(const NamedTensors& tensors, const std::string& name) {
   return nullptr;
 }
 
-// 0 or 1 in fp32.
-at::Tensor above(const at::Tensor& magnitude, const at::Tensor& threshold) {
-  at::Tensor result = at::empty_like(magnitude);
-  at::gt_out(result, magnitude, threshold);
-  return result;
-}
-
 }  // namespace
-
-// [n, blocks, width] or, of gathered salient columns, [n, columns]: latents, and what is broadcast
-// to them: the levels of the classes, growing, and the thresholds between them.
-struct RegionTrainable::Set {
-  int first = 0;  // region of the first class, minus 1
-  std::vector<at::Tensor> levels, thresholds;
-  at::Tensor latent;
-
-  // The masks "above threshold k".
-  std::vector<at::Tensor> masks() const {
-    std::vector<at::Tensor> result;
-    if (thresholds.empty()) return result;
-    const at::Tensor magnitude = latent.abs();
-    for (const at::Tensor& threshold : thresholds) result.push_back(above(magnitude, threshold));
-    return result;
-  }
-  // Into `out`, as latent. The larger level where its mask is 1; levels grow.
-  void decode(at::Tensor& out) const {
-    if (thresholds.empty()) {
-      at::copysign_out(out, levels[0], latent);
-      return;
-    }
-    const std::vector<at::Tensor> above = masks();
-    for (size_t k = 0; k < above.size(); ++k) {
-      at::maximum_out(out, above[k].mul_(levels[k + 1]), k == 0 ? levels[0] : out);
-    }
-    at::copysign_out(out, out, latent);
-  }
-};
-
-// A tile's sets. The ordinary columns come as whole blocks and as a shorter last one; they hold the
-// salient columns, too, whose values mean nothing there.
-struct RegionTrainable::Tile {
-  int64_t first, rows;
-  at::Tensor latent;  // fp32 [n, cols]
-  std::vector<Set> ordinary;
-  std::vector<int64_t> block;  // the first of each
-  Set salient;                 // without levels if there is none
-
-  // The part of a [n, cols] tensor that belongs to ordinary[i].
-  static at::Tensor part(const at::Tensor& x, const RegionFormat& format, int64_t block) {
-    const int64_t full = format.cols / format.block_size, width = format.block_size;
-    if (block < full) return x.narrow(1, 0, full * width).unflatten(1, {full, width});
-    return x.narrow(1, full * width, format.cols - full * width).unsqueeze(1);
-  }
-};
 
 RegionTrainable::RegionTrainable(const RegionCodes& codes, const at::Tensor& original,
                                  const LearnRates& rates, double margin, c10::Device device,
@@ -106,14 +51,14 @@ RegionTrainable::RegionTrainable(const RegionCodes& codes, const at::Tensor& ori
   const Refusal refusal = cannot_learn(format);
   if (refusal.refused()) throw Error(ErrorCode::kUsage, refusal.what, refusal.hint);
   const at::NoGradGuard no_grad;
-  const int64_t rows = format.rows, cols = format.cols, blocks = format.blocks();
-  const std::vector<int64_t> by_region = {format.regions(), rows, blocks};
+  const int64_t rows = format.rows, cols = format.cols, groups = format.groups();
+  const std::vector<int64_t> by_region = {format.regions(), rows, groups};
   if (codes_learned_) {
     const RegionStart start =
         start_latents(start_, original.const_data_ptr<float>(), margin, threads);
     latent_ = tensor_of(start.latent, {rows, cols}, device);
     threshold_ = tensor_of(start.threshold, by_region, device);
-    unit_ = tensor_of(start.unit, {rows, blocks}, device);
+    unit_ = tensor_of(start.unit, {rows, groups}, device);
   } else {
     latent_ = tensor_of(signed_classes(start_, threads), {rows, cols}, device);
   }
@@ -135,19 +80,19 @@ RegionTrainable::RegionTrainable(const RegionCodes& codes, const at::Tensor& ori
     for (size_t i = 0; i < kept.size(); ++i) kept[i] = start_.region[i] != kPrunedRegion;
     kept_ = tensor_of(kept, {rows, cols}, device);
   }
-  std::vector<int64_t> salient, salient_block;
+  std::vector<int64_t> salient, salient_group;
   for (int64_t col = 0; col < cols && format.salient_classes > 0; ++col) {
     if (start_.salient[col] == 0) continue;
     salient.push_back(col);
-    salient_block.push_back(format.block_of(col));
+    salient_group.push_back(format.group_of(col));
   }
   if (!salient.empty()) {
     const auto count = static_cast<int64_t>(salient.size());
     salient_ = tensor_of(salient, {count}, device);
-    salient_block_ = tensor_of(salient_block, {count}, device);
-    std::vector<float> sum(static_cast<size_t>(count * blocks), 0.0f);
-    for (int64_t i = 0; i < count; ++i) sum[i * blocks + salient_block[i]] = 1;
-    salient_sum_ = tensor_of(sum, {count, blocks}, device);
+    salient_group_ = tensor_of(salient_group, {count}, device);
+    std::vector<float> sum(static_cast<size_t>(count * groups), 0.0f);
+    for (int64_t i = 0; i < count; ++i) sum[i * groups + salient_group[i]] = 1;
+    salient_sum_ = tensor_of(sum, {count, groups}, device);
   }
   if (format.integer_bits > 0) {
     std::vector<int64_t> places;
@@ -195,34 +140,34 @@ RegionTrainable::Tile RegionTrainable::tile(int64_t first, int64_t rows) const {
   const RegionFormat& format = start_.shape;
   Tile tile = {first, rows, latent_.narrow(0, first, rows), {}, {}, {}};
   if (!codes_learned_) tile.latent = tile.latent.to(at::kFloat);
-  const auto table = [&](const at::Tensor& of_region, int region) {  // [n, blocks]
+  const auto table = [&](const at::Tensor& of_region, int region) {  // [n, groups]
     return of_region.select(0, region).narrow(0, first, rows);
   };
   const auto fill = [&](Set* set, int classes, const auto& broadcast) {
     for (int k = 0; k < classes; ++k) {
       set->levels.push_back(broadcast(table(scale_, set->first + k)));
       if (k + 1 == classes) break;
-      // Of levels: between the classes 1 and 2, and between 2 and 3.
+      // Without latents the thresholds lie between the class numbers: 1.5 and 2.5.
       set->thresholds.push_back(codes_learned_ ? broadcast(table(threshold_, set->first + k))
                                                : at::full({}, k + 1.5, tile.latent.options()));
     }
   };
   const int64_t full = format.cols / format.block_size;
-  for (const auto& [block, count] :
-       {std::pair{int64_t{0}, full}, std::pair{full, format.blocks() - full}}) {
+  for (const auto& [group, count] :
+       {std::pair{int64_t{0}, full}, std::pair{full, format.groups() - full}}) {
     if (count == 0) continue;
     Set set;
-    set.latent = Tile::part(tile.latent, format, block);
+    set.latent = Tile::part(tile.latent, format, group);
     fill(&set, format.classes,
-         [&](const at::Tensor& x) { return x.narrow(1, block, count).unsqueeze(2); });
+         [&](const at::Tensor& x) { return x.narrow(1, group, count).unsqueeze(2); });
     tile.ordinary.push_back(std::move(set));
-    tile.block.push_back(block);
+    tile.group.push_back(group);
   }
   if (salient_.defined()) {
     tile.salient.first = format.classes;
     tile.salient.latent = tile.latent.index_select(1, salient_);
     fill(&tile.salient, format.salient_classes,
-         [&](const at::Tensor& x) { return x.index_select(1, salient_block_); });
+         [&](const at::Tensor& x) { return x.index_select(1, salient_group_); });
   }
   return tile;
 }
@@ -233,7 +178,7 @@ at::Tensor RegionTrainable::weight(int threads) const {
   for_tiles(threads, [&](const Tile& tile, int64_t) {
     at::Tensor out = weight.narrow(0, tile.first, tile.rows);
     for (size_t i = 0; i < tile.ordinary.size(); ++i) {
-      at::Tensor part = Tile::part(out, format, tile.block[i]);
+      at::Tensor part = Tile::part(out, format, tile.group[i]);
       tile.ordinary[i].decode(part);
     }
     if (salient_.defined()) {
@@ -295,9 +240,9 @@ std::vector<at::Tensor> RegionTrainable::gradients(const at::Tensor& weight,
       product.index_fill_(1, salient_, 0);
     }
     for (size_t i = 0; i < tile.ordinary.size(); ++i) {
-      const at::Tensor part = Tile::part(product, format, tile.block[i]);
+      const at::Tensor part = Tile::part(product, format, tile.group[i]);
       sums(tile.ordinary[i], part, [&](int region, const at::Tensor& x) {
-        target(region).narrow(1, tile.block[i], x.size(1)).copy_(x.sum(at::IntArrayRef{2}));
+        target(region).narrow(1, tile.group[i], x.size(1)).copy_(x.sum(at::IntArrayRef{2}));
       });
     }
   });
@@ -350,7 +295,7 @@ void RegionTrainable::refresh(int threads) {
     for (size_t i = 0; i < tile.ordinary.size(); ++i) {
       at::Tensor part = tile.ordinary[i].latent;
       const auto of = [&](const at::Tensor& x) {
-        return x.narrow(1, tile.block[i], part.size(1)).unsqueeze(2);
+        return x.narrow(1, tile.group[i], part.size(1)).unsqueeze(2);
       };
       part.clamp_max_(of(high)).clamp_min_(of(low));
     }
@@ -368,7 +313,7 @@ at::Tensor RegionTrainable::levels() const {
       at::copysign_out(out, out, set.latent);
     };
     for (size_t i = 0; i < tile.ordinary.size(); ++i) {
-      fill(tile.ordinary[i], Tile::part(level, format, tile.block[i]));
+      fill(tile.ordinary[i], Tile::part(level, format, tile.group[i]));
     }
     if (salient_.defined()) {
       at::Tensor part = at::empty_like(tile.salient.latent);

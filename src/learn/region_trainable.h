@@ -26,7 +26,7 @@ class RegionTrainable : public Trainable {
   RegionTrainable(const RegionCodes& codes, const at::Tensor& original, const LearnRates& rates,
                   double margin, c10::Device device, int threads);
 
-  // latent [rows, cols], scale [R, rows, blocks], column_scale [cols], as far as they are learned.
+  // latent [rows, cols], scale [R, rows, groups], column_scale [cols], as far as they are learned.
   std::vector<Parameter> parameters() override;
   at::Tensor weight(int threads) const override;
   std::vector<at::Tensor> gradients(const at::Tensor& weight, const at::Tensor& gradient,
@@ -57,13 +57,13 @@ class RegionTrainable : public Trainable {
   bool codes_learned_;
   // fp32 in units of the mean scale; or int8, +-(class + 1), where codes are not learned.
   at::Tensor latent_;
-  at::Tensor threshold_;                           // [R, rows, blocks]
-  at::Tensor start_scale_, log_scale_, scale_;     // [R, rows, blocks]; log: relative to the start
+  at::Tensor threshold_;                           // [R, rows, groups]
+  at::Tensor start_scale_, log_scale_, scale_;     // [R, rows, groups]; log: relative to the start
   at::Tensor start_column_, log_column_, column_;  // [cols]; undefined without column scales
-  at::Tensor unit_;                                // [rows, blocks]; undefined unless codes learn
+  at::Tensor unit_;                                // [rows, groups]; undefined unless codes learn
   at::Tensor grid_, grid_borders_;                 // log8: [256] values, [255] between them
   at::Tensor kept_;  // [rows, cols] I8; undefined if nothing is pruned
-  at::Tensor salient_, salient_block_, salient_sum_;  // [S'] columns, their blocks, [S', blocks]
+  at::Tensor salient_, salient_group_, salient_sum_;  // [S'] columns, their groups, [S', groups]
   at::Tensor integer_at_, integer_value_;  // scattered: places in [rows * cols] and (c - z) * step
   std::vector<int64_t> integer_rows_;      // [rows + 1]: where the rows' integers begin
 };

@@ -11,7 +11,7 @@ namespace billm {
 
 // Step sizes of the optimizer. They fall along the trainer's schedule.
 struct LearnRates {
-  double code = 0;  // of a latent, in units of the mean scale of a weight's row and block; 0: codes
+  double code = 0;  // of a latent, in units of the mean scale of a weight's row and group; 0: codes
                     // stay as they are
   double scale = 0;  // relative change of a scale; 0: scales stay
 };

@@ -8,12 +8,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/layer_norm.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/relu.h>
-#include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
@@ -21,35 +18,11 @@
 #include <algorithm>
 #include <limits>
 
-#include "billm/base/error.h"
-#include "billm/base/log.h"
-#include "billm/model/dense_linear.h"
-#include "billm/model/runtime.h"
+#include "norm.h"
 #include "shared_pieces.h"
 
 namespace billm {
 namespace {
-
-// Of torch.nn.LayerNorm; OPT's configuration does not state it.
-constexpr double kLayerNormEps = 1e-5;
-
-// x * rsqrt(mean(x^2) + eps) * weight, by row.
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const at::Tensor mean_square = x.pow(2).mean(at::IntArrayRef{-1}, /*keepdim=*/true);
-  return x.mul(mean_square.add_(eps).rsqrt_()).mul_(weight);
-}
-
-// Along the last dimension; weight and bias may be undefined.
-at::Tensor norm(const ModelSpec& spec, const at::Tensor& x, const at::Tensor& weight,
-                const at::Tensor& bias) {
-  switch (spec.family->norm) {
-    case NormKind::kRms:
-      return rms_norm(x, weight, spec.config.rms_norm_eps);
-    case NormKind::kLayer:
-      return at::layer_norm(x, {x.size(-1)}, weight, bias, kLayerNormEps);
-  }
-  return {};  // not reached: every kind returns
-}
 
 at::Tensor activate(const ModelSpec& spec, const at::Tensor& x) {
   switch (spec.activation) {
@@ -286,107 +259,6 @@ at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden
 
 }  // namespace
 
-const at::Tensor& Block::weight(const std::string& suffix) const {
-  const auto* dense = dynamic_cast<const DenseLinear*>(linears.at(suffix).get());
-  if (dense == nullptr) throw Error(ErrorCode::kFailure, suffix + ": not a dense linear");
-  return dense->weight();
-}
-
-void Block::set_weight(const std::string& suffix, at::Tensor weight) {
-  linears[suffix] = std::make_shared<DenseLinear>(std::move(weight));
-}
-
-Block load_block_vectors(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
-                         c10::Device device) {
-  Block block;
-  block.window = spec.config.windows.at(static_cast<size_t>(index));
-  const auto load = [&](const std::string& name) { return weights.dense(name, 1).to(device); };
-  const std::string prefix = spec.block_prefix(index);
-  for (const NormSpec& norm : spec.family->norms) {
-    const std::string module = prefix + norm.suffix;
-    if (spec.norms_have_weights()) block.norms[norm.suffix] = load(module + ".weight");
-    if (spec.norms_have_biases()) block.biases[norm.suffix] = load(module + ".bias");
-  }
-  for (const LinearSpec& linear : spec.family->linears) {
-    if (!linear.has_bias(spec.config)) continue;
-    block.biases[linear.suffix] = load(spec.module(index, linear) + ".bias");
-  }
-  return block;
-}
-
-Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
-                 c10::Device device) {
-  Block block = load_block_vectors(weights, spec, index, device);
-  for (const LinearSpec& linear : spec.family->linears) {
-    block.set_weight(linear.suffix,
-                     to_device(weights.linear(spec.module(index, linear), threads), device));
-  }
-  return block;
-}
-
-void share_linears(Block& block, WorkerTeam& team) {
-  for (auto& [suffix, linear] : block.linears) {
-    const auto* dense = dynamic_cast<const DenseLinear*>(linear.get());
-    if (dense != nullptr) linear = std::make_shared<DenseLinear>(dense->weight(), &team);
-  }
-}
-
-namespace {
-
-bool whole_group(const ModelSpec& spec, const std::string& group, size_t linears) {
-  size_t count = 0;
-  for (const LinearSpec& linear : spec.family->linears) count += linear.group == group;
-  return count == linears;
-}
-
-// The rotation that is the innermost factor of every layer, taken off them; none if they differ.
-std::optional<Rotation> take_shared_rotation(std::vector<PackedLayer>& layers) {
-  std::optional<Rotation> shared;
-  for (const PackedLayer& layer : layers) {
-    const auto* rotation = std::get_if<Rotation>(&layer.factors.back());
-    if (rotation == nullptr || (shared && !(*shared == *rotation))) return std::nullopt;
-    shared = *rotation;
-  }
-  for (PackedLayer& layer : layers) layer.factors.pop_back();
-  return shared;
-}
-
-}  // namespace
-
-Block load_running_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index,
-                         LinearRunner& runner, c10::Device device) {
-  Block block = load_block_vectors(weights, spec, index, device);
-  for (const std::string& group : spec.groups()) {
-    std::vector<PackedLayer> layers;
-    std::vector<std::string> suffixes;
-    for (const LinearSpec& linear : spec.family->linears) {
-      if (linear.group != group) continue;
-      const std::string module = spec.module(index, linear);
-      if (weights.is_packed(module)) {
-        PackedLayer packed = weights.packed(module);
-        const std::string problem = runner.unsupported(packed);
-        if (problem.empty()) {
-          layers.push_back(std::move(packed));
-          suffixes.push_back(linear.suffix);
-          continue;
-        }
-        log_warning(module + ": cannot be run packed (" + problem + "): it is decoded to fp32");
-      }
-      block.set_weight(linear.suffix, weights.linear(module, runner.threads()).to(device));
-    }
-    if (const auto rotation =
-            whole_group(spec, group, layers.size()) ? take_shared_rotation(layers) : std::nullopt) {
-      block.inputs[group] = runner.make_rotation(*rotation);
-    }
-    for (size_t i = 0; i < layers.size(); ++i) {
-      block.linears[suffixes[i]] = runner.make(layers[i]);
-      weights.release_packed(spec.block_prefix(index) + suffixes[i]);
-    }
-  }
-  if (runner.team() != nullptr) share_linears(block, *runner.team());
-  return block;
-}
-
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                          const Rope& rope, const Tap& tap, int64_t first) {
   return run(spec, Pass(spec, block, tap), hidden, rope, first);
@@ -422,61 +294,6 @@ at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tens
                        const DecodeStep& step, const BlockCache& cache) {
   const Tap no_tap;
   return run(spec, Pass(spec, block, no_tap, &cache, 0, nullptr, &step), hidden, step.rope, 0);
-}
-
-Embedding::Embedding(const ModelWeights& weights, const ModelSpec& spec)
-    : weights_(weights), spec_(spec) {
-  if (spec.has_projections()) {
-    project_in_ = weights.dense(spec.base + spec.family->project_in + ".weight", 1);
-  }
-}
-
-at::Tensor Embedding::operator()(std::span<const int32_t> tokens, int64_t start) const {
-  at::Tensor hidden = weights_.gather(spec_.embed, tokens);
-  weights_.release(spec_.embed);
-  if (project_in_.defined()) hidden = at::mm(hidden, project_in_.t());
-  if (spec_.family->position == PositionKind::kLearned) {
-    const std::string positions = spec_.base + spec_.family->positions + ".weight";
-    hidden.add_(
-        weights_.rows(positions, kPositionOffset + start, static_cast<int64_t>(tokens.size())));
-    weights_.release(positions);
-  }
-  return hidden;
-}
-
-FinalLayers load_final_layers(const ModelWeights& weights, const ModelSpec& spec,
-                              c10::Device device) {
-  FinalLayers layers;
-  const auto load = [&](const std::string& name) { return weights.dense(name, 1).to(device); };
-  if (spec.has_final_norm()) {
-    if (spec.norms_have_weights()) layers.norm = load(spec.final_norm() + ".weight");
-    if (spec.norms_have_biases()) layers.norm_bias = load(spec.final_norm() + ".bias");
-  }
-  if (spec.has_projections()) {
-    layers.project_out = load(spec.base + spec.family->project_out + ".weight");
-  }
-  return layers;
-}
-
-at::Tensor final_states(const ModelSpec& spec, const FinalLayers& layers,
-                        const at::Tensor& hidden) {
-  at::Tensor states = hidden;
-  if (spec.has_final_norm()) states = norm(spec, states, layers.norm, layers.norm_bias);
-  if (layers.project_out.defined()) states = at::mm(states, layers.project_out.t());
-  return states;
-}
-
-at::Tensor logits(const ModelWeights& weights, const ModelSpec& spec, const at::Tensor& states) {
-  const int64_t vocab = spec.config.vocab_size, width = spec.config.embed_width;
-  const int64_t piece = std::max<int64_t>(1, kHeadPieceBytes / (4 * width));
-  at::Tensor result = at::empty({states.size(0), vocab}, states.options());
-  for (int64_t first = 0; first < vocab; first += piece) {
-    const int64_t count = std::min(piece, vocab - first);
-    const at::Tensor head = weights.rows(spec.head, first, count).to(states.device());
-    at::Tensor part = result.narrow(1, first, count);
-    at::mm_out(part, states, head.t());
-  }
-  return result;
 }
 
 }  // namespace billm

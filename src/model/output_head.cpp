@@ -45,7 +45,7 @@ RegionCodes round_to_8_bits(const float* weight, int64_t rows, int64_t cols, int
   RegionCodes out = make_region_codes(shape);
   std::fill(out.region.begin(), out.region.end(), static_cast<uint8_t>(shape.integer_region()));
   parallel_for(rows, threads, [&](int64_t row) {
-    for (int64_t block = 0; block < shape.blocks(); ++block) {
+    for (int64_t block = 0; block < shape.groups(); ++block) {
       const int64_t first = row * cols + block * kHeadBlock;
       const int64_t end = row * cols + std::min<int64_t>(cols, (block + 1) * kHeadBlock);
       float largest = 0;

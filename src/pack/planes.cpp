@@ -37,7 +37,7 @@ std::vector<PlaneSpec> plane_specs(const RegionFormat& shape, int index_bits,
   const auto add_integers = [&](int64_t count) {
     add_bytes("integers", bytes_for_bits(count * shape.integer_bits));
     std::vector<int64_t> steps = {shape.rows};
-    if (!shape.scattered) steps.insert(steps.begin(), shape.blocks());
+    if (!shape.scattered) steps.insert(steps.begin(), shape.groups());
     specs.push_back({"steps", "F16", std::move(steps), shape.steps() * 2});
     add_bytes("zeros", bytes_for_bits(shape.steps() * shape.integer_bits));
   };
@@ -54,20 +54,20 @@ std::vector<PlaneSpec> plane_specs(const RegionFormat& shape, int index_bits,
                             : shape.scale_format == ScaleFormat::kF16 ? "F16"
                                                                       : "F32";
   const int scale_bytes = scale_format_bits(shape.scale_format) / 8;
-  const int64_t scales = shape.blocks() * shape.regions() * shape.rows;
+  const int64_t scales = shape.groups() * shape.regions() * shape.rows;
   specs.push_back(
-      {"scales", scale_dtype, {shape.blocks(), shape.regions(), shape.rows}, scales * scale_bytes});
+      {"scales", scale_dtype, {shape.groups(), shape.regions(), shape.rows}, scales * scale_bytes});
   if (shape.scale_format == ScaleFormat::kLog8) specs.push_back({"base", "F32", {1}, 4});
   const char* offset_dtype = shape.scale_format == ScaleFormat::kLog8 ? "I8" : scale_dtype;
   if (shape.offset_kind == OffsetKind::kBlock) {
     specs.push_back({"offsets",
                      offset_dtype,
-                     {shape.blocks(), shape.rows},
-                     shape.blocks() * shape.rows * scale_bytes});
+                     {shape.groups(), shape.rows},
+                     shape.groups() * shape.rows * scale_bytes});
   } else if (shape.offset_kind == OffsetKind::kRegion) {
     specs.push_back({"offsets",
                      offset_dtype,
-                     {shape.blocks(), shape.regions(), shape.rows},
+                     {shape.groups(), shape.regions(), shape.rows},
                      scales * scale_bytes});
   }
   if (shape.column_scales) specs.push_back({"column_scales", "F16", {shape.cols}, 2 * shape.cols});
@@ -92,11 +92,11 @@ namespace {
 void decode_integers(const PlanesView& view, int64_t row, float* out) {
   const RegionFormat& shape = view.shape;
   int64_t entry = row * shape.cols;
-  for (int64_t block = 0; block < shape.blocks(); ++block) {
-    const float step = view.step(block * shape.rows + row);
-    const int zero = view.zero(block * shape.rows + row);
-    const int64_t end = std::min<int64_t>(shape.cols, (block + 1) * shape.block_size);
-    for (int64_t col = block * shape.block_size; col < end; ++col) {
+  for (int64_t group = 0; group < shape.groups(); ++group) {
+    const float step = view.step(group * shape.rows + row);
+    const int zero = view.zero(group * shape.rows + row);
+    const int64_t end = std::min<int64_t>(shape.cols, (group + 1) * shape.block_size);
+    for (int64_t col = group * shape.block_size; col < end; ++col) {
       out[col] = static_cast<float>(view.integer(entry++) - zero) * step;
     }
   }
@@ -124,12 +124,12 @@ void decode_rows(const PackedPlanes& packed, int64_t first_row, int64_t row_coun
     const int zero = shape.scattered ? view.zero(row) : 0;
     PlanesView::Cursor cursor = view.start_row(row, &kept);
     std::fill(out, out + shape.cols, 0.0f);
-    for (int64_t block = 0; block < shape.blocks(); ++block) {
+    for (int64_t group = 0; group < shape.groups(); ++group) {
       for (int r = 0; r < regions; ++r) {
-        scale[r] = view.scale((block * regions + r) * shape.rows + row);
-        offset[r] = view.offset(block, r, row);
+        scale[r] = view.scale((group * regions + r) * shape.rows + row);
+        offset[r] = view.offset(group, r, row);
       }
-      const int64_t first = block * shape.block_size;
+      const int64_t first = group * shape.block_size;
       view.visit(
           first, std::min<int64_t>(shape.cols, first + shape.block_size), kept, &cursor,
           [&](int64_t col, int r, bool sign) {
@@ -150,10 +150,10 @@ RegionCodes unpack(const PackedPlanes& packed) {
   RegionCodes linear = make_region_codes(shape);
   linear.base = view.base;
   for (size_t i = 0; i < linear.scale.size(); ++i) linear.scale[i] = view.scale(i);
-  for (int64_t block = 0; block < shape.blocks(); ++block) {
+  for (int64_t group = 0; group < shape.groups(); ++group) {
     for (int r = 0; r < shape.regions() && !linear.offset.empty(); ++r) {
       for (int64_t row = 0; row < shape.rows; ++row) {
-        linear.offset[linear.offset_index(block, r + 1, row)] = view.offset(block, r, row);
+        linear.offset[linear.offset_index(group, r + 1, row)] = view.offset(group, r, row);
       }
     }
   }

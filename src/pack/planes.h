@@ -130,22 +130,22 @@ struct PlanesView {
                ? log8_decode(static_cast<uint8_t>(scales[index]), base)
                : load_float(scales, index, shape.scale_format);
   }
-  // The largest scale of (block, row): the unit of log8 offsets.
-  float largest_scale(int64_t block, int64_t row) const {
+  // The largest scale of (group, row): the unit of log8 offsets.
+  float largest_scale(int64_t group, int64_t row) const {
     float largest = 0;
     for (int r = 0; r < shape.regions(); ++r) {
-      largest = std::max(largest, scale((block * shape.regions() + r) * shape.rows + row));
+      largest = std::max(largest, scale((group * shape.regions() + r) * shape.rows + row));
     }
     return largest;
   }
-  // Offset of (block, region r = 0..R-1, row); 0 without offsets.
-  float offset(int64_t block, int r, int64_t row) const {
+  // Offset of (group, region r = 0..R-1, row); 0 without offsets.
+  float offset(int64_t group, int r, int64_t row) const {
     if (shape.offset_kind == OffsetKind::kNone) return 0.0f;
     const int64_t index = shape.offset_kind == OffsetKind::kBlock
-                              ? block * shape.rows + row
-                              : (block * shape.regions() + r) * shape.rows + row;
+                              ? group * shape.rows + row
+                              : (group * shape.regions() + r) * shape.rows + row;
     if (shape.scale_format == ScaleFormat::kLog8) {
-      return offset8_decode(load<int8_t>(offsets, index), largest_scale(block, row));
+      return offset8_decode(load<int8_t>(offsets, index), largest_scale(group, row));
     }
     return load_float(offsets, index, shape.scale_format);
   }

@@ -160,7 +160,7 @@ void check_packed(const PackedPlanes& packed, const std::string& where) {
   if (!std::isfinite(view.base) || view.base < 0) {
     throw bad_input(where + ".base: expected a finite number >= 0");
   }
-  const int64_t scales = shape.blocks() * shape.regions() * shape.rows;
+  const int64_t scales = shape.groups() * shape.regions() * shape.rows;
   if (shape.scale_format != ScaleFormat::kLog8) {
     for (int64_t i = 0; i < scales; ++i) {
       if (!std::isfinite(view.scale(i))) throw bad_input(where + ".scales: a scale is not finite");

@@ -225,13 +225,13 @@ class PlanesPacker {
     }
   }
 
-  // In units of the largest scale of its row and block.
+  // In units of the largest scale of its row and group.
   int8_t offset_code(float value, int64_t index) const {
-    const int64_t per_block = shape_.offset_kind == OffsetKind::kBlock ? 1 : shape_.regions();
-    const int64_t block = index / (per_block * shape_.rows), row = index % shape_.rows;
+    const int64_t per_group = shape_.offset_kind == OffsetKind::kBlock ? 1 : shape_.regions();
+    const int64_t group = index / (per_group * shape_.rows), row = index % shape_.rows;
     float largest = 0;
     for (int r = 1; r <= shape_.regions(); ++r) {
-      largest = std::max(largest, linear_.scale[linear_.scale_index(block, r, row)]);
+      largest = std::max(largest, linear_.scale[linear_.scale_index(group, r, row)]);
     }
     const int8_t code = offset8_encode(value, largest);
     if (offset8_decode(code, largest) != value) {

@@ -13,7 +13,7 @@ CalibrationStats CollectedStats::take(const Block& block, const std::string& gro
   return result;
 }
 
-// Of one group of the block, or of all.
+// The statistics of one group of the block, or of all.
 StatsByGroup CollectedStats::collect(const Block& block, const std::string& group) {
   CollectSeconds seconds;
   CollectOptions options;

@@ -168,7 +168,7 @@ int64_t quantizing_bytes(const Method& method, const MethodConfig& config, int64
   return std::max(8 * square, coding) + 8 * weights;
 }
 
-// Of one layer's attention (block.h).
+// The bytes of the mask in one layer's attention (block.h).
 int64_t mask_bytes(const ModelConfig& config, int64_t length) {
   const bool slides = std::any_of(config.windows.begin(), config.windows.end(),
                                   [&](int64_t window) { return window > 0 && window < length; });

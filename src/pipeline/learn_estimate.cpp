@@ -166,7 +166,7 @@ DistillEstimate estimate_distill(const DistillRequest& request, int64_t sequence
       const auto* planes = std::get_if<PackedPlanes>(&factor);
       if (planes == nullptr) continue;
       const RegionFormat& format = planes->shape;
-      scales += format.regions() * format.blocks() * format.rows;
+      scales += format.regions() * format.groups() * format.rows;
       if (format.column_scales) scales += format.cols;
     }
   }

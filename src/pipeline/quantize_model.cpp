@@ -72,7 +72,7 @@ class Run {
                    job_.processes, options, &report_.seconds);
   }
 
-  // Of a finished block, for the progress line.
+  // What the progress line says of a finished block.
   static std::string summary(int64_t b, const JournalBlock& block) {
     double worst = 0;
     for (const LayerReport& layer : block.layers) worst = std::max(worst, *layer.error);

@@ -158,7 +158,7 @@ HiddenPlace RunStates::place_of(const HiddenShape& shape) const {
   return choose_hidden_place(shape.bytes(), rest, device_, local_processes());
 }
 
-// Of the files with the inputs of a block that are this process's.
+// The name of this process's file with the inputs of a block.
 std::string RunStates::name(int64_t block) const {
   return "hidden-" + std::to_string(block) + "-" + std::to_string(processes_.rank());
 }

@@ -21,7 +21,7 @@ class TrainingJournal {
   // Nothing if there is no journal, or not the file that it names. Throws Error{kUsage} if its
   // settings differ, Error{kBadInput} if it is no journal, or if the file is damaged.
   std::optional<TrainingState> read();
-  // Of the state that read() returned.
+  // The path of the state that read() returned.
   std::string where() const { return (directory_ / file_.name).string(); }
 
   // Whether it is time to store a state: at the first step, then so often that storing takes at

@@ -1,6 +1,6 @@
 // ARB-LLM in its RC form with the column-group bitmap (arXiv 2410.03129): a weight is worth column
 // scale x row scale x sign; salient columns are marked once, and both parts have their own
-// magnitude classes. Mended: all under the full Hessian with error feedback, where the paper's RC
+// magnitude classes. Fixed: all under the full Hessian with error feedback, where the paper's RC
 // form minimizes the plain error of the weights (docs/decisions/0005-arb.md).
 //
 // With C = diag(column scales), W' = W C^-1 and R' = C R the error |(W - Q) R|^2 is

@@ -1,6 +1,6 @@
 // BiLLM (arXiv 2402.04291): salient columns by residual binarization, the others in a concentrated
-// and a sparse region. Mended: the searches minimize the Hessian-weighted error of the weights, the
-// feedback is exact, levels and codes are refined in turn (docs/decisions/0004-billm-mended.md).
+// and a sparse region. Fixed: the searches minimize the Hessian-weighted error of the weights, the
+// feedback is exact, levels and codes are refined in turn (docs/decisions/0004-billm-fixed.md).
 #include "binary_coder.h"
 #include "method_rows.h"
 #include "saliency.h"

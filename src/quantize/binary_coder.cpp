@@ -5,10 +5,10 @@
 #include <array>
 #include <cmath>
 
-#include "block_triangles.h"
 #include "buffer.h"
 #include "coded_tiles.h"
 #include "device_coder.h"
+#include "group_triangles.h"
 #include "integer_grid.h"
 #include "levels.h"
 #include "splits.h"
@@ -25,7 +25,7 @@ using kernels::kTileRows;
 // is widened by this factor.
 constexpr float kFeedbackRoom = 1.25f;
 
-// One candidate coding of a tile's block.
+// One candidate coding of a tile's group.
 struct Candidate {
   explicit Candidate(int64_t width)
       : q(width * kTileRows), sign(width * kTileRows), cls(width * kTileRows) {
@@ -63,7 +63,7 @@ void keep_better(const Candidate& next, int64_t width, Candidate* best) {
 class TileCoder {
  public:
   TileCoder(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
-            const MethodConfig& config, const std::vector<BlockTriangle>& triangles,
+            const MethodConfig& config, const std::vector<GroupTriangle>& triangles,
             const LevelGrid& grid, RegionCodes* out)
       : weight_(weight),
         hessian_(hessian),
@@ -89,7 +89,7 @@ class TileCoder {
       }
     }
     if (!plan_.integer.empty()) set_integers();
-    for (int64_t b = 0; b < plan_.shape.blocks(); ++b) code_block(b);
+    for (int64_t b = 0; b < plan_.shape.groups(); ++b) code_group(b);
   }
 
  private:
@@ -101,9 +101,9 @@ class TileCoder {
     }
   }
 
-  void code_block(int64_t b) {
+  void code_group(int64_t b) {
     const int64_t first = b * plan_.shape.block_size;
-    const kernels::BlockFactor factor = triangles_[b].factor();
+    const kernels::GroupFactor factor = triangles_[b].factor();
     const int64_t width = factor.width;
     const int64_t size = width * kTileRows;
     Buffer carried(size), target(size), delta(size), residual(size), keep(size);
@@ -112,7 +112,7 @@ class TileCoder {
       kernels::accumulate_feedback(d_.get(), first, hessian_.factor.data() + first, weight_.cols,
                                    width, carried.get());
     }
-    // The block's weights with the feedback of the earlier blocks, and their image under R_bb.
+    // The group's weights with the feedback of the earlier groups, and their image under R_bb.
     Buffer w(size);
     kernels::solve_factor(factor, carried.get(), w.get());
     for (int64_t at = 0; at < size; ++at) w.get()[at] += w_.get()[first * kTileRows + at];
@@ -128,7 +128,7 @@ class TileCoder {
       }
     }
     Candidate next(width), best(width);
-    kernels::BlockCodes codes;
+    kernels::GroupCodes codes;
     codes.set = set_.data() + first;
     codes.keep = masked ? keep.get() : nullptr;
     codes.integers = plan_.integer.empty() ? nullptr : &integers_;
@@ -157,7 +157,7 @@ class TileCoder {
     store(b, best);
   }
 
-  void code(const kernels::BlockFactor& factor, const float* w, const kernels::BlockCodes& codes,
+  void code(const kernels::GroupFactor& factor, const float* w, const kernels::GroupCodes& codes,
             float* delta, Candidate* next) const {
     const auto kernel = config_.feedback == Feedback::kColumns ? kernels::code_with_feedback
                                                                : kernels::code_nearest;
@@ -197,7 +197,7 @@ class TileCoder {
   }
 
   // What the levels have to make: the image of the weights less the integers as they are coded.
-  void binary_target(const kernels::BlockFactor& factor, const kernels::BlockCodes& codes,
+  void binary_target(const kernels::GroupFactor& factor, const kernels::GroupCodes& codes,
                      const float* w, float* target) {
     const int64_t size = int64_t{factor.width} * kTileRows;
     for (int64_t at = 0; at < size; ++at) {
@@ -206,7 +206,7 @@ class TileCoder {
     kernels::multiply_factor(factor, scratch_.get(), target);
   }
 
-  void refit_levels(const kernels::BlockFactor& factor, const kernels::BlockCodes& codes,
+  void refit_levels(const kernels::GroupFactor& factor, const kernels::GroupCodes& codes,
                     const float* target, kernels::Levels* levels) {
     const bool offsets = plan_.shape.offset_kind == OffsetKind::kBlock;
     kernels::level_equations(factor, codes, levels->classes, offsets, target, scratch_.get(),
@@ -257,7 +257,7 @@ class TileCoder {
   const Hessian& hessian_;
   const BinaryPlan& plan_;
   const MethodConfig& config_;
-  const std::vector<BlockTriangle>& triangles_;
+  const std::vector<GroupTriangle>& triangles_;
   RegionCodes* out_;
   const LevelGrid& grid_;
   Buffer w_, d_;    // [cols][64]: original weights, and original minus stored
@@ -303,8 +303,8 @@ RegionCodes code_binary(const WeightView& weight, const Hessian& hessian, const 
       out.zero[row] = grid.zero;
     });
   }
-  const std::vector<BlockTriangle> triangles =
-      block_triangles(hessian.factor, plan.shape.cols, plan.shape.block_size);
+  const std::vector<GroupTriangle> triangles =
+      group_triangles(hessian.factor, plan.shape.cols, plan.shape.block_size);
   const LevelGrid grid(plan.shape, out.base);
   if (device_codes(plan, context)) {
     code_on_device(weight, hessian, plan, config, context, triangles, grid, &out);

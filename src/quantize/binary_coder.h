@@ -1,5 +1,5 @@
-// The engine of BiLLM, STBLLM and PB-LLM: binary regions with K magnitude levels per row, block
-// and column set, coded with exact error feedback and refined by alternating updates.
+// The engine of BiLLM, STBLLM and PB-LLM: binary regions with K magnitude levels per row,
+// group and column set, coded with exact error feedback and refined by alternating updates.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,10 @@ struct BinaryPlan {
   std::vector<uint8_t> integer;  // [rows, cols]: 1 = scattered integer; empty: there are none
 };
 
-// Per tile of 64 rows, independent of all others, per column block:
-//  1. feedback of the earlier blocks (LDLQ form of GPTQ, see Hessian);
+// Per tile of 64 rows, independent of all others, per quantization group:
+//  1. feedback of the earlier groups (LDLQ form of GPTQ, see Hessian);
 //  2. levels from the magnitude split of the updated weights, weighted by R_jj^2;
-//  3. codes (config.feedback: form (i) column by column, form (ii) block-wise, or none);
+//  3. codes (config.feedback: form (i) column by column, form (ii) group by group, or none);
 //  4. config.refine_rounds times: levels by least squares under R_bb R_bb' for these codes
 //     (ARB-LLM's X form for all levels of a row at once), rounded to their stored format, then
 //     codes again; the best iterate of each row is kept.

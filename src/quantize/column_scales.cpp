@@ -27,7 +27,7 @@ double damping_of(const Hessian& hessian, int64_t i) {
   return (hessian.dead[i] != 0 ? 1.0 : 0.0) + hessian.lambda;
 }
 
-// Error of the magnitude split of W C^-1 on sampled rows, per row and block, under h_j =
+// Error of the magnitude split of W C^-1 on sampled rows, per row and group, under h_j =
 // (c_j R_jj)^2.
 double split_error(const WeightView& weight, const Hessian& hessian, const RegionFormat& shape,
                    const std::vector<float>& scales) {

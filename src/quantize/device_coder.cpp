@@ -30,12 +30,12 @@ CodeFeedback feedback_of(Feedback feedback) {
   return CodeFeedback::kNone;
 }
 
-// levels: [blocks][count][kRowLevels] of the rows [first, first + count).
+// levels: [groups][count][kRowLevels] of the rows [first, first + count).
 void store_levels(const std::vector<float>& levels, int64_t first, int64_t count, int threads,
                   RegionCodes* out) {
   const RegionFormat& shape = out->shape;
   const int classes[kColumnSets] = {shape.classes, shape.salient_classes};
-  parallel_for(shape.blocks(), threads, [&](int64_t b) {
+  parallel_for(shape.groups(), threads, [&](int64_t b) {
     for (int64_t i = 0; i < count; ++i) {
       const float* const row = levels.data() + (b * count + i) * kRowLevels;
       int region = 0;
@@ -60,7 +60,7 @@ bool device_codes(const BinaryPlan& plan, const QuantizeContext& context) {
 
 void code_on_device(const WeightView& weight, const Hessian& hessian, const BinaryPlan& plan,
                     const MethodConfig& config, const QuantizeContext& context,
-                    const std::vector<BlockTriangle>& triangles, const LevelGrid& grid,
+                    const std::vector<GroupTriangle>& triangles, const LevelGrid& grid,
                     RegionCodes* out) {
   const RegionFormat& shape = plan.shape;
   constexpr int64_t kTile = kernels::kTileRows;  // the unit in which processes share rows
@@ -71,7 +71,7 @@ void code_on_device(const WeightView& weight, const Hessian& hessian, const Bina
   const int64_t count = std::min(shape.rows, (own.first + own.count) * kTile) - first;
 
   std::vector<float> norm, zero;
-  for (const BlockTriangle& triangle : triangles) {
+  for (const GroupTriangle& triangle : triangles) {
     norm.insert(norm.end(), triangle.norm.begin(), triangle.norm.end());
   }
   std::vector<uint8_t> set = plan.salient;
@@ -104,7 +104,7 @@ void code_on_device(const WeightView& weight, const Hessian& hessian, const Bina
   layer.feedback = feedback_of(config.feedback);
   layer.refine_rounds = config.refine_rounds;
   layer.descend = config.descend;
-  std::vector<float> levels(static_cast<size_t>(shape.blocks() * count * kRowLevels));
+  std::vector<float> levels(static_cast<size_t>(shape.groups() * count * kRowLevels));
   job.region = out->region.data() + first * shape.cols;
   job.code = out->code.data() + first * shape.cols;
   job.levels = levels.data();

@@ -8,9 +8,9 @@
 #include <numeric>
 
 #include "billm/base/parallel.h"
-#include "block_triangles.h"
 #include "buffer.h"
 #include "coded_tiles.h"
+#include "group_triangles.h"
 #include "integer_grid.h"
 #include "kernels/cpu/integer_tiles.h"
 #include "method_rows.h"
@@ -42,7 +42,7 @@ RegionFormat integer_shape(const WeightView& weight, int block_size, int bits) {
 struct Plan {
   std::vector<int64_t> order;  // the column coded c-th
   std::vector<float> factor;   // R of the columns in that order
-  std::vector<BlockTriangle> triangles;
+  std::vector<GroupTriangle> triangles;
   std::vector<float> weights;  // R_jj^2 in the original order
 };
 
@@ -56,19 +56,19 @@ class TileCoder {
         shape_(out->shape),
         w_(weight.cols * kTileRows),
         d_(weight.cols * kTileRows),
-        grids_(static_cast<size_t>(shape_.blocks())) {}
+        grids_(static_cast<size_t>(shape_.groups())) {}
 
   void run(int64_t first_row) {
     first_row_ = first_row;
     rows_ = std::min<int64_t>(kTileRows, weight_.rows - first_row);
     if (act_order_) {
       load([](int64_t c) { return c; });
-      for (int64_t group = 0; group < shape_.blocks(); ++group) {
+      for (int64_t group = 0; group < shape_.groups(); ++group) {
         fit(group, w_.get() + group * shape_.block_size * kTileRows);
       }
     }
     load([this](int64_t c) { return plan_.order[c]; });
-    for (int64_t b = 0; b < shape_.blocks(); ++b) code_block(b);
+    for (int64_t b = 0; b < shape_.groups(); ++b) code_group(b);
   }
 
  private:
@@ -124,9 +124,9 @@ class TileCoder {
     }
   }
 
-  void code_block(int64_t b) {
+  void code_group(int64_t b) {
     const int64_t first = b * shape_.block_size;
-    const kernels::BlockFactor factor = plan_.triangles[b].factor();
+    const kernels::GroupFactor factor = plan_.triangles[b].factor();
     const int64_t size = int64_t{factor.width} * kTileRows;
     Buffer carried(size), w(size), code(size), delta(size);
     kernels::accumulate_feedback(d_.get(), first, plan_.factor.data() + first, weight_.cols,
@@ -136,7 +136,7 @@ class TileCoder {
     if (!act_order_) fit(b, w.get());  // from the fed-back weights, as the published code
     std::vector<const kernels::IntegerGrid*> grids;
     for (int c = 0; c < factor.width; ++c) {
-      grids.push_back(&grids_[shape_.block_of(plan_.order[first + c])]);
+      grids.push_back(&grids_[shape_.group_of(plan_.order[first + c])]);
     }
     kernels::code_integers(factor, grids.data(), w.get(), code.get(), delta.get());
     for (int64_t c = 0; c < factor.width; ++c) {
@@ -178,7 +178,7 @@ LayerCodes quantize_gptq(const WeightView& weight, const Hessian& hessian,
   plan.factor = config.act_order
                     ? permuted_factor(hessian, plan.order, context.threads, context.accelerator)
                     : hessian.factor;
-  plan.triangles = block_triangles(plan.factor, weight.cols, config.block_size);
+  plan.triangles = group_triangles(plan.factor, weight.cols, config.block_size);
   for (const float r : hessian.diagonal) plan.weights.push_back(r * r);
   code_tiles(
       context, kTileRows,
@@ -195,7 +195,7 @@ RegionCodes quantize_rtn_integers(const WeightView& weight, const MethodConfig& 
   std::fill(out.region.begin(), out.region.end(), static_cast<uint8_t>(out.shape.integer_region()));
   parallel_for(weight.rows, context.threads, [&](int64_t row) {
     const float* w = weight.data + row * weight.cols;
-    for (int64_t group = 0; group < out.shape.blocks(); ++group) {
+    for (int64_t group = 0; group < out.shape.groups(); ++group) {
       const int64_t first = group * config.block_size;
       const int64_t end = std::min<int64_t>(weight.cols, first + config.block_size);
       const auto [low, high] = std::minmax_element(w + first, w + end);

@@ -1,6 +1,6 @@
 // PB-LLM (arXiv 2310.00034), without its training half: a share of single weights is salient and
-// kept in 8 bits on one affine grid per row; the rest is signs with one scale per row and block.
-// Mended: the scale is taken over the binary weights alone (the published code counts the salient
+// kept in 8 bits on one affine grid per row; the rest is signs with one scale per row and group.
+// Fixed: the scale is taken over the binary weights alone (the published code counts the salient
 // slots as zeros), every weight of both kinds is coded from its fed-back target, and scales, signs
 // and integers are refined in turn.
 #include <algorithm>
@@ -16,14 +16,14 @@ namespace {
 
 constexpr int kIntegerBits = 8;
 
-// [rows, cols]: 1 = salient. The top share of each column block, over all of its rows, on the
+// [rows, cols]: 1 = salient. The top share of each quantization group, over all of its rows, on the
 // original weights; of equal scores the earlier row, then the earlier column.
 std::vector<uint8_t> choose_weights(const WeightView& weight, const Hessian& hessian,
                                     const RegionFormat& shape, double share, SalientMetric metric,
                                     int threads) {
   std::vector<uint8_t> salient(static_cast<size_t>(weight.rows * weight.cols), 0);
-  parallel_for(shape.blocks(), threads, [&](int64_t block) {
-    const int64_t first = block * shape.block_size;
+  parallel_for(shape.groups(), threads, [&](int64_t group) {
+    const int64_t first = group * shape.block_size;
     const int64_t width = std::min<int64_t>(shape.block_size, shape.cols - first);
     std::vector<float> score;
     score.reserve(static_cast<size_t>(weight.rows * width));

@@ -1,7 +1,8 @@
 // --compat reference: what the published code of BiLLM does, defects included, so that it can be
-// compared (docs/decisions/0004-billm-mended.md lists them). The search runs on the saliency matrix
-// s = w^2 / U_jj^2; the feedback divides by the diagonal only and ignores the block's inside. With
-// a mask (STBLLM) the mask stays strict, which the published code does not do.
+// compared (docs/decisions/0004-billm-fixed.md lists them). The search runs on the saliency matrix
+// s = w^2 / U_jj^2; the feedback divides by the diagonal only and ignores the inside of a
+// quantization group. With a mask (STBLLM) the mask stays strict, which the published code does not
+// do.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -17,14 +18,14 @@ constexpr int kTopColumns = 50;   // k is searched in 1..49
 constexpr int kPercentiles = 81;  // BiLLM; STBLLM takes 160
 constexpr int kStbllmPercentiles = 160;
 
-// mu and alpha of one group of a row, twice for order 2.
+// mu and alpha of one class of a row, twice for order 2.
 struct Binarized {
   float mu = 0, alpha = 0, mu2 = 0, alpha2 = 0;
 };
 
 float sign_of(float x) { return x > 0 ? 1.0f : x < 0 ? -1.0f : 0.0f; }
 
-// Binarizes the values of `x` (one row's group) to `order`; writes the approximation to `out`.
+// Binarizes the values of `x` (one row's class) to `order`; writes the approximation to `out`.
 Binarized binarize(const std::vector<float>& x, int order, std::vector<float>* out) {
   Binarized result;
   out->assign(x.size(), 0.0f);
@@ -45,8 +46,8 @@ Binarized binarize(const std::vector<float>& x, int order, std::vector<float>* o
   return result;
 }
 
-// One block of the layer: the saliency matrix and the weights, [rows][width].
-struct Block {
+// One quantization group of the layer: the saliency matrix and the weights, [rows][width].
+struct Group {
   int64_t rows, width;
   std::vector<float> w, s;
   std::vector<uint8_t> keep;  // [rows * width]
@@ -54,12 +55,12 @@ struct Block {
 
 // Squared error of a row of s when the columns of set `member` are binarized to `order`.
 template <typename Member>
-double group_error(const Block& block, int64_t row, int order, const Member& member,
+double class_error(const Group& group, int64_t row, int order, const Member& member,
                    std::vector<float>* x, std::vector<float>* approximation) {
   x->clear();
-  for (int64_t c = 0; c < block.width; ++c) {
-    const int64_t at = row * block.width + c;
-    if (block.keep[at] != 0 && member(c, block.s[at])) x->push_back(block.s[at]);
+  for (int64_t c = 0; c < group.width; ++c) {
+    const int64_t at = row * group.width + c;
+    if (group.keep[at] != 0 && member(c, group.s[at])) x->push_back(group.s[at]);
   }
   binarize(*x, order, approximation);
   double error = 0;
@@ -79,34 +80,34 @@ float quantile(const std::vector<float>& sorted, double q) {
   return sorted[below] + (sorted[above] - sorted[below]) * share;
 }
 
-std::vector<uint8_t> search_salient(const Block& block, int threads) {
-  std::vector<float> score(static_cast<size_t>(block.width), 0.0f);
-  for (int64_t row = 0; row < block.rows; ++row) {
-    for (int64_t c = 0; c < block.width; ++c) score[c] += block.s[row * block.width + c];
+std::vector<uint8_t> search_salient(const Group& group, int threads) {
+  std::vector<float> score(static_cast<size_t>(group.width), 0.0f);
+  for (int64_t row = 0; row < group.rows; ++row) {
+    for (int64_t c = 0; c < group.width; ++c) score[c] += group.s[row * group.width + c];
   }
   std::vector<int64_t> order(score.size()), rank(score.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](int64_t x, int64_t y) { return score[x] > score[y]; });
-  for (int64_t i = 0; i < block.width; ++i) rank[order[i]] = i;
-  const int64_t limit = std::min<int64_t>(kTopColumns, block.width);
+  for (int64_t i = 0; i < group.width; ++i) rank[order[i]] = i;
+  const int64_t limit = std::min<int64_t>(kTopColumns, group.width);
   std::vector<double> error(static_cast<size_t>(limit), INFINITY);
   parallel_for(limit - 1, threads, [&](int64_t index) {
     const int64_t k = index + 1;
     std::vector<float> x, approximation;
     double sum = 0;
-    for (int64_t row = 0; row < block.rows; ++row) {
+    for (int64_t row = 0; row < group.rows; ++row) {
       for (const bool salient : {true, false}) {
-        sum += group_error(
-            block, row, 2, [&](int64_t c, float) { return (rank[c] < k) == salient; }, &x,
+        sum += class_error(
+            group, row, 2, [&](int64_t c, float) { return (rank[c] < k) == salient; }, &x,
             &approximation);
       }
     }
     error[k] = sum;
   });
   const int64_t best = std::min_element(error.begin(), error.end()) - error.begin();
-  std::vector<uint8_t> salient(static_cast<size_t>(block.width));
-  for (int64_t c = 0; c < block.width; ++c) salient[c] = limit > 1 && rank[c] < best;
+  std::vector<uint8_t> salient(static_cast<size_t>(group.width));
+  for (int64_t c = 0; c < group.width; ++c) salient[c] = limit > 1 && rank[c] < best;
   return salient;
 }
 
@@ -115,11 +116,11 @@ int class_of(float s, float p, int classes) {
   return s < p ? 0 : classes == 2 || s < 2 * p ? 1 : 2;
 }
 
-float search_split(const Block& block, const std::vector<uint8_t>& salient, int classes,
+float search_split(const Group& group, const std::vector<uint8_t>& salient, int classes,
                    int threads) {
-  std::vector<float> sorted(block.s);
+  std::vector<float> sorted(group.s);
   for (size_t i = 0; i < sorted.size(); ++i) {
-    if (salient[i % block.width]) sorted[i] = 0;  // the zeros of the salient columns count
+    if (salient[i % group.width]) sorted[i] = 0;  // the zeros of the salient columns count
   }
   std::sort(sorted.begin(), sorted.end());
   const int count = classes == 2 ? kPercentiles : kStbllmPercentiles;
@@ -130,10 +131,10 @@ float search_split(const Block& block, const std::vector<uint8_t>& salient, int 
     const float p = threshold[i] = quantile(sorted, q);
     std::vector<float> x, approximation;
     double sum = 0;
-    for (int64_t row = 0; row < block.rows; ++row) {
+    for (int64_t row = 0; row < group.rows; ++row) {
       for (int t = 0; t < classes; ++t) {
-        sum += group_error(
-            block, row, 1,
+        sum += class_error(
+            group, row, 1,
             [&](int64_t c, float s) { return !salient[c] && class_of(s, p, classes) == t; }, &x,
             &approximation);
       }
@@ -175,35 +176,35 @@ RegionCodes quantize_reference(const WeightView& weight, const Hessian& hessian,
   for (int64_t i = 0; i < rows * cols; ++i) {
     if (hessian.dead[i % cols]) w[i] = 0;
   }
-  for (int64_t b = 0; b < stored.blocks(); ++b) {
+  for (int64_t b = 0; b < stored.groups(); ++b) {
     const int64_t first = b * stored.block_size;
-    Block block{rows, std::min<int64_t>(stored.block_size, cols - first), {}, {}, {}};
+    Group group{rows, std::min<int64_t>(stored.block_size, cols - first), {}, {}, {}};
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t c = 0; c < block.width; ++c) {
+      for (int64_t c = 0; c < group.width; ++c) {
         const int64_t at = row * cols + first + c;
         const float value = w[at];
         const float uc = u[(first + c) * cols + first + c];
         const bool kept = keep.empty() || keep[at] != 0;
-        block.keep.push_back(kept);
-        block.w.push_back(value);
-        block.s.push_back(kept ? value * value / (uc * uc) : 0.0f);
+        group.keep.push_back(kept);
+        group.w.push_back(value);
+        group.s.push_back(kept ? value * value / (uc * uc) : 0.0f);
       }
     }
-    const std::vector<uint8_t> salient = search_salient(block, threads);
-    const float p = search_split(block, salient, stored.classes, threads);
-    for (int64_t c = 0; c < block.width; ++c) out.salient[first + c] = salient[c];
+    const std::vector<uint8_t> salient = search_salient(group, threads);
+    const float p = search_split(group, salient, stored.classes, threads);
+    for (int64_t c = 0; c < group.width; ++c) out.salient[first + c] = salient[c];
     parallel_for(rows, threads, [&](int64_t row) {
-      std::vector<float> x, approximation, error(static_cast<size_t>(block.width));
+      std::vector<float> x, approximation, error(static_cast<size_t>(group.width));
       std::vector<int64_t> columns;
-      for (int group = 0; group <= stored.classes; ++group) {  // the last one: salient
-        const bool is_salient = group == stored.classes;
+      for (int t = 0; t <= stored.classes; ++t) {  // the last one: salient
+        const bool is_salient = t == stored.classes;
         x.clear();
         columns.clear();
-        for (int64_t c = 0; c < block.width; ++c) {
-          const int64_t at = row * block.width + c;
-          if (block.keep[at] == 0 || (salient[c] != 0) != is_salient) continue;
-          if (!is_salient && class_of(block.s[at], p, stored.classes) != group) continue;
-          x.push_back(block.w[at]);
+        for (int64_t c = 0; c < group.width; ++c) {
+          const int64_t at = row * group.width + c;
+          if (group.keep[at] == 0 || (salient[c] != 0) != is_salient) continue;
+          if (!is_salient && class_of(group.s[at], p, stored.classes) != t) continue;
+          x.push_back(group.w[at]);
           columns.push_back(c);
         }
         const Binarized fit = binarize(x, is_salient ? 2 : 1, &approximation);
@@ -215,7 +216,7 @@ RegionCodes quantize_reference(const WeightView& weight, const Hessian& hessian,
           store(1 + stored.classes, fit.mu + fit.mu2, fit.alpha - fit.alpha2);
           store(2 + stored.classes, fit.mu + fit.mu2, fit.alpha + fit.alpha2);
         } else {
-          store(1 + group, fit.mu, fit.alpha);
+          store(1 + t, fit.mu, fit.alpha);
         }
         for (size_t i = 0; i < x.size(); ++i) {
           const int64_t at = row * cols + first + columns[i];
@@ -224,17 +225,17 @@ RegionCodes quantize_reference(const WeightView& weight, const Hessian& hessian,
           const bool outer = plus == (x[i] - first_order >= fit.mu2);
           out.code[at] = plus;
           out.region[at] =
-              static_cast<uint8_t>(is_salient ? 1 + stored.classes + (outer ? 1 : 0) : 1 + group);
+              static_cast<uint8_t>(is_salient ? 1 + stored.classes + (outer ? 1 : 0) : 1 + t);
         }
       }
       float* updated = w.data() + row * cols;
-      for (int64_t c = 0; c < block.width; ++c) {
+      for (int64_t c = 0; c < group.width; ++c) {
         const int64_t col = first + c;
         error[c] = (updated[col] - out.value(row, col)) / u[col * cols + col];
       }
-      for (int64_t c = 0; c < block.width; ++c) {
+      for (int64_t c = 0; c < group.width; ++c) {
         const float* u_row = u.data() + (first + c) * cols;
-        for (int64_t col = first + block.width; col < cols; ++col) {
+        for (int64_t col = first + group.width; col < cols; ++col) {
           updated[col] -= error[c] * u_row[col];
         }
       }

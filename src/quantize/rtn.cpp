@@ -1,4 +1,4 @@
-// RTN: per row and column block, alpha = mean |w| and the sign of each weight (1 bit), or the
+// RTN: per row and quantization group, alpha = mean |w| and the sign of each weight (1 bit), or the
 // min/max grid and the nearest integer (2..4 bits, gptq.cpp). The baseline without calibration.
 #include <algorithm>
 #include <cmath>
@@ -20,8 +20,8 @@ LayerCodes quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
   shape.scale_format = config.scale_format;
   RegionCodes out = make_region_codes(shape);
   for (int64_t row = 0; row < shape.rows; ++row) {
-    for (int64_t block = 0; block < shape.blocks(); ++block) {
-      const int64_t first = block * shape.block_size;
+    for (int64_t group = 0; group < shape.groups(); ++group) {
+      const int64_t first = group * shape.block_size;
       const int64_t end = std::min<int64_t>(shape.cols, first + shape.block_size);
       double sum = 0;
       for (int64_t col = first; col < end; ++col) {
@@ -31,7 +31,7 @@ LayerCodes quantize_rtn(const WeightView& weight, const Hessian& /*hessian*/,
         out.code[row * shape.cols + col] = !(w < 0);
       }
       const auto alpha = static_cast<float>(sum / static_cast<double>(end - first));
-      out.scale[out.scale_index(block, 1, row)] = alpha;
+      out.scale[out.scale_index(group, 1, row)] = alpha;
       out.base = std::max(out.base, alpha);
     }
   }

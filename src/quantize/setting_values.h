@@ -30,7 +30,7 @@ void set_default(const Setting& setting, SettingValue value, MethodConfig* confi
 void check_value(const Setting& setting, const Method& method, const MethodConfig& config);
 bool same_value(const Setting& setting, const MethodConfig& x, const MethodConfig& y);
 
-// Of a JSON value, whose text it refers to; monostate for what no setting can be.
+// The value that a JSON value says, whose text it refers to; monostate for what no setting can be.
 SettingValue value_of(const nlohmann::ordered_json& json);
 
 // For messages: "8", "0.1", "reference".

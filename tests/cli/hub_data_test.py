@@ -159,7 +159,7 @@ class DataSets(hub_testing.HubTestCase):
         self.variables["BILLM_DATA_DIR"] = str(self.dir / "data")
         self.assert_same(self.eval("ptb"), " ".join(rows))
         self.assertEqual(self.hub.requests, [])
-        # A directory that lacks the set: said, then elsewhere.
+        # A directory from which the set is missing: said, then elsewhere.
         self.add_wikitext(test=rows)
         result = self.billm("eval", "--model", self.model, "--ppl", "wikitext2", "--seqlen", 64,
                             "--data-dir", self.dir / "data")

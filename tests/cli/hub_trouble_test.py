@@ -138,11 +138,11 @@ class Refusals(hub_testing.HubTestCase):
         self.refused(bt.BAD_INPUT, "config.json", "expected this file in the repository")
 
     def test_repository_without_a_model(self):
-        for name, files, lack in (("org/a", {"README.md": b""}, "config.json"),
+        for name, files, missing in (("org/a", {"README.md": b""}, "config.json"),
                                   ("org/b", {"config.json": b"{}"}, "model.safetensors"),
                                   ("org/c", {"config.json": b"{}", "model.gguf": b""}, "weights")):
             self.hub.add(name, files)
-            self.refused(bt.BAD_INPUT, name, lack, model=name)
+            self.refused(bt.BAD_INPUT, name, missing, model=name)
 
     def test_wrong_token(self):
         self.variables["HF_TOKEN"] = "hf_old"

@@ -1,5 +1,5 @@
 """Every kind of factor has its row in every table: packing, running, learning, the numpy decoder and
-the format's document. A kind that one of them lacks is named here, before a user finds it."""
+the format's document. A kind that is missing from one of them is named here, before a user finds it."""
 
 import pathlib
 import re

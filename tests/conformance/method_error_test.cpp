@@ -17,7 +17,7 @@ Layer random_layer(int index) {
   return Layer(rows, cols, static_cast<uint32_t>(100 + 10 * index));
 }
 
-// Plain sign binarization of the weights that `keep` has: per row and block the sign and mean |w|.
+// Plain sign binarization of the weights that `keep` has: per row and group the sign and mean |w|.
 std::vector<float> plain_signs(const Layer& layer, const std::vector<uint8_t>& region,
                                int block_size) {
   std::vector<float> q(layer.w.size(), 0.0f);
@@ -71,7 +71,7 @@ TEST(MethodError, SignsAreTheRtnMethod) {
   }
 }
 
-// Greedy from block to block, so a layer may lose a little.
+// Greedy from group to group, so a layer may lose a little.
 TEST(MethodError, RefinementHelps) {
   for (const Method& method : methods()) {
     if (!uses(method, "refine_rounds")) continue;

@@ -167,7 +167,7 @@ bool makes_signs(const Method& method) {
   return integer_bits(MethodConfig(method.name)) <= 1 && uses(method, "scale_format");
 }
 
-// A weight that the method can say exactly: per row and block `levels` magnitudes on the log8 grid
+// A weight that the method can say exactly: per row and group `levels` magnitudes on the log8 grid
 // (and exact in fp16), zeros where the mask prunes.
 std::vector<float> representable(int64_t rows, int64_t cols, int levels, const MethodConfig& config,
                                  uint32_t seed) {

@@ -62,7 +62,7 @@ TEST(Bytes, OneClassF32) {
 
 TEST(Bytes, TwoAndTwoClassesLog8RegionOffsets) {
   RegionFormat shape = shape_of(2, 5, 2, 2, ScaleFormat::kLog8);
-  shape.block_size = 4;  // blocks of 4 and 1 columns
+  shape.block_size = 4;  // groups of 4 and 1 columns
   shape.offset_kind = OffsetKind::kRegion;
   RegionCodes linear = layer_of(shape,
                                 {{0, 1},
@@ -82,7 +82,7 @@ TEST(Bytes, TwoAndTwoClassesLog8RegionOffsets) {
   linear.scale = {
       2.0f, 0x1.6a09e6p+0f, 1.0f,  0x1.ea4afap-1f, 0.5f, 0.0f, 0x1.172b84p-15f, 1.0f, 1.0f, 0.5f,
       0.0f, 0.0f,           0.25f, 0.25f,          2.0f, 0.0f};
-  // Units: block 0: row 0 2/128, row 1 T[8]/128; block 1: row 0 2/128, row 1 0.5/128.
+  // Units: group 0: row 0 2/128, row 1 T[8]/128; group 1: row 0 2/128, row 1 0.5/128.
   constexpr float kUnit = 0x1.6a09e6p-7f;
   linear.offset = {0.25f, kUnit, -0.015625f, -127 * kUnit, 0, 0, 0, 127 * kUnit, 0.5f, 0.25f, 0, 0,
                    0,     0,     0,          -0.00390625f};
@@ -100,11 +100,11 @@ TEST(Bytes, TwoAndTwoClassesLog8RegionOffsets) {
   EXPECT_EQ(packed.find("offsets")->dtype, "I8");
   EXPECT_EQ(packed.find("base")->shape, (std::vector<int64_t>{1}));
   const std::vector<float> weight = decode_all(packed);
-  EXPECT_EQ(weight[0], 0.25f + 2.0f);            // block 0, region 1, row 0
+  EXPECT_EQ(weight[0], 0.25f + 2.0f);            // group 0, region 1, row 0
   EXPECT_EQ(weight[1], 0.0f + 0x1.172b84p-15f);  // region 4 (salient, class 1)
   EXPECT_EQ(weight[2], -0.015625f - 1.0f);       // region 2
   EXPECT_EQ(weight[3], 0.25f - 2.0f);            // region 1, sign 0
-  EXPECT_EQ(weight[4], 2.0f);                    // block 1, region 4
+  EXPECT_EQ(weight[4], 2.0f);                    // group 1, region 4
   EXPECT_EQ(weight[5], -127 * kUnit - 0x1.ea4afap-1f);
   EXPECT_EQ(weight[9], -0.00390625f - 0.0f);
 }

@@ -2,7 +2,7 @@
 
 Scripts of tests/cli and tests/e2e import this file, define unittest cases and end with main().
 ctest passes BILLM_BINARY and BILLM_PYTHON. A script that cannot run prints "SKIP: reason" and exits
-with 77; where data is lacking and BILLM_REQUIRE_DATA=1 it fails instead. Needs numpy, nothing else.
+with 77; where data is missing and BILLM_REQUIRE_DATA=1 it fails instead. Needs numpy, nothing else.
 """
 
 import hashlib

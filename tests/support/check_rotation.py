@@ -1,4 +1,4 @@
-"""Compares billm's rotations in double with those of tools/packed_layouts.py, bit by bit.
+"""Compares billm's rotations in double with those of tools/packed_layouts, bit by bit.
 
 check_rotation.py FILE: records of int64 size, seed, transposed, count, then doubles [count, size]
 of vectors and [count, size] of what billm made of them.
@@ -27,7 +27,7 @@ def main():
         if rotated.tobytes() != after.tobytes():
             i = np.argwhere(rotated != after)[0]
             sys.exit(f"size {size}, seed {seed}, transposed {transposed}: at {i.tolist()} "
-                     f"packed_layouts.py has {rotated[tuple(i)]!r}, billm {after[tuple(i)]!r}")
+                     f"packed_layouts has {rotated[tuple(i)]!r}, billm {after[tuple(i)]!r}")
         records += 1
     print(f"{records} rotations equal")
 

@@ -48,7 +48,7 @@ const char* copy(void* to, const void* from, int64_t bytes, void*) {
   return nullptr;
 }
 
-// The block's product as the CPU's tiles make it.
+// The group's product as the CPU's tiles make it.
 void feedback(const CoderParams& p) {
   for (int64_t row = 0; row < p.rows; ++row) {
     for (int c = 0; c < p.width; ++c) {

@@ -13,7 +13,7 @@ STEPS, COUNT = 12, 3001
 def main():
     generator = torch.Generator().manual_seed(7)
     start = torch.randn(COUNT, generator=generator)
-    # Of very different sizes, and some 0 throughout.
+    # The gradients have very different sizes, and some are 0 throughout.
     gradients = torch.randn(STEPS, COUNT, generator=generator) * torch.logspace(-9, 3, COUNT)
     gradients[:, ::50] = 0
     rates = torch.linspace(0.1, 0.01, STEPS)

@@ -30,16 +30,16 @@ float random_exact(Random* random, ScaleFormat format, float base) {
 void fill_offsets(Random* random, RegionCodes* linear) {
   const RegionFormat& shape = linear->shape;
   if (shape.offset_kind == OffsetKind::kNone) return;
-  for (int64_t block = 0; block < shape.blocks(); ++block) {
+  for (int64_t group = 0; group < shape.groups(); ++group) {
     for (int64_t row = 0; row < shape.rows; ++row) {
       float largest = 0;
       for (int r = 1; r <= shape.regions(); ++r) {
-        largest = std::max(largest, linear->scale[linear->scale_index(block, r, row)]);
+        largest = std::max(largest, linear->scale[linear->scale_index(group, r, row)]);
       }
       for (int r = 1; r <= shape.regions(); ++r) {
         const int drawn = static_cast<int>(random->below(255)) - 127;
         const int code = largest > 0 ? drawn : 0;  // in units of 0 only 0 can be said, and not -0
-        linear->offset[linear->offset_index(block, r, row)] =
+        linear->offset[linear->offset_index(group, r, row)] =
             shape.scale_format == ScaleFormat::kLog8
                 ? offset8_decode(static_cast<int8_t>(code), largest)
                 : random_exact(random, shape.scale_format, 0);

@@ -39,7 +39,7 @@ struct LayerBench {
   int64_t copies = 0, dense_copies = 0;
   double seconds = 0;        // one product, median of the repetitions, input preparation included
   double fastest = 0;        // the best repetition
-  double dense_seconds = 0;  // the same with the rival, copies in turn too; 0: there is none
+  double dense_seconds = 0;  // the same with the baseline, copies in turn too; 0: there is none
   double bytes_per_second() const;
 };
 
@@ -53,7 +53,7 @@ class BenchDevice {
   virtual double bandwidth() const = 0;
   virtual double memory_bytes() const = 0;
   // The dense product that a layer is compared with: "fp32" by ATen, "fp16" by cuBLAS.
-  virtual std::string rival() const = 0;
+  virtual std::string baseline() const = 0;
   // Random codes of a fixed seed; one row for each number of tokens. Throws Error{kUsage} for a
   // layer that is not in the table, Error{kFailure} for what goes wrong on the device.
   virtual std::vector<LayerBench> measure(const LayerBenchRequest& request) = 0;

@@ -18,7 +18,7 @@ namespace billm {
 // folder (codes, pack, model, learn, and tools/read_packed.py), in this order.
 using Factor = std::variant<RegionCodes, Rotation>;
 inline constexpr size_t kFactorKinds = std::variant_size_v<Factor>;
-// Of the kind with this index in Factor, as files say it: "planes", "rotation".
+// The kinds' names by their index in Factor, as files say them: "planes", "rotation".
 std::span<const char* const> factor_kind_names();
 
 struct LayerCodes {

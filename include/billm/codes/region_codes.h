@@ -33,7 +33,7 @@ inline constexpr int kMaxClasses = 3;
 // What is fixed for a layer before its codes are known.
 struct RegionFormat {
   int64_t rows = 0, cols = 0;  // weight [rows, cols] = [out, in]
-  int block_size = 128;        // columns per block; the last block may be shorter
+  int block_size = 128;        // columns of a quantization group; the last one may have fewer
   NmPattern nm;
   int classes = 2;          // K: magnitude classes of ordinary columns
   int salient_classes = 2;  // S: those of salient columns; 0: no column is salient
@@ -46,13 +46,13 @@ struct RegionFormat {
   // scale_format f16, that of the steps). true (PB-LLM): any weight may be one (no N:M).
   bool scattered = false;
 
-  int64_t blocks() const { return (cols + block_size - 1) / block_size; }
+  int64_t groups() const { return (cols + block_size - 1) / block_size; }
   int regions() const { return classes + salient_classes; }  // R, the binary ones
   int integer_region() const { return regions() + 1; }       // where integer_bits > 0
   bool all_integers() const { return integer_bits > 0 && !scattered; }
-  // How many (step, zero) pairs: one per row and block, per row for scattered integers.
-  int64_t steps() const { return integer_bits == 0 ? 0 : scattered ? rows : blocks() * rows; }
-  int64_t block_of(int64_t col) const { return col / block_size; }
+  // How many (step, zero) pairs: one per row and group, per row for scattered integers.
+  int64_t steps() const { return integer_bits == 0 ? 0 : scattered ? rows : groups() * rows; }
+  int64_t group_of(int64_t col) const { return col / block_size; }
   bool operator==(const RegionFormat&) const = default;
 };
 // Throws Error{kBadInput} unless every field is in its range (`where` starts the message).
@@ -65,21 +65,21 @@ struct RegionCodes {
   std::vector<uint8_t> code;        // [rows, cols]: sign bit, 1 = plus; 0 where pruned; or integer
   std::vector<uint8_t> salient;     // [cols]: 1 = salient column; empty if S = 0
   float base = 0;                   // log8: the largest scale a code can say
-  std::vector<float> scale;         // [blocks, R, rows], exact in scale_format
-  std::vector<float> offset;        // kBlock: [blocks, rows]; kRegion: [blocks, R, rows]
+  std::vector<float> scale;         // [groups, R, rows], exact in scale_format
+  std::vector<float> offset;        // kBlock: [groups, rows]; kRegion: [groups, R, rows]
   std::vector<float> column_scale;  // [cols], positive and exact in fp16; empty without
-  std::vector<float> step;          // [blocks, rows] or [rows]: >= 0 and exact in fp16
+  std::vector<float> step;          // [groups, rows] or [rows]: >= 0 and exact in fp16
   std::vector<uint8_t> zero;        // as step: the code that means 0
 
-  int64_t scale_index(int64_t block, int region, int64_t row) const {  // region 1..R
-    return (block * shape.regions() + region - 1) * shape.rows + row;
+  int64_t scale_index(int64_t group, int region, int64_t row) const {  // region 1..R
+    return (group * shape.regions() + region - 1) * shape.rows + row;
   }
-  int64_t offset_index(int64_t block, int region, int64_t row) const {
-    return shape.offset_kind == OffsetKind::kBlock ? block * shape.rows + row
-                                                   : scale_index(block, region, row);
+  int64_t offset_index(int64_t group, int region, int64_t row) const {
+    return shape.offset_kind == OffsetKind::kBlock ? group * shape.rows + row
+                                                   : scale_index(group, region, row);
   }
-  int64_t step_index(int64_t block, int64_t row) const {
-    return shape.scattered ? row : block * shape.rows + row;
+  int64_t step_index(int64_t group, int64_t row) const {
+    return shape.scattered ? row : group * shape.rows + row;
   }
   // The value of one weight, fp32: the definition of every decoder in billm.
   float value(int64_t row, int64_t col) const;

@@ -20,8 +20,8 @@ struct GenerationConfig {
   std::vector<int64_t> eos_token_ids;
 };
 
-// Of a model directory; a missing generation_config.json says nothing. Throws Error{kBadInput} for
-// a malformed one: "FILE: key: expected ..., got ...".
+// Reads a model directory's generation_config.json; a missing one says nothing. Throws
+// Error{kBadInput} for a malformed one: "FILE: key: expected ..., got ...".
 GenerationConfig read_generation_config(const std::filesystem::path& directory);
 
 }  // namespace billm

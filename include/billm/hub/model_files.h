@@ -1,4 +1,4 @@
-// Which files of a model repository billm needs, and which of them a directory lacks.
+// Which files of a model repository billm needs, and which of them are missing from a directory.
 #pragma once
 
 #include <filesystem>
@@ -28,9 +28,9 @@ class ModelFiles {
   // All but the shards that an index names: configuration, tokenizer, licence, weights(). Never
   // other forms of the weights (consolidated*, .gguf, .pth, .msgpack, .h5, folders).
   std::vector<std::string> needed(ModelPart part) const;
-  // Whether there is what `part` cannot do without, else what lacks ("config.json"). A model
+  // What `part` cannot do without and is missing ("config.json"); nothing if all is there. A model
   // without a tokenizer can be evaluated on token ids, so kAll does not ask for one.
-  std::optional<std::string> lacks(ModelPart part) const;
+  std::optional<std::string> missing(ModelPart part) const;
   // Whether there is a tokenizer in one of the forms that models come with.
   bool has_tokenizer() const;
   // What is not there and would change the tokenizer's ids if the repository has it: nothing beside
@@ -42,8 +42,8 @@ class ModelFiles {
   std::vector<std::string> names_;
 };
 
-// What the model in `directory` lacks of `part`, shards that its index names included; nothing if
-// it is complete. Throws Error{kBadInput} if the index is damaged.
-std::optional<std::string> lacks(const std::filesystem::path& directory, ModelPart part);
+// What is missing of `part` in the model in `directory`, shards that its index names included;
+// nothing if it is complete. Throws Error{kBadInput} if the index is damaged.
+std::optional<std::string> missing_file(const std::filesystem::path& directory, ModelPart part);
 
 }  // namespace billm

@@ -15,7 +15,7 @@
 
 namespace billm {
 
-// Of one block, fp32; keys with their positions (rotary embedding) applied.
+// One block's keys and values in fp32; keys with their positions (rotary embedding) applied.
 struct BlockCache {
   at::Tensor keys, values;  // [kv_heads, capacity, head_dim]
 };
@@ -29,7 +29,7 @@ class KvCache {
   int64_t capacity() const { return capacity_; }
   const BlockCache& block(int64_t index) const { return blocks_.at(static_cast<size_t>(index)); }
 
-  // Of all blocks at this capacity.
+  // The bytes of all blocks at this capacity.
   static int64_t bytes(const ModelSpec& spec, int64_t capacity);
 
  private:

@@ -23,7 +23,7 @@ class OutputHead {
   // fp16 per row and kHeadBlock columns.
   OutputHead(const ModelWeights& weights, const ModelSpec& spec, LinearRunner& runner);
 
-  // Of final_states() [tokens, embed_width]: [tokens, vocab], the same for any number of threads.
+  // final_states() [tokens, embed_width] -> [tokens, vocab], the same for any number of threads.
   at::Tensor logits(const at::Tensor& states) const;
 
   int64_t bytes() const;  // read for one token

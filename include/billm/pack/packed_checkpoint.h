@@ -14,7 +14,7 @@
 
 namespace billm {
 
-// Of results without products, and the newest that is known.
+// The format's version of results without products, and the newest that is known.
 inline constexpr int kFirstFormatVersion = 1;
 inline constexpr int kFormatVersion = 2;
 // The lowest version that has what the layer is made of: 2 for products.

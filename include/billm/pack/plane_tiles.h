@@ -1,4 +1,4 @@
-// Makes kernels/plane_tiles.h's form of a packed layer.
+// Repacks a layer into the kernel layout (kernels/plane_tiles.h).
 #pragma once
 
 #include <hwy/aligned_allocator.h>

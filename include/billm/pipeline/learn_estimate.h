@@ -14,7 +14,7 @@
 
 namespace billm {
 
-// Of one block.
+// What tuning one block needs.
 struct TuneNeeds {
   double seconds = 0;
   // What tuning holds at its largest, besides the block in fp32: on the model's device, and on the

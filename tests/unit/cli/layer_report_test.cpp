@@ -64,7 +64,7 @@ TEST_F(LayerReport, UnitsAndFields) {
   EXPECT_EQ(fake_cuda().live, 0);
 }
 
-// Products use the copies in turn, in a graph and in a queue, and so do the rival's.
+// Products use the copies in turn, in a graph and in a queue, and so do the baseline's.
 TEST_F(LayerReport, CopiesInTurn) {
   for (const int64_t batch : {1, 8, 9, 40}) {
     SCOPED_TRACE(batch);
@@ -103,7 +103,7 @@ TEST_F(LayerReport, EveryKindOfLayerAndText) {
   const Json rows = run(true);
   const std::string text = testing::internal::GetCapturedStdout();
   EXPECT_NE(testing::internal::GetCapturedStderr().find(
-                "billm: warning: cuBLAS: not here: layers are measured without a rival\n"),
+                "billm: warning: cuBLAS: not here: layers are measured without a baseline\n"),
             std::string::npos);
   ASSERT_EQ(rows.size(), 4 * bench_layers().size());
   for (size_t i = 0; i < rows.size(); ++i) {

@@ -43,7 +43,7 @@ TEST(RegionCodes, ValuesByRegion) {
   shape.offset_kind = OffsetKind::kRegion;
   shape.scale_format = ScaleFormat::kF32;
   RegionCodes linear = make_region_codes(shape);
-  ASSERT_EQ(linear.scale.size(), 8u);  // 2 blocks, 4 regions, 1 row
+  ASSERT_EQ(linear.scale.size(), 8u);  // 2 groups, 4 regions, 1 row
   linear.region = {0, 2, 3};
   linear.code = {0, 0, 1};
   for (size_t i = 0; i < 8; ++i) {
@@ -68,7 +68,7 @@ TEST(RegionCodes, IntegersAndColumnScales) {
   shape.scale_format = ScaleFormat::kF16;
   shape.integer_bits = 4;
   RegionCodes linear = make_region_codes(shape);
-  ASSERT_EQ(linear.step.size(), 4u);  // 2 blocks, 2 rows
+  ASSERT_EQ(linear.step.size(), 4u);  // 2 groups, 2 rows
   linear.region.assign(6, 1);
   linear.code = {0, 15, 8, 7, 1, 2};
   linear.step = {1, 2, 4, 8};

@@ -344,7 +344,7 @@ std::vector<float> all_results(const Problem& problem) {
       take(*tile);
     }
   };
-  const BlockFactor factor = problem.triangle.factor();
+  const GroupFactor factor = problem.triangle.factor();
   const int64_t size = Coded::size(problem);
   Coded coded(problem);
   code_nearest(factor, problem.levels, problem.w.get(), coded.codes, coded.delta.get(),

@@ -50,7 +50,7 @@ class Tile {
   std::unique_ptr<float[], Free> data_;
 };
 
-// An upper triangle with a dominant diagonal, as BlockFactor wants it.
+// An upper triangle with a dominant diagonal, as GroupFactor wants it.
 struct Triangle {
   Triangle(int width, uint32_t seed) : width(width), rows(width * width), columns(width * width) {
     test::Random random(seed);
@@ -65,7 +65,7 @@ struct Triangle {
     }
   }
   double r(int i, int j) const { return rows[static_cast<size_t>(i * width + j)]; }
-  BlockFactor factor() const { return {width, rows.data(), columns.data(), norm.data()}; }
+  GroupFactor factor() const { return {width, rows.data(), columns.data(), norm.data()}; }
 
   int width;
   std::vector<float> rows, columns, norm;
@@ -93,7 +93,7 @@ inline double grid_distance(const IntegerGrid& grid, int lane, double t) {
   return best;
 }
 
-// A tile's block to code: weights, levels, column sets, and optionally a mask.
+// A tile's group to code: weights, levels, column sets, and optionally a mask.
 struct Problem {
   Problem(int width, int classes, int salient_classes, bool masked, bool offsets, uint32_t seed)
       : triangle(width, seed),
@@ -156,7 +156,7 @@ struct Coded {
   }
 
   Tile q, sign, cls, delta, loss;
-  BlockCodes codes;
+  GroupCodes codes;
 };
 
 // Calls body(target) with each target that this machine runs forced, and goes back to the best.

@@ -25,9 +25,9 @@ namespace {
 
 const c10::Device kCpu(c10::kCPU);
 
-// Of tests/support/make_tiny_model.py: rotary and grouped heads; biases; a gate whose gradient
-// needs its result; a window; norms of heads; post-norm with projections; norms without weights;
-// no final norm.
+// Models of tests/support/make_tiny_model.py: rotary and grouped heads; biases; a gate whose
+// gradient needs its result; a window; norms of heads; post-norm with projections; norms without
+// weights; no final norm.
 const std::vector<std::string> kCases = {"gqa",        "biases",   "relu",     "sliding",
                                          "qwen3_bias", "opt_350m", "opt_bare", "opt_no_final"};
 

@@ -29,7 +29,7 @@ RegionFormat without_offsets(RegionFormat shape) {
 // Levels are positive and grow within a set, as every method stores them.
 RegionCodes sorted_codes(const RegionFormat& shape, uint32_t seed) {
   RegionCodes codes = test::random_codes(shape, seed);
-  for (int64_t b = 0; b < shape.blocks(); ++b) {
+  for (int64_t b = 0; b < shape.groups(); ++b) {
     for (int64_t row = 0; row < shape.rows; ++row) {
       for (const auto& [first, count] :
            {std::pair{1, shape.classes}, std::pair{1 + shape.classes, shape.salient_classes}}) {
@@ -259,7 +259,7 @@ TEST(RegionTrainable, LearnsARepresentableTarget) {
   }
 }
 
-// Of many codes, those move whose latents lie at a border: none but as many as the margin lets.
+// Only codes whose latents lie at a border move: as many as the margin lets.
 TEST(RegionTrainable, FewCodesMoveInTheFirstStep) {
   RegionFormat shape = two_levels();
   shape.rows = 200;

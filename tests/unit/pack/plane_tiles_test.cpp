@@ -25,7 +25,7 @@ constexpr TileOrder kOrders[] = {
 std::vector<RegionFormat> all_shapes(int every) {
   std::vector<RegionFormat> shapes = test::shape_sweep(every);
   for (const RegionFormat& shape : test::shape_sweep_of_kinds(every)) shapes.push_back(shape);
-  // Segments of more than one per block.
+  // Segments of more than one per group.
   for (const int64_t rows : {3, 70}) {
     RegionFormat wide;
     wide.rows = rows;

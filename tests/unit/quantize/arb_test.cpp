@@ -79,7 +79,7 @@ TEST(Arb, RowTimesColumnComesBack) {
   config.scale_format = ScaleFormat::kLog8;
   const RegionCodes log8 = quantize("arb", layer, config);
   EXPECT_EQ(log8.shape.regions(), 1);
-  EXPECT_EQ(log8.shape.blocks(), 1);
+  EXPECT_EQ(log8.shape.groups(), 1);
   EXPECT_TRUE(close(dequantize(log8), w, {.relative = 0.03}));  // 2^(1/32), and the columns adjust
 }
 

@@ -125,9 +125,9 @@ TEST(DeviceCoder, OneLaneIsTheCpuToTheBit) {
     const RegionCodes linear = layer.code(&accelerator);
     ASSERT_NO_THROW(check_codes(linear));
     expect_equal(linear, layer.code(nullptr));
-    EXPECT_EQ(host_cuda().row_launches, one.shape.blocks());
+    EXPECT_EQ(host_cuda().row_launches, one.shape.groups());
     EXPECT_EQ(host_cuda().feedback_launches,
-              one.feedback == Feedback::kNone ? 0 : one.shape.blocks());
+              one.feedback == Feedback::kNone ? 0 : one.shape.groups());
     EXPECT_EQ(host_cuda().live_allocations, 0);
   }
 }

@@ -58,7 +58,7 @@ double true_error(const Golden& golden, const std::vector<float>& q) {
   return layer_error(golden.w, q, golden.hessian.matrix, golden.hessian.lambda, kSide);
 }
 
-// What the published loop adds up: block by block, e = (w - q) / U_jj for all columns of the block
+// What the published loop adds up: group by group, e = (w - q) / U_jj for all columns of the group
 // at once, loss += sum e^2 / 2, and the later columns take w -= e U. U = R^-1.
 double published_running_loss(const Golden& golden, const std::vector<float>& q, int block_size) {
   std::vector<double> u(kSide * kSide, 0.0);
@@ -132,7 +132,7 @@ TEST(Golden, DefaultsAreFarBelowThePublishedError) {
   }
 }
 
-// The same classes and blocks with column scales; its default blocks, which store less; and signs
+// The same classes and groups with column scales; its default groups, which store less; and signs
 // alone.
 TEST(Golden, ColumnScalesHelp) {
   BILLM_GOLDEN(golden);

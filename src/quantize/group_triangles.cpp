@@ -1,18 +1,18 @@
-// See block_triangles.h.
-#include "block_triangles.h"
+// See group_triangles.h.
+#include "group_triangles.h"
 
 #include <algorithm>
 
 namespace billm {
 
-std::vector<BlockTriangle> block_triangles(const std::vector<float>& factor, int64_t cols,
+std::vector<GroupTriangle> group_triangles(const std::vector<float>& factor, int64_t cols,
                                            int64_t block_size) {
-  const int64_t blocks = (cols + block_size - 1) / block_size;
-  std::vector<BlockTriangle> triangles(static_cast<size_t>(blocks));
-  for (int64_t b = 0; b < blocks; ++b) {
+  const int64_t groups = (cols + block_size - 1) / block_size;
+  std::vector<GroupTriangle> triangles(static_cast<size_t>(groups));
+  for (int64_t b = 0; b < groups; ++b) {
     const int64_t first = b * block_size;
     const int64_t width = std::min(block_size, cols - first);
-    BlockTriangle& triangle = triangles[b];
+    GroupTriangle& triangle = triangles[b];
     triangle.rows.assign(static_cast<size_t>(width * width), 0.0f);
     triangle.columns.assign(static_cast<size_t>(width * width), 0.0f);
     triangle.norm.assign(static_cast<size_t>(width), 0.0f);

@@ -1,17 +1,12 @@
-"""The layouts of packed modules (docs/format.md), one class each, with numpy alone.
+"""The layout `planes`: weights as bits, with levels by row, group of columns and region."""
 
-Each class has: check(description, where), which refuses what the format does not allow;
-Class(description, tensors, where), where `tensors` maps the names of its planes to (dtype, shape,
-bytes); bytes(), of its planes. Planes and Product have decode(): the weight and which weights are kept;
-a Rotation is applied to the rows of a matrix.
-"""
-
-import decimal
 import functools
 import itertools
 from math import comb
 
 import numpy as np
+
+from .checks import require, require_keys
 
 DTYPES = {name: np.dtype(code) for name, code in
           [("U8", "u1"), ("I8", "i1"), ("U16", "<u2"), ("F16", "<f2"), ("U32", "<u4"),
@@ -19,20 +14,6 @@ DTYPES = {name: np.dtype(code) for name, code in
 SCALE_DTYPES = {"log8": "U8", "f16": "F16", "f32": "F32"}
 # 2^(i/16) rounded to fp32.
 LOG8_STEPS = np.array([2.0 ** (i / 16) for i in range(16)], dtype=np.float32)
-
-
-class FormatError(Exception):
-    """The file is not what docs/format.md says; the message names file and module."""
-
-
-def require(ok, message):
-    if not ok:
-        raise FormatError(message)
-
-
-def require_keys(description, known, where):
-    unknown = set(description) - set(known)
-    require(not unknown, f"{where}: unknown keys {sorted(unknown)}")
 
 
 @functools.lru_cache(maxsize=None)
@@ -107,14 +88,14 @@ class Planes:
     def __init__(self, description, tensors, where):
         d = description
         self.where = where
-        self.rows, self.cols, self.block = d["rows"], d["cols"], d["block_size"]
+        self.rows, self.cols, self.width = d["rows"], d["cols"], d["block_size"]
         self.n, self.m = d["n"], d["m"]
         self.classes, self.salient_classes = d["classes"], d["salient_classes"]
         self.scale_format, self.offset_kind = d["scale_format"], d["offsets"]
         self.column_scales = d.get("column_scales", False)
         self.integer_bits = d.get("integer_bits", 0)
         self.index, self.index_bits = d.get("index", "none"), d.get("index_bits")
-        self.blocks = -(-self.cols // self.block)
+        self.groups = -(-self.cols // self.width)
         self.regions = self.classes + self.salient_classes
         self.planes = tensors
         self.used = set()
@@ -200,8 +181,8 @@ class Planes:
         return digits[:kept]
 
     def scales(self):
-        """float32 [blocks, regions, rows]"""
-        shape = [self.blocks, self.regions, self.rows]
+        """float32 [groups, regions, rows]"""
+        shape = [self.groups, self.regions, self.rows]
         stored = self.plane("scales", SCALE_DTYPES[self.scale_format], shape)
         if self.scale_format != "log8":
             scales = stored.astype(np.float32)
@@ -215,11 +196,11 @@ class Planes:
         return (base * factor.astype(np.float32))[stored]
 
     def offsets(self, scales):
-        """float32 [blocks, regions, rows], or None if there are none."""
+        """float32 [groups, regions, rows], or None if there are none."""
         if self.offset_kind == "none":
             return None
         regions = [self.regions] if self.offset_kind == "region" else []
-        shape = [self.blocks, *regions, self.rows]
+        shape = [self.groups, *regions, self.rows]
         log8 = self.scale_format == "log8"
         stored = self.plane("offsets", "I8" if log8 else SCALE_DTYPES[self.scale_format], shape)
         if self.offset_kind == "block":
@@ -266,14 +247,14 @@ class Planes:
         """float32: the values of the integer weights at (row, col), in the order of the stream."""
         bits = self.integer_bits
         code = numbers(self.bits("integers", row.size * bits), bits).astype(np.int64)
-        shape = [self.rows] if self.index != "none" else [self.blocks, self.rows]
+        shape = [self.rows] if self.index != "none" else [self.groups, self.rows]
         step = self.plane("steps", "F16", shape)
         require(
             np.isfinite(step).all() and not np.signbit(step).any(),
             f"{self.where}.steps: not finite and >= 0",
         )
         zero = numbers(self.bits("zeros", step.size * bits), bits).astype(np.int64).reshape(shape)
-        at = (row,) if self.index != "none" else (col // self.block, row)
+        at = (row,) if self.index != "none" else (col // self.width, row)
         return (code - zero[at]).astype(np.float32) * step[at].astype(np.float32)
 
     def decode(self):
@@ -298,7 +279,7 @@ class Planes:
         region[salient[col]] += self.classes
         scales = self.scales()
         offsets = self.offsets(scales)
-        at = col // self.block, region, row
+        at = col // self.width, region, row
         scale = scales[at]
         value = np.where(sign, scale, -scale)
         if offsets is not None:
@@ -317,166 +298,3 @@ class Planes:
     def expect_no_more_planes(self):
         unexpected = set(self.planes) - self.used
         require(not unexpected, f"{self.where}: unexpected planes {sorted(unexpected)}")
-
-
-class Rotation:
-    """docs/format.md, "Rotation": R (or R') of a size and seed, applied to rows of a matrix."""
-
-    MAX_SIZE, MAX_ODD = 1 << 24, 1023
-
-    @staticmethod
-    def check(description, where):
-        require_keys(description, ("layout", "size", "seed", "transposed"), where)
-        size, seed = description.get("size"), description.get("seed")
-        right = type(size) is int and 1 <= size <= Rotation.MAX_SIZE
-        require(right, f"{where}: size: expected 1..2^24")
-        require(type(seed) is int and 0 <= seed < 1 << 32, f"{where}: seed: expected 0..2^32-1")
-        require(type(description.get("transposed")) is bool, f"{where}: transposed: true or false")
-        odd = size // (size & -size)
-        require(odd <= Rotation.MAX_ODD, f"{where}: odd part {odd} of {size} is above 1023")
-
-    def __init__(self, description, tensors, where):
-        require(not tensors, f"{where}: a rotation has no planes")
-        self.size, self.seed = description["size"], description["seed"]
-        self.transposed = description["transposed"]
-        self.rows = self.cols = self.size
-        self.power = self.size & -self.size
-        self.odd = self.size // self.power
-
-    def bytes(self):
-        return 0
-
-    def inverse(self):
-        return Rotation({"size": self.size, "seed": self.seed, "transposed": not self.transposed},
-                        {}, "")
-
-    def signs(self):
-        """float64 [size] of +1 and -1."""
-        j = np.arange((self.size + 63) // 64, dtype=np.uint64)
-        z = np.uint64(self.seed) + (j + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-        words = (z ^ z >> np.uint64(31)).astype("<u8")
-        bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: self.size]
-        return np.where(bits == 1, 1.0, -1.0)
-
-    def dct(self):
-        """float64 [odd, odd]: each the double nearest to the exact value (50 digits, rounded)."""
-        with decimal.localcontext(decimal.Context(prec=50)):
-            pi = decimal.Decimal("3.14159265358979323846264338327950288419716939937510582097494")
-            other = (decimal.Decimal(2) / self.odd).sqrt()
-            values = []  # by a: sqrt(2 / odd) cos(pi a / (2 odd))
-            for a in range(self.odd + 1):
-                square = (pi * a / (2 * self.odd)) ** 2
-                term = total = decimal.Decimal(1)
-                for i in range(1, 80, 2):
-                    term = -term * square / (i * (i + 1))
-                    total += term
-                values.append(float(other * total))
-            first = float((1 / decimal.Decimal(self.odd)).sqrt())
-        values[self.odd] = 0.0
-        u, v = np.ogrid[: self.odd, : self.odd]
-        a = (2 * v + 1) * u % (4 * self.odd)
-        a = np.where(a > 2 * self.odd, 4 * self.odd - a, a)
-        sign = np.where(a > self.odd, -1.0, 1.0)
-        matrix = sign * np.array(values)[np.where(a > self.odd, 2 * self.odd - a, a)]
-        matrix[0] = first
-        return matrix
-
-    def apply(self, rows):
-        """R (or R') times each row of float64 [count, size]."""
-        x = np.array(rows, dtype=np.float64)
-        if not self.transposed:
-            x = x * self.signs()
-        distance = 1
-        while distance < self.power:
-            pairs = x.reshape(len(x), -1, 2, distance)
-            low, high = pairs[:, :, 0], pairs[:, :, 1]
-            x = np.stack([low + high, low - high], axis=2).reshape(len(x), self.size)
-            distance *= 2
-        if self.odd > 1:
-            dct = self.dct().T if self.transposed else self.dct()
-            inputs = x.reshape(len(x), self.odd, self.power)
-            sums = dct[None, :, 0, None] * inputs[:, None, 0]
-            for v in range(1, self.odd):
-                sums = sums + dct[None, :, v, None] * inputs[:, None, v]
-            x = sums.reshape(len(x), self.size)
-        k = self.power.bit_length() - 1
-        x = x * (2.0 ** -(k // 2) * (np.sqrt(0.5) if k % 2 else 1.0))
-        return x * self.signs() if self.transposed else x
-
-
-class Product:
-    """docs/format.md, "Products": F0 F1 ... Fk."""
-
-    MOST = 8
-
-    @staticmethod
-    def check(description, where):
-        require_keys(description, ("layout", "rows", "cols", "factors"), where)
-        factors = description.get("factors")
-        right = isinstance(factors, list) and 2 <= len(factors) <= Product.MOST
-        require(right, f"{where}: factors: expected 2..{Product.MOST}")
-        shapes = []
-        for i, factor in enumerate(factors):
-            kind = layout_of(factor, f"{where}: factor {i}", FACTORS)
-            square = kind is Rotation
-            shapes.append((factor["size"],) * 2 if square else (factor["rows"], factor["cols"]))
-        for i, (before, after) in enumerate(itertools.pairwise(shapes)):
-            require(before[1] == after[0], f"{where}: factor {i + 1}: expected {before[1]} rows")
-        outer = description.get("rows"), description.get("cols")
-        require(outer == (shapes[0][0], shapes[-1][1]), f"{where}: the factors have another shape")
-        planes = any(factor["layout"] == "planes" for factor in factors)
-        require(planes, f"{where}: expected a factor with planes")
-
-    def __init__(self, description, tensors, where):
-        self.rows, self.cols = description["rows"], description["cols"]
-        own = [{} for _ in description["factors"]]
-        for name, tensor in tensors.items():
-            number, _, plane = name.partition(".")
-            known = number in map(str, range(len(own)))
-            require(known, f"{where}.{name}: no plane of this module")
-            own[int(number)][plane] = tensor
-        self.factors = [
-            FACTORS[factor["layout"]](factor, planes, f"{where}: factor {i}")
-            for i, (factor, planes) in enumerate(zip(description["factors"], own))
-        ]
-        # Of the only factor that has a mask, if any.
-        masks = [f for f in self.factors if isinstance(f, Planes) and f.m]
-        self.n, self.m = (masks[0].n, masks[0].m) if masks else (0, 0)
-
-    def bytes(self):
-        return sum(factor.bytes() for factor in self.factors)
-
-    def decode(self):
-        """(float32 weight, None): what is pruned in a factor is not 0 in the product."""
-        matrices = [f.decode()[0] if isinstance(f, Planes) else f for f in self.factors]
-        start = next(i for i, m in enumerate(matrices) if not isinstance(m, Rotation))
-        product = matrices[start].astype(np.float64)
-        for factor in matrices[start + 1 :]:
-            if isinstance(factor, Rotation):
-                product = factor.inverse().apply(product)
-            else:
-                terms = factor.astype(np.float64)
-                total = product[:, :1] * terms[:1]
-                for i in range(1, len(terms)):
-                    total = total + product[:, i : i + 1] * terms[i : i + 1]
-                product = total
-        for factor in reversed(matrices[:start]):
-            product = factor.apply(product.T).T
-        return np.ascontiguousarray(product.astype(np.float32)), None
-
-
-FACTORS = {"planes": Planes, "rotation": Rotation}
-LAYOUTS = {"planes": Planes, "product": Product}
-
-
-def layout_of(description, where, layouts=None):
-    """The class of a description, which is checked."""
-    require(isinstance(description, dict), f"{where}: expected an object")
-    name = description.get("layout")
-    layouts = LAYOUTS if layouts is None else layouts
-    known = isinstance(name, str) and name in layouts
-    require(known, f"{where}: unknown layout {name!r}")
-    layouts[name].check(description, where)
-    return layouts[name]

@@ -1,0 +1,22 @@
+"""The layouts of packed modules (docs/format.md), one class each, with numpy alone.
+
+Each class has: check(description, where), which refuses what the format does not allow;
+Class(description, tensors, where), where `tensors` maps the names of its planes to (dtype, shape,
+bytes); bytes(), of its planes. Planes and Product have decode(): the weight and which weights are kept;
+a Rotation is applied to the rows of a matrix.
+"""
+
+from . import checks
+from .checks import FormatError, require
+from .planes import Planes
+from .product import FACTORS, Product
+from .rotation import Rotation
+
+LAYOUTS = {"planes": Planes, "product": Product}
+
+__all__ = ["FACTORS", "FormatError", "LAYOUTS", "Planes", "Product", "Rotation", "layout_of", "require"]
+
+
+def layout_of(description, where):
+    """The class of a module's description, which is checked."""
+    return checks.layout_of(description, where, LAYOUTS)
