@@ -1,10 +1,13 @@
-// A model of which one linear is packed, written without the pipeline: the others stay dense.
+// A model of which one linear is packed, or some are, written without the pipeline: the others stay
+// dense.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,15 +44,16 @@ inline RegionCodes some_codes(int64_t rows, int64_t cols,
   return linear;
 }
 
-// Copies the model in `dense` to `out` with the module's weight replaced by `replacement`.
+// Copies the model in `dense` to `out` with the weights of `modules` replaced by `replacement`.
 inline void replace_weight(const std::filesystem::path& dense, const std::filesystem::path& out,
                            std::vector<TensorToWrite> replacement, const Metadata& metadata,
-                           const nlohmann::json& config_changes) {
+                           const nlohmann::json& config_changes,
+                           const std::set<std::string>& modules = {kModule}) {
   std::filesystem::create_directories(out);
   const Checkpoint checkpoint(dense);
   std::vector<TensorToWrite> tensors = std::move(replacement);
   for (const std::string& name : checkpoint.names()) {
-    if (name == std::string(kModule) + ".weight") continue;
+    if (name.ends_with(".weight") && modules.contains(name.substr(0, name.size() - 7))) continue;
     const TensorView& view = checkpoint.tensor(name);
     tensors.push_back({name, view.dtype, view.shape, view.data});
   }
@@ -70,20 +74,32 @@ inline void write_manifest(const std::filesystem::path& directory) {
   std::ofstream(directory / "manifest.sha256") << sha256_hex(text) << "  manifest.json\n";
 }
 
+using PackedByModule = std::map<std::string, PackedLayer>;
+
+inline void write_packed(const std::filesystem::path& dense, const std::filesystem::path& out,
+                         const PackedByModule& layers) {
+  std::vector<TensorToWrite> planes;
+  std::set<std::string> modules;
+  Metadata metadata = {{"format", "pt"}};
+  int version = 1;
+  for (const auto& [module, packed] : layers) {
+    for_each_plane(packed, [&, &module = module](const std::string& name, const Plane& plane) {
+      planes.push_back({module + "." + name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+    });
+    modules.insert(module);
+    metadata[module] = describe(packed);
+    if (packed.product()) version = 2;
+  }
+  metadata["billm_format"] = std::to_string(version);
+  replace_weight(
+      dense, out, std::move(planes), metadata,
+      {{"quantization_config", {{"quant_method", "billm"}, {"format_version", version}}}}, modules);
+  write_manifest(out);
+}
+
 inline void write_packed(const std::filesystem::path& dense, const std::filesystem::path& out,
                          const LayerCodes& linear) {
-  const PackedLayer packed = pack(linear);
-  const int version = packed.product() ? 2 : 1;
-  std::vector<TensorToWrite> planes;
-  for_each_plane(packed, [&](const std::string& name, const Plane& plane) {
-    planes.push_back(
-        {std::string(kModule) + "." + name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
-  });
-  replace_weight(
-      dense, out, std::move(planes),
-      {{"format", "pt"}, {"billm_format", std::to_string(version)}, {kModule, describe(packed)}},
-      {{"quantization_config", {{"quant_method", "billm"}, {"format_version", version}}}});
-  write_manifest(out);
+  write_packed(dense, out, PackedByModule{{kModule, pack(linear)}});
 }
 
 }  // namespace billm

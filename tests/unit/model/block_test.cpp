@@ -3,12 +3,15 @@
 #include "billm/model/block.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
 #include <gtest/gtest.h>
 
 #include <numeric>
 #include <set>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "billm/checkpoint/npy.h"
@@ -16,6 +19,8 @@
 #include "billm/model/runtime.h"
 #include "support/compare.h"
 #include "support/environment.h"
+#include "support/packed_testing.h"
+#include "support/random_layer.h"
 #include "support/tiny_checkpoint.h"
 
 namespace billm {
@@ -127,6 +132,41 @@ TEST(Block, LinearsThatCannotBeRunPackedHaveTheRunnersThreads) {
     EXPECT_LT(shared->apply(x).sub(expected).norm().item<double>(),
               1e-6 * expected.norm().item<double>())
         << suffix;
+  }
+}
+
+// Query, key and value that are rotated alike get their input rotated once; if one differs, each
+// rotates for itself. What the block gives is that of the decoded weights in both cases.
+TEST(Block, ARotationThatAGroupSharesIsTakenOffIt) {
+  const test::TemporaryDirectory directory;
+  const auto dense = directory.path() / "dense", packed = directory.path() / "packed";
+  test::write_tiny_llama(dense);
+  const c10::Device cpu(c10::kCPU);
+  const at::NoGradGuard no_grad;
+  for (const bool alike : {true, false}) {
+    PackedByModule layers;
+    for (const auto& [name, rows] : {std::pair{"q", 64}, {"k", 32}, {"v", 32}}) {
+      LayerCodes codes;
+      const uint32_t seed = !alike && *name == 'v' ? 8 : 7;
+      codes.factors = {Rotation{rows, 3, true}, some_codes(rows, 64), Rotation{64, seed, false}};
+      layers[std::string("model.layers.0.self_attn.") + name + "_proj"] = pack(codes);
+    }
+    write_packed(dense, packed, layers);
+    const Model model(packed, 1);
+    CpuRunner runner(1);
+    const Block run = load_running_block(model.weights(), model.spec(), 0, runner, cpu);
+    ASSERT_EQ(run.inputs.size(), alike ? 1u : 0u);
+    if (alike) EXPECT_EQ(run.inputs.begin()->first, "attention_in");
+    const Block decoded = load_block(Model(packed, 1).weights(), model.spec(), 0, 1, cpu);
+    std::vector<float> numbers = test::random_normal(5 * 64, 9);
+    const at::Tensor hidden = at::from_blob(numbers.data(), {5, 64}, at::kFloat);
+    const Rope rope = make_rope(model.spec(), 5, cpu);
+    const at::Tensor expected = forward_block(model.spec(), decoded, hidden, rope);
+    const at::Tensor found = forward_block(model.spec(), run, hidden, rope);
+    EXPECT_LT(found.sub(expected).norm().item<double>(), 0.02 * expected.norm().item<double>());
+    const at::Tensor without = forward_block(
+        model.spec(), load_block(Model(dense, 1).weights(), model.spec(), 0, 1, cpu), hidden, rope);
+    EXPECT_GT(without.sub(expected).norm().item<double>(), 0.1 * expected.norm().item<double>());
   }
 }
 
