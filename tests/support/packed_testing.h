@@ -99,7 +99,9 @@ inline void write_packed(const std::filesystem::path& dense, const std::filesyst
 
 inline void write_packed(const std::filesystem::path& dense, const std::filesystem::path& out,
                          const LayerCodes& linear) {
-  write_packed(dense, out, PackedByModule{{kModule, pack(linear)}});
+  PackedByModule layers;
+  layers[kModule] = pack(linear);
+  write_packed(dense, out, layers);
 }
 
 }  // namespace billm

@@ -156,7 +156,9 @@ TEST(Block, ARotationThatAGroupSharesIsTakenOffIt) {
     CpuRunner runner(1);
     const Block run = load_running_block(model.weights(), model.spec(), 0, runner, cpu);
     ASSERT_EQ(run.inputs.size(), alike ? 1u : 0u);
-    if (alike) EXPECT_EQ(run.inputs.begin()->first, "attention_in");
+    if (alike) {
+      EXPECT_EQ(run.inputs.begin()->first, "attention_in");
+    }
     const Block decoded = load_block(Model(packed, 1).weights(), model.spec(), 0, 1, cpu);
     std::vector<float> numbers = test::random_normal(5 * 64, 9);
     const at::Tensor hidden = at::from_blob(numbers.data(), {5, 64}, at::kFloat);
