@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Counts the instructions of two builds of billm by callgrind on a small model, and prints a table.
+"""Counts the instructions of two builds of billm by callgrind on a tiny model, and prints a table.
 
-    tools/make_synthetic_model.py DIR --tokenizer tokenizer.model --hidden 256 --intermediate 688 \
-        --blocks 2 --heads 4 --kv-heads 2
+    tools/make_synthetic_model.py DIR --tokenizer tokenizer.model --hidden 128 --intermediate 320 \
+        --blocks 1 --heads 4 --kv-heads 2
     tools/count_instructions.py --baseline OLD/billm --binary NEW/billm --model DIR --text FILE.txt
 
 Each command runs on one thread, since counts of several differ from run to run, with the same text.
@@ -32,18 +32,18 @@ def count(work, binary, *words):
 
 def commands(args, work, binary):
     """(label, words) of every command that is counted."""
-    tokens = ["--nsamples", "2", "--seqlen", "256", "--calib", args.text]
+    tokens = ["--nsamples", "2", "--seqlen", "128", "--calib", args.text]
     common = ["--threads", "1", "--quiet"]
     for label, flags in QUANTIZE.items():
         yield f"quantize {label}", ["quantize", "--model", args.model, *flags.split(), *tokens,
                                     "--out", f"{work}/{binary}-{label}", "--overwrite", *common]
     result = f"{work}/{binary}-billm"
     yield "eval", ["eval", "--model", result, "--ppl", args.text, "--windows", "2", "--seqlen",
-                   "256", *common]
+                   "128", *common]
     yield "eval --run-packed", ["eval", "--model", result, "--run-packed", "--ppl", args.text,
-                                "--windows", "1", "--seqlen", "256", *common]
-    yield "generate -n 32", ["generate", "--model", result, "--prompt", "The quick brown fox",
-                             "-n", "32", "--greedy", "--ignore-eos", *common]
+                                "--windows", "1", "--seqlen", "128", *common]
+    yield "generate -n 16", ["generate", "--model", result, "--prompt", "The quick brown fox",
+                             "-n", "16", "--greedy", "--ignore-eos", *common]
 
 
 def main():
