@@ -85,8 +85,13 @@ constexpr DenseFunctions<T> functions() {
   return {multiply_piece<T>, factor<T>, solve<T>, eigen<T>, tridiagonal<T>};
 }
 
+void cache_bytes(std::ptrdiff_t* first, std::ptrdiff_t* second, std::ptrdiff_t* third) {
+  Eigen::internal::manage_caching_sizes(Eigen::GetAction, first, second, third);
+}
+
 }  // namespace
 
-const DenseTarget BILLM_DENSE_TARGET = {BILLM_DENSE_NAME, functions<float>(), functions<double>()};
+const DenseTarget BILLM_DENSE_TARGET = {BILLM_DENSE_NAME, cache_bytes, functions<float>(),
+                                        functions<double>()};
 
 }  // namespace billm::kernels

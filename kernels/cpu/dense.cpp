@@ -90,4 +90,11 @@ template bool tridiagonal_symmetric(int64_t, double*, double*, double*);
 
 std::string dense_target() { return target().name; }
 
+std::string dense_kind() {
+  std::ptrdiff_t first = 0, second = 0, third = 0;
+  target().cache_bytes(&first, &second, &third);
+  return dense_target() + ", caches of " + std::to_string(first) + ", " + std::to_string(second) +
+         " and " + std::to_string(third) + " bytes";
+}
+
 }  // namespace billm::kernels

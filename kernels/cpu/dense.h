@@ -42,5 +42,7 @@ bool tridiagonal_symmetric(int64_t n, T* a, T* diagonal, T* beside);
 
 // The instruction set that dense algebra runs with now: "baseline", "AVX2" or "AVX-512".
 std::string dense_target();
+// What the results depend on besides the operands: dense_target() and the sizes of the caches.
+std::string dense_kind();
 
 }  // namespace billm::kernels

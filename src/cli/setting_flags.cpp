@@ -11,7 +11,7 @@ void SettingFlags::add_to(CLI::App& app, bool expert, const std::string& group) 
     Flag& flag = flags_.emplace_back(Flag{&setting, "", nullptr});
     const std::string value = setting_value_name(setting), help = setting_help(setting);
     if (value.empty()) {
-      flag.option = app.add_flag(setting.flag, help);
+      flag.option = app.add_flag(setting.flag, help)->disable_flag_override();
     } else {
       flag.option = app.add_option(setting.flag, flag.text, help)->type_name(value);
     }

@@ -22,6 +22,7 @@ int64_t cols_of(const Rotation& rotation) { return rotation.size; }
   throw Error(ErrorCode::kFailure, "quantized layer is inconsistent: " + what);
 }
 
+constexpr int64_t kLeastInner = 64;  // that is allowed in a layer of any size
 constexpr int64_t kRowsAtOnce = 16;
 constexpr int64_t kTileRows = 4, kTileCols = 8;  // twice as fast as whole rows (SSE2)
 
@@ -146,6 +147,13 @@ std::string factors_problem(std::span<const FactorSize> sizes) {
   for (size_t i = 1; i < sizes.size(); ++i) {
     if (sizes[i - 1].cols == sizes[i].rows) continue;
     return "factor " + std::to_string(i) + ": expected " + std::to_string(sizes[i - 1].cols) +
+           " rows, got " + std::to_string(sizes[i].rows);
+  }
+  // What lies between two factors takes memory as if it were a layer.
+  const int64_t most = std::max(kLeastInner, 4 * std::max(sizes.front().rows, sizes.back().cols));
+  for (size_t i = 1; i < sizes.size(); ++i) {
+    if (sizes[i].rows <= most) continue;
+    return "factor " + std::to_string(i) + ": expected at most " + std::to_string(most) +
            " rows, got " + std::to_string(sizes[i].rows);
   }
   const auto matrix = [](const FactorSize& size) { return !size.rotation; };

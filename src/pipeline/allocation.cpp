@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 
 #include "billm/base/error.h"
+#include "billm/base/log.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
 #include "billm/calibrate/collect.h"
@@ -158,7 +160,20 @@ std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfi
   }
   const std::vector<double> bits = method.plan_bits(sizes, config);
   std::map<std::string, double> planned;
-  for (size_t i = 0; i < modules.size(); ++i) planned[modules[i]] = bits[i];
+  double weights = 0, stored = 0;
+  for (size_t i = 0; i < modules.size(); ++i) {
+    planned[modules[i]] = bits[i];
+    const double size = static_cast<double>(sizes[i].rows) * static_cast<double>(sizes[i].cols);
+    weights += size;
+    stored += bits[i] * size;
+  }
+  if (stored > (config.bits + 1e-9) * weights) {
+    char text[160];
+    std::snprintf(text, sizeof(text),
+                  "--bits %g is less than the smallest factors of layers of this size take: %.3f",
+                  config.bits, stored / weights);
+    log_warning(text);
+  }
   return planned;
 }
 

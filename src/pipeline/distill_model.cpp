@@ -4,7 +4,9 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <map>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "billm/base/error.h"
@@ -17,6 +19,7 @@
 #include "billm/learn/distill.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
+#include "billm/report/report.h"
 #include "block_shard.h"
 #include "model_digest.h"
 #include "output_directory.h"
@@ -53,6 +56,9 @@ nlohmann::ordered_json read_manifest(const DistillRequest& request, const Model&
     manifest.at("stored_bits").get<double>();
     manifest.at("nominal_bits").get<double>();
     if (!manifest.at("layers").is_array()) throw bad_input(path.string() + ": layers: no array");
+    for (const nlohmann::ordered_json& layer : manifest.at("layers")) {
+      layer.at("name").get<std::string>();
+    }
   } catch (const nlohmann::json::exception& error) {
     throw bad_input(path.string() + ": expected the report of billm quantize: " + error.what(),
                     "quantize the model again");
@@ -139,6 +145,8 @@ DistillReport distill_model(const DistillRequest& request) {
   head.erase("files");
   nlohmann::ordered_json settings = settings_of(request);
   settings["packed_digest"] = sha256_file(request.model / "manifest.json");
+  settings["billm_version"] = BILLM_VERSION;
+  settings["device"] = device.is_cpu() ? "cpu" : "cuda";
   TrainingJournal journal(directory.partial(), settings);
   const std::optional<TrainingState> resumed =
       request.resume ? journal.read() : std::optional<TrainingState>();
@@ -176,12 +184,14 @@ DistillReport distill_model(const DistillRequest& request) {
 
   const PackedModelWriter writer(packed, directory);
   std::vector<WrittenFile> shards;
+  std::map<std::string, nlohmann::ordered_json> learned;  // reports by module
   for (int64_t b = 0; b < spec.blocks(); ++b) {
     const DistilledBlock& block = blocks[static_cast<size_t>(b)];
     BlockShard shard;
     for (const LinearSpec& linear : spec.family->linears) {
-      shard.add(spec.module(b, linear),
-                pack(block.linears.at(linear.suffix).codes, request.threads));
+      const LayerCodes& codes = block.linears.at(linear.suffix).codes;
+      learned[spec.module(b, linear)] = report_codes(codes, request.threads);
+      shard.add(spec.module(b, linear), pack(codes, request.threads));
     }
     shard.add_norms(block.block, spec, b, packed.checkpoint());
     shards.push_back(writer.write_block(b, shard));
@@ -190,8 +200,14 @@ DistillReport distill_model(const DistillRequest& request) {
   head["distill"]["loss_before"] = report.tune.loss_before;
   head["distill"]["loss_after"] = report.tune.loss_after;
   head["distill"]["best_step"] = report.tune.best_step;
-  // Measured under Hessians that are gone, on weights that have changed.
-  for (nlohmann::ordered_json& layer : head.at("layers")) layer["error"] = nullptr;
+  for (nlohmann::ordered_json& layer : head.at("layers")) {
+    layer["error"] = nullptr;  // was measured under Hessians that are gone
+    const auto report = learned.find(layer.at("name").get<std::string>());
+    if (report == learned.end()) continue;
+    for (const char* key : {"salient_share", "region_shares", "factors"}) {
+      if (report->second.contains(key)) layer[key] = report->second.at(key);
+    }
+  }
   report.output = directory.out();
   report.stored_bits = head.at("stored_bits");
   report.nominal_bits = head.at("nominal_bits");

@@ -7,6 +7,7 @@
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -76,7 +77,9 @@ class Probe {
       quantize(kTileRows, kTileRows);  // starts the device's libraries
     }
     constexpr int64_t kNarrow = 512;
-    const int64_t rows = 128 * request.threads;
+    // A power of two, so that output rotations are fast ones.
+    const auto rows =
+        static_cast<int64_t>(std::bit_ceil(128u * static_cast<unsigned>(request.threads)));
     const LayerSeconds narrow = quantize(rows, kNarrow), wide = quantize(rows, kWide);
     packed_.emplace(kWide, std::move(last_));
     for (const int64_t width : widths) {

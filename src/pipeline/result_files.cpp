@@ -8,6 +8,8 @@
 #include "billm/base/file.h"
 #include "billm/base/sha256.h"
 #include "billm/pack/packed_checkpoint.h"
+#include "billm/quantize/methods.h"
+#include "billm/quantize/settings.h"
 
 namespace billm {
 namespace fs = std::filesystem;
@@ -68,7 +70,9 @@ nlohmann::ordered_json packed_config(const Checkpoint& source, const MethodConfi
       {"quant_method", "billm"},
       {"format_version", kFirstFormatVersion},
       {"method", method.method},
-      {"block_size", method.block_size},
+      {"block_size", uses(find_method(method.method), "block_size")
+                         ? nlohmann::ordered_json(method.block_size)
+                         : nlohmann::ordered_json(nullptr)},
       {"nm", method.nm.active() ? nlohmann::ordered_json(method.nm.text())
                                 : nlohmann::ordered_json(nullptr)},
       {"nominal_bits", bits.nominal},

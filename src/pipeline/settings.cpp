@@ -3,7 +3,9 @@
 
 #include "billm/base/sha256.h"
 #include "billm/model/runtime.h"
+#include "billm/quantize/methods.h"
 #include "billm/quantize/settings.h"
+#include "kernels/cpu/dense.h"
 
 namespace billm {
 namespace {
@@ -45,6 +47,7 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
       {"nsamples", request.calibration.rows},
       {"seqlen", request.calibration.cols},
       {"seed", request.seed}});
+  if (!find_method(request.method.method).same_on_every_cpu) json["cpu"] = kernels::dense_kind();
   return json;
 }
 

@@ -97,7 +97,9 @@ std::vector<uint8_t> dead_columns(const CalibrationStats& stats) {
     const float diagonal = stats.xtx[j * n + j] * factor;  // of H
     if (!std::isfinite(diagonal) || diagonal < 0) {
       throw Error(ErrorCode::kFailure,
-                  "calibration inputs are not finite in column " + std::to_string(j));
+                  std::string("calibration inputs ") +
+                      (diagonal < 0 ? "have a negative sum of squares" : "are not finite") +
+                      " in column " + std::to_string(j));
     }
     dead[j] = diagonal == 0;
   }

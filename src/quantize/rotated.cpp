@@ -76,6 +76,8 @@ void rotate_stats(const Rotation& in, int threads, CalibrationStats* stats) {
   parallel_parts(n, 64, threads, [&](int64_t first, int64_t end) {  // the roundings differ
     for (int64_t row = first; row < end; ++row) {
       for (int64_t col = 0; col < row; ++col) xtx[row * n + col] = xtx[col * n + row];
+      // Of inputs that depend on each other, a sum of squares may come out a little below 0.
+      if (xtx[row * n + row] < 0) xtx[row * n + row] = 0;
     }
   });
 }

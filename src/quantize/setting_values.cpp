@@ -54,8 +54,9 @@ void assign(const Setting& setting, const SettingValue& value, const Range* rang
   const auto number = [&] {
     const std::optional<double> got = number_of(value);
     if (got && (range == nullptr || range->holds(*got))) return *got;
-    throw usage_error(given(setting, value) + ": expected " + (range->whole ? "" : "a number ") +
-                      range->text() + " with --method " + method);
+    throw usage_error(given(setting, value) + ": expected " +
+                      (range->whole ? "a whole number " : "a number ") + range->text() +
+                      " with --method " + method);
   };
   std::visit(
       Overloaded{[&](int MethodConfig::*member) { config->*member = static_cast<int>(number()); },

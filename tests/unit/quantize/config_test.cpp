@@ -103,7 +103,7 @@ TEST(Configure, RefusesBadValues) {
     SCOPED_TRACE(method);
     expect_usage([&] { configure(method, {{name, value}}); }, part);
   };
-  refuse("rtn", "block_size", 7, "--block-size 7: expected 8..4096");
+  refuse("rtn", "block_size", 7, "--block-size 7: expected a whole number 8..4096");
   refuse("rtn", "block_size", -128, "--block-size -128");
   refuse("rtn", "block_size", 4097, "--block-size 4097");
   refuse("rtn", "block_size", "1e99", "--block-size 1e99");
@@ -112,15 +112,15 @@ TEST(Configure, RefusesBadValues) {
   refuse("stbllm", "nm", "9:8", "--nm 9:8: expected N in 1..8, got 9");
   refuse("stbllm", "nm", 4, "--nm");
   refuse("stbllm", "nm_alloc", "best", "--nm-alloc best: expected one of uniform, adaptive");
-  refuse("billm", "refine_rounds", -1, "--refine -1: expected 0..100");
-  refuse("billm", "refine_rounds", 101, "--refine 101: expected 0..100");
-  refuse("arb", "column_rounds", -1, "--column-rounds -1: expected 0..100");
-  refuse("billm", "max_salient", 4096, "--max-salient 4096: expected 0..4095");
+  refuse("billm", "refine_rounds", -1, "--refine -1: expected a whole number 0..100");
+  refuse("billm", "refine_rounds", 101, "--refine 101: expected a whole number 0..100");
+  refuse("arb", "column_rounds", -1, "--column-rounds -1: expected a whole number 0..100");
+  refuse("billm", "max_salient", 4096, "--max-salient 4096: expected a whole number 0..4095");
   for (const char* text : {"", "x", "2 ", "0x2", "nan", "2.5", "0", "5", "--"}) {
     refuse("rtn", "bits", text,
-           "--bits " + std::string(text) + ": expected 1..4 with --method rtn");
+           "--bits " + std::string(text) + ": expected a whole number 1..4 with --method rtn");
   }
-  refuse("gptq", "bits", 1, "--bits 1: expected 2..4 with --method gptq");
+  refuse("gptq", "bits", 1, "--bits 1: expected a whole number 2..4 with --method gptq");
   for (const double share : {0.0, -0.1, 0.51, double(NAN)}) {
     refuse("pbllm", "salient", share, "expected a number above 0 and up to 0.5");
   }
@@ -131,9 +131,9 @@ TEST(Configure, RefusesBadValues) {
   refuse("billm", "descend", 0, "--no-descend 0");
   refuse("billm", "feedback", true, "--feedback true: expected one of columns, blocks, none");
   refuse("billm", "refine_rounds", {}, "--refine none");
-  refuse("billm", "classes", 0, "--classes 0: expected 1..3");
-  refuse("billm", "classes", 4, "--classes 4: expected 1..3");
-  refuse("billm", "salient_classes", -1, "--salient-classes -1: expected 0..3");
+  refuse("billm", "classes", 0, "--classes 0: expected a whole number 1..3");
+  refuse("billm", "classes", 4, "--classes 4: expected a whole number 1..3");
+  refuse("billm", "salient_classes", -1, "--salient-classes -1: expected a whole number 0..3");
   refuse("billm", "salient_classes", 3, "expected 0..2 with --classes 2");
   expect_usage(
       [] {
@@ -144,7 +144,7 @@ TEST(Configure, RefusesBadValues) {
       [] {
         configure("arb", {{"classes", 1}, {"salient_classes", 4}});
       },
-      "--salient-classes 4: expected 0..3");
+      "--salient-classes 4: expected a whole number 0..3");
   for (const char* method : {"billm", "stbllm", "arb"}) {
     for (int classes = 1; classes <= 3; ++classes) {
       for (int salient = 0; salient <= classes; ++salient) {

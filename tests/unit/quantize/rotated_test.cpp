@@ -88,6 +88,26 @@ TEST(Rotated, StatsAreVXXV) {
   }
 }
 
+// Of inputs that are nearly multiples of each other, rounding leaves sums of squares below 0.
+TEST(Rotated, DependentInputsHaveNoNegativeSquares) {
+  int zeros = 0;
+  for (int i = 1; i <= 60; ++i) {
+    const float ratio = 1 - 1e-5f * static_cast<float>(i);
+    for (uint32_t seed = 0; seed < 4; ++seed) {
+      CalibrationStats stats;
+      stats.width = 2;
+      stats.tokens = 1;
+      stats.xtx = {1, ratio, ratio, ratio * ratio};
+      rotate_stats(Rotation{2, seed, false}, 1, &stats);
+      EXPECT_GE(stats.xtx[0], 0) << ratio;
+      EXPECT_GE(stats.xtx[3], 0) << ratio;
+      EXPECT_NO_THROW(dead_columns(stats));
+      zeros += (stats.xtx[0] == 0) + (stats.xtx[3] == 0);
+    }
+  }
+  EXPECT_GT(zeros, 0);  // were below
+}
+
 TEST(Rotated, SameBytesForAnyNumberOfThreads) {
   constexpr int64_t kRows = 136, kCols = 576;
   const std::vector<float> w = test::random_normal(kRows * kCols, 7);
