@@ -85,7 +85,7 @@ constexpr DenseFunctions<T> functions() {
   return {multiply_piece<T>, factor<T>, solve<T>, eigen<T>, tridiagonal<T>};
 }
 
-void cache_bytes(std::ptrdiff_t* first, std::ptrdiff_t* second, std::ptrdiff_t* third) {
+void cache_bytes(int64_t* first, int64_t* second, int64_t* third) {
   Eigen::internal::manage_caching_sizes(Eigen::GetAction, first, second, third);
 }
 

@@ -17,13 +17,7 @@ namespace {
 // 96 operations: smaller pieces waste more, larger ones leave threads without work (576 / 96 = 6).
 constexpr int64_t kPiece = 96;
 
-// Multiplications of a product from which on threads are started for it: some 0.2 ms of work.
-// Below, starting them takes longer, and on a busy machine many times longer.
-constexpr int64_t kWorthThreads = 10'000'000;
-
-int threads_for(int64_t multiplications, int threads) {
-  return multiplications < kWorthThreads ? 1 : threads;
-}
+constexpr int64_t kWorthThreads = 10'000'000;  // multiplications, for threads_for()
 
 const DenseTarget& target() {
 #if defined(__x86_64__)
@@ -53,7 +47,7 @@ void multiply(Transposed transposed, int64_t m, int64_t n, int64_t k, const T* a
   const bool left = transposed == Transposed::kLeft, right = transposed == Transposed::kRight;
   const int64_t a_stride = left ? m : k, b_stride = right ? k : n;
   const int which = left ? 1 : right ? 2 : 0;
-  threads = threads_for(m * n * k, threads);
+  threads = threads_for(m * n * k, kWorthThreads, threads);
   if (m >= n) {  // pieces of rows
     parallel_parts(m, kPiece, threads, [&](int64_t first, int64_t end) {
       run.multiply(which, end - first, n, k, a + (left ? first : first * k), a_stride, b, b_stride,
@@ -71,7 +65,7 @@ template <typename T>
 bool solve_rows(int64_t n, int64_t count, T* a, T* b, int threads) {
   const DenseFunctions<T>& run = functions<T>();
   if (!run.factor(n, a)) return false;
-  threads = threads_for(n * n * count, threads);
+  threads = threads_for(n * n * count, kWorthThreads, threads);
   parallel_parts(count, kPiece, threads,
                  [&](int64_t first, int64_t end) { run.solve(n, end - first, a, b + first * n); });
   return true;
@@ -101,7 +95,7 @@ template bool tridiagonal_symmetric(int64_t, double*, double*, double*);
 std::string dense_target() { return target().name; }
 
 std::string dense_kind() {
-  std::ptrdiff_t first = 0, second = 0, third = 0;
+  int64_t first = 0, second = 0, third = 0;
   target().cache_bytes(&first, &second, &third);
   return dense_target() + ", caches of " + std::to_string(first) + ", " + std::to_string(second) +
          " and " + std::to_string(third) + " bytes";

@@ -20,7 +20,7 @@ struct DenseFunctions {
 
 struct DenseTarget {
   const char* name;
-  void (*cache_bytes)(std::ptrdiff_t* first, std::ptrdiff_t* second, std::ptrdiff_t* third);
+  void (*cache_bytes)(int64_t* first, int64_t* second, int64_t* third);
   DenseFunctions<float> single_precision;
   DenseFunctions<double> double_precision;
 };

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "billm/base/error.h"
-#include "billm/base/parallel.h"
 #include "billm/checkpoint/json.h"
 #include "description.h"
 #include "layouts.h"
@@ -117,11 +116,7 @@ void check_packed(const PackedLayer& packed, const std::string& where) {
 
 void decode(const PackedLayer& packed, int threads, float* out) {
   if (!packed.product()) {  // straight to its place: no second copy of the weight
-    const auto& planes = std::get<PackedPlanes>(packed.factors.front());
-    constexpr int64_t kRowsAtOnce = 64;
-    parallel_parts(planes.shape.rows, kRowsAtOnce, threads, [&](int64_t first, int64_t end) {
-      decode_rows(planes, first, end - first, out + first * planes.shape.cols);
-    });
+    decode_rows(std::get<PackedPlanes>(packed.factors.front()), threads, out);
     return;
   }
   std::vector<DecodedFactor> factors;

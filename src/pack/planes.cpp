@@ -3,6 +3,7 @@
 // packs, planes_check.cpp checks.
 #include "planes.h"
 
+#include "billm/base/parallel.h"
 #include "billm/pack/packed_planes.h"
 
 namespace billm {
@@ -142,6 +143,13 @@ void decode_rows(const PackedPlanes& packed, int64_t first_row, int64_t row_coun
       if (kept[col] != 0) out[col] *= column_scale[col];
     }
   }
+}
+
+void decode_rows(const PackedPlanes& packed, int threads, float* out) {
+  constexpr int64_t kRowsAtOnce = 64;
+  parallel_parts(packed.shape.rows, kRowsAtOnce, threads, [&](int64_t first, int64_t end) {
+    decode_rows(packed, first, end - first, out + first * packed.shape.cols);
+  });
 }
 
 RegionCodes unpack(const PackedPlanes& packed) {

@@ -1,5 +1,4 @@
 // The row of factors of region codes in the table of layouts: "planes" (docs/format.md).
-#include "billm/base/parallel.h"
 #include "billm/pack/plane_tiles.h"
 #include "description.h"
 #include "integer_index.h"
@@ -78,10 +77,7 @@ DecodedFactor decode_planes(const PackedFactor& factor, int threads) {
   const PackedPlanes& packed = planes_of(factor);
   const int64_t rows = packed.shape.rows, cols = packed.shape.cols;
   DecodedFactor decoded = {rows, cols, std::vector<float>(static_cast<size_t>(rows * cols)), {}};
-  constexpr int64_t kRowsAtOnce = 64;
-  parallel_parts(rows, kRowsAtOnce, threads, [&](int64_t first, int64_t end) {
-    decode_rows(packed, first, end - first, decoded.matrix.data() + first * cols);
-  });
+  decode_rows(packed, threads, decoded.matrix.data());
   return decoded;
 }
 

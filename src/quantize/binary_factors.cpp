@@ -22,7 +22,7 @@ constexpr double kDiagonalShare = 0.9;  // of diag H in the scales of columns, t
 constexpr int kPowerIterations = 2;     // of the rank-one magnitude, from the one before
 constexpr int64_t kRows = 32;           // rows that a thread takes at a time
 constexpr int64_t kColumns = 64;        // columns
-constexpr int64_t kWorthThreads = 200'000;  // numbers from which on threads are started for them
+constexpr int64_t kWorthThreads = 200'000;  // numbers, for threads_for()
 constexpr float kLeastPivot = 0.1f;         // of the penalty, which is the least exact pivot
 constexpr float kTiny = 1e-12f;
 
@@ -43,8 +43,6 @@ float dot_of_magnitudes(const float* x, const float* v, int64_t count) {
   for (; j < count; ++j) sums[0] += std::fabs(x[j]) * v[j];
   return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
-
-int threads_for(int64_t numbers, int threads) { return numbers < kWorthThreads ? 1 : threads; }
 
 float square_of(const Floats& v) {
   double sum = 0;
@@ -138,7 +136,7 @@ class Admm {
   // elimination without pivots, since the systems are positive definite. rhs_ has the pivots.
   void solve_tridiagonal(float penalty) {
     const int64_t cols = p_.cols;
-    const int threads = threads_for(rank_ * cols, p_.threads);
+    const int threads = threads_for(rank_ * cols, kWorthThreads, p_.threads);
     parallel_parts(cols, kColumns, threads, [&](int64_t first, int64_t end) {
       float* const x = solution_.data();
       float* const pivot = rhs_.data();
@@ -195,7 +193,7 @@ class Admm {
 
   template <typename Body>
   void for_rows(Body body) const {
-    const int threads = threads_for(rank_ * p_.cols, p_.threads);
+    const int threads = threads_for(rank_ * p_.cols, kWorthThreads, p_.threads);
     parallel_parts(rank_, kRows, threads, [&](int64_t first, int64_t end) {
       for (int64_t at = first * p_.cols; at < end * p_.cols; ++at) body(at);
     });
@@ -274,7 +272,7 @@ BinarySide::BinarySide(int64_t rows, int64_t cols, uint64_t seed) : rows(rows), 
 }
 
 void BinarySide::project(const Floats& x, int threads) {
-  threads = threads_for(rows * cols, threads);
+  threads = threads_for(rows * cols, kWorthThreads, threads);
   parallel_parts(rows, kRows, threads, [&](int64_t first, int64_t end) {
     for (int64_t at = first * cols; at < end * cols; ++at) dual[at] += x[at];
   });

@@ -25,14 +25,12 @@ BLOCKS = 3
 FEW_STEPS = ("--tune", "--tune-steps", 4, "--tune-window", 16)
 
 
-class Families(bt.TestCase):
+class Families(bt.SharedTestCase):
     """One directory for the class; setUpClass copies the models."""
 
     @classmethod
     def setUpClass(cls):
-        cls.maker = cls()
-        cls.maker.setUp()
-        cls.addClassCleanup(cls.maker.doCleanups)
+        super().setUpClass()
         cls.models = cls.maker.dir / "models"
         bt.tiny_models(cls.models, [*CASES, "long"])
 

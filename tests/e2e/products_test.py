@@ -50,14 +50,12 @@ def by_manifest(layers):
     return {layer["name"]: layer for layer in layers}
 
 
-class Products(bt.TestCase):
+class Products(bt.SharedTestCase):
     """The results are made once for the class; setUpClass makes them, with one thread."""
 
     @classmethod
     def setUpClass(cls):
-        cls.maker = cls()
-        cls.maker.setUp()
-        cls.addClassCleanup(cls.maker.doCleanups)
+        super().setUpClass()
         # No end of text: a text is as long as was asked for.
         cls.model = bt.make_tiny_llama(cls.maker.dir / "model", **SIZES,
                                        change=lambda config, _: config.update(eos_token_id=None))

@@ -162,6 +162,17 @@ class TestCase(unittest.TestCase):
         return path
 
 
+class SharedTestCase(TestCase):
+    """Cases that share what is made once: setUpClass makes it with `maker`, whose directory stays until
+    the last case has run."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.maker = cls()
+        cls.maker.setUp()
+        cls.addClassCleanup(cls.maker.doCleanups)
+
+
 class SmallDisk:
     """For a TestCase: the directory self.disk as a small file system of its own, where this system
     allows to mount one."""

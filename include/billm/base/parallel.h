@@ -18,6 +18,12 @@ void parallel_for(int64_t count, int threads, const std::function<void(int64_t)>
 void parallel_parts(int64_t count, int64_t size, int threads,
                     const std::function<void(int64_t first, int64_t end)>& body);
 
+// The threads for `work` of which `least` takes 0.2 ms: one below that, since starting threads
+// would take longer, on a busy machine many times longer.
+inline int threads_for(int64_t work, int64_t least, int threads) {
+  return work < least ? 1 : threads;
+}
+
 // Called once at the start of every worker thread (and by set_thread_start itself on the calling
 // thread): the Torch side sets ATen's own thread count to one there.
 void set_thread_start(std::function<void()> hook);

@@ -49,6 +49,8 @@ void check_packed(const PackedPlanes& packed, const std::string& where);
 // Decodes rows [first_row, first_row + row_count) to fp32, row-major [row_count, cols] at `out`.
 // The planes must have passed check_packed (or come from pack()). Pure and thread-safe.
 void decode_rows(const PackedPlanes& packed, int64_t first_row, int64_t row_count, float* out);
+// All rows, the same for any number of threads.
+void decode_rows(const PackedPlanes& packed, int threads, float* out);
 
 // All the codes back (inspect, learning, tests).
 RegionCodes unpack(const PackedPlanes& packed);
