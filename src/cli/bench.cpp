@@ -6,6 +6,8 @@
 #include <optional>
 
 #include "billm/base/error.h"
+#include "billm/model/model.h"
+#include "billm/model/running_device.h"
 #include "billm/model/runtime.h"
 #include "command.h"
 #include "common.h"
@@ -34,11 +36,10 @@ class Bench {
   void run() {
     options_.common.check_json();
     (void)bench_shapes(options_.shapes);
-    // Before anything is measured: whether there is such a model. All is measured on one device,
-    // which must have the kernels.
-    const c10::Device device = resolve_device(options_.device, DeviceUse::kKernels);
-    on_cpu_ = device.is_cpu();
+    // Before anything is measured: whether there is such a model, and where it can run.
     if (!options_.skip_model) model_ = model_or_newest(options_.model, options_.common.quiet);
+    const c10::Device device = choose_device();
+    on_cpu_ = device.is_cpu();
     device_ = make_bench_device(device, threads_);
     if (options_.common.print()) {
       std::printf("threads       %d\ndevice        %s\nmemory        %.1f GB/s (%s)\n", threads_,
@@ -63,6 +64,17 @@ class Bench {
   }
 
  private:
+  // All is measured on one device, which must have the kernels, also for the model.
+  c10::Device choose_device() const {
+    if (model_) {
+      const Model model(*model_, threads_);
+      if (model.packed() != nullptr) {
+        return resolve_running_device(options_.device, *model.packed());
+      }
+    }
+    return resolve_device(options_.device, DeviceUse::kKernels);
+  }
+
   void bench_model_of(const std::filesystem::path& model) {
     ModelBenchRequest request;
     request.model = model;

@@ -83,6 +83,17 @@ std::string did_you_mean(const std::string& word) {
   return best;
 }
 
+// "--flag=" would take the next word for its value.
+void check_empty_values(int argc, char** argv) {
+  for (int i = 1; i < argc && std::string(argv[i]) != "--"; ++i) {
+    const std::string word = argv[i];
+    if (word.size() > 3 && word.starts_with("--") && word.find('=') == word.size() - 1) {
+      throw billm::Error(ErrorCode::kUsage, word + ": expected a value after the '='",
+                         "give one, or leave the flag out");
+    }
+  }
+}
+
 int run(int argc, char** argv) {
   // Writing to a closed pipe or past a file size limit is an error to report, not to die of.
   std::signal(SIGPIPE, SIG_IGN);
@@ -116,6 +127,7 @@ int run(int argc, char** argv) {
       throw billm::Error(ErrorCode::kUsage, "unknown command '" + word + "'",
                          guess.empty() ? "see billm --help" : "did you mean '" + guess + "'?");
     }
+    check_empty_values(argc, argv);
     try {
       app.parse(argc, argv);
     } catch (const CLI::Success& asked) {  // --help, --version

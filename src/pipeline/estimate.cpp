@@ -62,44 +62,64 @@ struct LayerSeconds {
   double factor = 0, coding = 0;  // coding: method, packing, decoding, error
 };
 
+// Two sizes of a layer with which the seconds of its coding grow.
+struct Work {
+  double first = 0, second = 0;
+};
+
+FactorsSize size_of_planes(const PackedLayer& packed) {
+  FactorsSize size = {.planes = 0, .weights = 0};
+  double weights = 0;
+  for (const PackedFactor& factor : packed.factors) {
+    const auto* planes = std::get_if<PackedPlanes>(&factor);
+    if (planes == nullptr) continue;
+    ++size.planes;
+    weights += static_cast<double>(planes->shape.rows * planes->shape.cols);
+  }
+  size.weights = weights / static_cast<double>(packed.rows() * packed.cols());
+  return size;
+}
+
 // Rates of this machine, and a packed layer of the method.
 class Probe {
  public:
-  // `widths`: of the layers; those up to kWide are tried as they are, since a narrow layer has more
+  // `widths`: of the layers; those up to wide_ are tried as they are, since a narrow layer has more
   // salient columns in each of its blocks.
   Probe(const EstimateRequest& request, const std::set<int64_t>& widths, c10::Device device)
       : request_(request), method_(find_method(request.method.method)), device_(device) {
     const Stopwatch clock;
     const at::NoGradGuard no_grad;
+    const auto threads = static_cast<unsigned>(request.threads);
     if (!device.is_cpu()) {
       std::string why;  // quantize_model() says it
       accelerator_.emplace(device, kernels::cuda::load_cuda_kernels(&why));
       quantize(kTileRows, kTileRows);  // starts the device's libraries
     }
-    constexpr int64_t kNarrow = 512;
-    // A power of two, so that output rotations are fast ones.
-    const auto rows =
-        static_cast<int64_t>(std::bit_ceil(128u * static_cast<unsigned>(request.threads)));
-    const LayerSeconds narrow = quantize(rows, kNarrow), wide = quantize(rows, kWide);
-    packed_.emplace(kWide, std::move(last_));
+    // A power of two, so that output rotations are fast ones. What a step of a product takes grows
+    // with its inner size, and that with the rows.
+    const int64_t rows = planned() ? 256 : static_cast<int64_t>(std::bit_ceil(128u * threads));
+    const int64_t narrow_cols = wide_ / 4;
+    const LayerSeconds narrow = quantize(rows, narrow_cols), wide = quantize(rows, wide_);
+    factors_ = size_of_planes(last_);
+    packed_.emplace(wide_, std::move(last_));
     for (const int64_t width : widths) {
-      if (width >= kWide || packed_.count(width) > 0) continue;
+      if (planned() || width >= wide_ || packed_.count(width) > 0) continue;
       quantize(rows, width);
       packed_.emplace(width, std::move(last_));
     }
-    factor_ = wide.factor / (1.0 * kWide * kWide * kWide);
-    // Seconds of coding: a for a weight, b for a weight and column (feedback, error).
-    const double n = narrow.coding / static_cast<double>(rows * kNarrow);
-    const double w = wide.coding / static_cast<double>(rows * kWide);
-    product_ = std::max(0.0, (w - n) / (kWide - kNarrow));
-    weight_ = std::max(0.0, n - product_ * kNarrow);
+    factor_ = wide.factor / std::pow(wide_, 3);
+    const Work n = work(rows, narrow_cols), w = work(rows, wide_);
+    second_ = std::max(0.0, (wide.coding * n.first - narrow.coding * w.first) /
+                                (w.second * n.first - n.second * w.first));
+    first_ = std::max(0.0, (narrow.coding - second_ * n.second) / n.first);
     flops_ = product_rate(device, request.threads);
     seconds = clock.seconds();
   }
 
   // Seconds of one layer, and of the factor of one input.
   double coding(int64_t rows, int64_t cols) const {
-    return (weight_ + product_ * static_cast<double>(cols)) * static_cast<double>(rows * cols);
+    const Work size = work(rows, cols);
+    return first_ * size.first + second_ * size.second;
   }
   double factor(int64_t width) const {
     return method_.needs_factor ? factor_ * std::pow(width, 3) : 0;
@@ -108,13 +128,25 @@ class Probe {
   double rate() const { return flops_; }
   int64_t packed_bytes(int64_t rows, int64_t cols) const {
     const auto found = packed_.find(cols);
-    return scaled_bytes(found != packed_.end() ? found->second : packed_.at(kWide), rows, cols);
+    return scaled_bytes(found != packed_.end() ? found->second : packed_.at(wide_), rows, cols);
   }
+
+  // Whether Method::plan_bits says what is stored; else packed_bytes() does.
+  bool planned() const { return method_.plan_bits != nullptr; }
+  const FactorsSize& factors() const { return factors_; }
 
   double seconds = 0;
 
  private:
-  static constexpr int64_t kWide = 2048, kTileRows = 64;
+  static constexpr int64_t kTileRows = 64;
+
+  // Planes alone: weights; weights times columns (feedback, error). Products: the eigenvectors of
+  // H; a step's products of matrices.
+  Work work(int64_t rows, int64_t cols) const {
+    const auto n = static_cast<double>(rows), m = static_cast<double>(cols);
+    if (factors_.planes == 1) return {n * m, n * m * m};
+    return {m * m * m, n * m * factors_.inner(n, m)};
+  }
 
   // Leaves the packed layer in last_.
   LayerSeconds quantize(int64_t rows, int64_t cols) {
@@ -148,8 +180,10 @@ class Probe {
   const EstimateRequest& request_;
   const Method& method_;
   const c10::Device device_;
+  const int64_t wide_ = planned() ? 1024 : 2048;
   std::optional<GpuAccelerator> accelerator_;  // not on a CPU
-  double factor_ = 0, weight_ = 0, product_ = 0, flops_ = 1;
+  double factor_ = 0, first_ = 0, second_ = 0, flops_ = 1;
+  FactorsSize factors_;
   PackedLayer last_;
   std::map<int64_t, PackedLayer> packed_;  // by width
 };
@@ -231,7 +265,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
     const int64_t rows = linear.out_width(config), cols = linear.in_width(config);
     widths[linear.group] = cols;
     block_weights += rows * cols;
-    block_packed += probe.packed_bytes(rows, cols);
+    if (!probe.planned()) block_packed += probe.packed_bytes(rows, cols);
     largest = std::max(largest, rows * cols);
     widest = std::max(widest, cols);
     coding += probe.coding(rows, cols);
@@ -247,8 +281,9 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const int64_t hidden = config.hidden_size;
   estimate.weights = estimate.blocks * block_weights;
   estimate.other_weights = other_weights(spec);
-  const int64_t packed =
-      planned_bytes(spec, request.method).value_or(estimate.blocks * block_packed);
+  const std::optional<int64_t> planned = planned_bytes(spec, request.method);
+  if (planned) block_packed = *planned / estimate.blocks;
+  const int64_t packed = planned.value_or(estimate.blocks * block_packed);
   estimate.stored_bits = 8.0 * static_cast<double>(packed) / static_cast<double>(estimate.weights);
   estimate.output_bytes = packed + estimate.other_weights * dtype_size(config);
   estimate.hidden_bytes = 4 * request.sequences * request.length * hidden;
@@ -299,8 +334,9 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   estimate.hessian_seconds = blocks * probe.products(tokens * static_cast<double>(sums));
   estimate.quantize_seconds = blocks * (coding + factors);
   if (request.tune) {
-    const TuneNeeds needs = tune_needs(spec, *request.tune, request.sequences, request.length,
-                                       probe.rate(), device.is_cpu() ? request.threads : 1);
+    const TuneNeeds needs =
+        tune_needs(spec, *request.tune, probe.factors(), request.sequences, request.length,
+                   probe.rate(), device.is_cpu() ? request.threads : 1);
     estimate.tune_seconds = blocks * needs.seconds;
     // The block in fp32 and the sums of all groups stay for the report of the layers' errors.
     const int64_t on_host = idle_bytes + here + 4 * sums + 2 * block_packed + needs.host_bytes +

@@ -6,6 +6,8 @@
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
@@ -34,6 +36,8 @@ struct BlockCounts {
     for (const LinearSpec& linear : spec.family->linears) {
       const int64_t weights = linear.out_width(config) * linear.in_width(config);
       all += weights;
+      largest = std::max(largest, weights);
+      sizes.emplace_back(linear.out_width(config), linear.in_width(config));
       if (linear.role == LinearRole::kKey || linear.role == LinearRole::kValue) {
         of_keys += weights;
       }
@@ -57,7 +61,17 @@ struct BlockCounts {
                 context * (3 * hidden + 4 * keys));
   }
 
-  int64_t all = 0, of_keys = 0;
+  // Operations of a step for the products of the factors: twice their product, and its gradients.
+  double products(const FactorsSize& factors) const {
+    double operations = 0;
+    for (const auto& [n, m] : sizes) {
+      if (factors.planes > 1) operations += 4 * 2.0 * n * m * factors.inner(n, m);
+    }
+    return operations;
+  }
+
+  int64_t all = 0, of_keys = 0, largest = 0;
+  std::vector<std::pair<double, double>> sizes;  // of the linears
   int64_t queries = 0, keys = 0, hidden = 0, intermediate = 0;
 };
 
@@ -88,8 +102,8 @@ double product_rate(c10::Device device, int threads) {
   return 2.0 * kTokens * kWidth * kWidth * static_cast<double>(products) / seconds;
 }
 
-TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, int64_t sequences,
-                     int64_t length, double rate, int threads) {
+TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, const FactorsSize& factors,
+                     int64_t sequences, int64_t length, double rate, int threads) {
   const BlockCounts block(spec);
   const int64_t window = std::min(config.window, length);
   const int64_t windows = sequences * ((length + window - 1) / window);
@@ -98,7 +112,8 @@ TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, int64_t se
   const auto tokens = static_cast<double>(window);
   // On average a window stands in the middle of its sequence.
   const double pass = block.forward(tokens, 0.5 * static_cast<double>(length + window));
-  const double update = kUpdateOperations * static_cast<double>(block.all) / threads;
+  const double latents = factors.weights * static_cast<double>(block.all);
+  const double update = kUpdateOperations * latents / threads + block.products(factors) / threads;
   const double whole = static_cast<double>(sequences * length);
   const double originals =  // the original block passes on the original stream
       block.forward(whole, whole) / threads;
@@ -108,12 +123,15 @@ TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, int64_t se
        (kTuneChecks + 1) * pass * in_turn(static_cast<double>(held_out), threads) + originals) /
       (rate / threads);
   const int64_t passes = std::min<int64_t>(batch, threads);
-  // Latent, two moments and the decoded weight, the gradients of the windows; levels of the best
-  // state and masks.
-  needs.device_bytes = (4 * 4 + 4 * batch + 2) * block.all +
+  // Latents, two moments, levels of the best state and masks; the decoded weight, the gradients of
+  // the windows. Of one layer of a product the factors' matrices and gradients.
+  needs.device_bytes = static_cast<int64_t>((3 * 4 + 2) * latents) + (4 + 4 * batch) * block.all +
                        2 * 4 * sequences * length * block.hidden +
                        passes * (block.recorded(window, length) + kThreadBytes);
-  needs.host_bytes = 4 * block.all;  // codes, twice
+  if (factors.planes > 1) {
+    needs.device_bytes += static_cast<int64_t>(3 * 4 * factors.weights * block.largest);
+  }
+  needs.host_bytes = static_cast<int64_t>(4 * latents);  // codes, twice
   return needs;
 }
 

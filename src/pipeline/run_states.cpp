@@ -27,26 +27,29 @@ RunStates::RunStates(const QuantizeRequest& request, const Model& model, Process
 
 LayerPlan RunStates::plan() {
   LayerPlan plan;
-  for (const auto& [module, bits] : plan_bits(model_.spec(), request_.method)) {
-    plan[module] = {{"bits", bits}};
-  }
-  if (request_.method.nm_alloc != NmAllocation::kAdaptive) return plan;
   if (processes_.first()) {
-    std::vector<int64_t> all(static_cast<size_t>(request_.calibration.rows));
-    std::iota(all.begin(), all.end(), 0);
-    const HiddenShape all_shape = shape(std::move(all));
-    HiddenStates states(partial_, all_shape, place_of(all_shape), device_);
-    embed_all(&states);
-    const Stopwatch forward;
-    const auto outliers = measure_outliers(model_, rope_, partial_, device_, forward_threads_,
-                                           request_.quiet, &states);
-    *forward_seconds_ += forward.seconds();
-    for (const auto& [module, nm] : allocate_nm(outliers, request_.method.nm)) {
-      plan[module] = {{"nm", nm.text()}};
+    for (const auto& [module, bits] : plan_bits(model_.spec(), request_.method)) {
+      plan[module] = {{"bits", bits}};
+    }
+    if (request_.method.nm_alloc == NmAllocation::kAdaptive) {
+      for (const auto& [module, nm] : adaptive_nm()) plan[module] = {{"nm", nm.text()}};
     }
   }
   const std::string text = processes_.broadcast_text(0, nlohmann::ordered_json(plan).dump());
   return nlohmann::ordered_json::parse(text).get<LayerPlan>();
+}
+
+std::map<std::string, NmPattern> RunStates::adaptive_nm() {
+  std::vector<int64_t> all(static_cast<size_t>(request_.calibration.rows));
+  std::iota(all.begin(), all.end(), 0);
+  const HiddenShape all_shape = shape(std::move(all));
+  HiddenStates states(partial_, all_shape, place_of(all_shape), device_);
+  embed_all(&states);
+  const Stopwatch forward;
+  const auto outliers =
+      measure_outliers(model_, rope_, partial_, device_, forward_threads_, request_.quiet, &states);
+  *forward_seconds_ += forward.seconds();
+  return allocate_nm(outliers, request_.method.nm);
 }
 
 void RunStates::start(Journal* journal) {

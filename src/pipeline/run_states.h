@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -47,6 +48,7 @@ class RunStates {
   std::vector<WrittenFile> save(int64_t next);
 
  private:
+  std::map<std::string, NmPattern> adaptive_nm();
   void embed_all(HiddenStates* states) const;
   void pass_finished(const Journal& journal, int64_t b);
   HiddenShape shape(std::vector<int64_t> ids) const;

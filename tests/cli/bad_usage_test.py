@@ -34,6 +34,12 @@ class BadUsage(usage_testing.UsageTestCase):
     def test_unknown_method(self):
         self.refused(bt.USAGE, needles=["awq", "billm, stbllm"], method="awq")
 
+    def test_a_flag_without_a_value(self):
+        for flag in ("--nm=", "--bits=", "--calib=", "--seed="):
+            with self.subTest(flag=flag):
+                self.refused(bt.USAGE, flag, "8", method="stbllm",
+                             needles=[f"{flag}: expected a value after the '='"])
+
     def test_flags_of_other_methods(self):
         for method, *flags in (("billm", "--bits", "2"), ("pbllm", "--bits", "8"),
                                ("billm", "--salient", "0.1"), ("gptq", "--salient", "0.1"),

@@ -20,7 +20,6 @@ METHODS = (
     ["pbllm"],
     ["gptq", "--rotate", "in"],
     ["rtn"],
-    ["dbf"],
     ["dbf", "--bits", "0.7"],
 )
 SEQUENCES = 11
@@ -104,6 +103,13 @@ class Processes(bt.TestCase):
         self.assertEqual(second[1], "")
         self.assertRegex(second[2], r"^billm: info: process 1 of 2, meeting the others at [^\n]*\n$")
         self.assertEqual((self.home / "newest").resolve(), (self.dir / "two").resolve())
+
+    def test_only_the_first_warns(self):
+        self.model = bt.make_tiny_llama(self.dir / "small", hidden=16, intermediate=24, blocks=1,
+                                        heads=2, kv_heads=1)
+        first, second = self.together(2, *self.arguments("two", "--bits", 0.5, method="dbf"))
+        self.assertIn("--bits 0.5 is less than the smallest factors", first[2])
+        self.assertNotIn("warning", second[2])
 
     def test_torchrun(self):
         expected = self.one()

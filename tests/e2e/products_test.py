@@ -253,7 +253,8 @@ class Products(bt.SharedTestCase):
         """With and without a GPU."""
         for case, result in self.results.items():
             for command in (("generate", "--prompt", "the rain", "-n", 2),
-                            ("eval", "--ppl", self.tokens, "--run-packed")):
+                            ("eval", "--ppl", self.tokens, "--run-packed"),
+                            ("bench", "--skip-layers")):
                 with self.subTest(case=case, command=command[0]):
                     self.fails(bt.FAILURE, *command, "--model", result, "--device", "cuda",
                                needles=["device cuda: model.layers.", "is a product of factors",

@@ -14,6 +14,15 @@
 
 namespace billm {
 
+// The planes among a layer's factors.
+struct FactorsSize {
+  // Of two planes [n, r] and [r, m]: r.
+  double inner(double n, double m) const { return weights * n * m / (n + m); }
+
+  int planes = 1;
+  double weights = 1;  // their elements, for each weight of the layer
+};
+
 // What tuning one block needs.
 struct TuneNeeds {
   double seconds = 0;
@@ -22,8 +31,8 @@ struct TuneNeeds {
   int64_t device_bytes = 0, host_bytes = 0;
 };
 // `rate`: fp32 operations per second of matrix products on all threads.
-TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, int64_t sequences,
-                     int64_t length, double rate, int threads);
+TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, const FactorsSize& factors,
+                     int64_t sequences, int64_t length, double rate, int threads);
 
 struct DistillEstimate {
   int64_t weights = 0;       // quantized ones
