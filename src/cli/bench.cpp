@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "billm/base/error.h"
-#include "billm/model/model.h"
 #include "billm/model/running_device.h"
 #include "billm/model/runtime.h"
 #include "command.h"
@@ -36,7 +35,9 @@ class Bench {
   void run() {
     options_.common.check_json();
     (void)bench_shapes(options_.shapes);
-    // Before anything is measured: whether there is such a model, and where it can run.
+    // Before anything is measured: whether there is such a device and such a model, and whether it
+    // can run there.
+    (void)resolve_device(options_.device);
     if (!options_.skip_model) model_ = model_or_newest(options_.model, options_.common.quiet);
     const c10::Device device = choose_device();
     on_cpu_ = device.is_cpu();
@@ -67,9 +68,9 @@ class Bench {
   // All is measured on one device, which must have the kernels, also for the model.
   c10::Device choose_device() const {
     if (model_) {
-      const Model model(*model_, threads_);
-      if (model.packed() != nullptr) {
-        return resolve_running_device(options_.device, *model.packed());
+      const Checkpoint checkpoint(*model_);
+      if (is_packed_model(checkpoint)) {
+        return resolve_running_device(options_.device, PackedModules(checkpoint));
       }
     }
     return resolve_device(options_.device, DeviceUse::kKernels);

@@ -10,6 +10,7 @@
 #include <exception>
 #include <iostream>
 #include <numeric>
+#include <span>
 #include <sstream>
 #include <vector>
 
@@ -83,14 +84,20 @@ std::string did_you_mean(const std::string& word) {
   return best;
 }
 
-// "--flag=" would take the next word for its value.
-void check_empty_values(int argc, char** argv) {
-  for (int i = 1; i < argc && std::string(argv[i]) != "--"; ++i) {
-    const std::string word = argv[i];
-    if (word.size() > 3 && word.starts_with("--") && word.find('=') == word.size() - 1) {
-      throw billm::Error(ErrorCode::kUsage, word + ": expected a value after the '='",
-                         "give one, or leave the flag out");
+// "--flag=" would take the next word for its value. `words`: those after the command.
+void check_empty_values(const CLI::App& command, std::span<char*> words) {
+  for (size_t i = 0; i < words.size() && std::string(words[i]) != "--"; ++i) {
+    std::string word = words[i];
+    if (const CLI::Option* option = command.get_option_no_throw(word)) {
+      if (option->get_items_expected_max() > 0) ++i;  // its value, whatever that is
+      continue;
     }
+    if (!word.ends_with('=')) continue;
+    const std::string flag = word;
+    word.pop_back();
+    if (command.get_option_no_throw(word) == nullptr) continue;
+    throw billm::Error(ErrorCode::kUsage, flag + ": expected a value after the '='",
+                       "give one, or leave the flag out");
   }
 }
 
@@ -127,7 +134,11 @@ int run(int argc, char** argv) {
       throw billm::Error(ErrorCode::kUsage, "unknown command '" + word + "'",
                          guess.empty() ? "see billm --help" : "did you mean '" + guess + "'?");
     }
-    check_empty_values(argc, argv);
+    for (const Entry& entry : entries) {
+      if (entry.app->get_name() == named) {
+        check_empty_values(*entry.app, std::span(argv, static_cast<size_t>(argc)).subspan(2));
+      }
+    }
     try {
       app.parse(argc, argv);
     } catch (const CLI::Success& asked) {  // --help, --version

@@ -21,6 +21,7 @@
 #include "billm/model/runtime.h"
 #include "billm/report/report.h"
 #include "block_shard.h"
+#include "factor_counts.h"
 #include "model_digest.h"
 #include "output_directory.h"
 #include "packed_model_writer.h"
@@ -71,15 +72,15 @@ nlohmann::ordered_json read_manifest(const DistillRequest& request, const Model&
   return manifest;
 }
 
-void check_memory(const ModelSpec& spec, const DistillConfig& config, c10::Device device) {
-  const DistillBytes bytes = distill_bytes(quantized_weights(spec), config);
+void check_memory(const Model& packed, const DistillConfig& config, c10::Device device) {
+  const DistillBytes bytes = distill_bytes(factor_counts(*packed.packed()).latents, config);
   const int64_t needed = bytes.host + (device.is_cpu() ? bytes.device : 0);
   const int64_t available = available_memory();
   if (available == 0 || needed <= available) return;  // 0: not known
   char text[160];
   std::snprintf(text, sizeof(text),
                 "distilling %.1f billion weights needs about %.1f GB of memory, %.1f GB are free",
-                static_cast<double>(quantized_weights(spec)) / 1e9,
+                static_cast<double>(quantized_weights(packed.spec())) / 1e9,
                 static_cast<double>(needed) / 1e9, static_cast<double>(available) / 1e9);
   throw Error(ErrorCode::kFailure, text, "use --tune of billm quantize: one block at a time");
 }
@@ -153,7 +154,7 @@ DistillReport distill_model(const DistillRequest& request) {
   if (request.resume && !resumed) {
     log_warning("--resume: no step was stored before: starting from the first");
   }
-  check_memory(spec, request.config, device);
+  check_memory(packed, request.config, device);
   std::vector<DistilledBlock> blocks =
       load_blocks(packed, original, request.config.code_rate > 0, request.threads, device);
   FinalLayers last = load_final_layers(packed.weights(), spec, device);

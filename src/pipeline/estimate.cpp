@@ -67,19 +67,6 @@ struct Work {
   double first = 0, second = 0;
 };
 
-FactorsSize size_of_planes(const PackedLayer& packed) {
-  FactorsSize size = {.planes = 0, .weights = 0};
-  double weights = 0;
-  for (const PackedFactor& factor : packed.factors) {
-    const auto* planes = std::get_if<PackedPlanes>(&factor);
-    if (planes == nullptr) continue;
-    ++size.planes;
-    weights += static_cast<double>(planes->shape.rows * planes->shape.cols);
-  }
-  size.weights = weights / static_cast<double>(packed.rows() * packed.cols());
-  return size;
-}
-
 // Rates of this machine, and a packed layer of the method.
 class Probe {
  public:
@@ -95,12 +82,10 @@ class Probe {
       accelerator_.emplace(device, kernels::cuda::load_cuda_kernels(&why));
       quantize(kTileRows, kTileRows);  // starts the device's libraries
     }
-    // A power of two, so that output rotations are fast ones. What a step of a product takes grows
-    // with its inner size, and that with the rows.
-    const int64_t rows = planned() ? 256 : static_cast<int64_t>(std::bit_ceil(128u * threads));
-    const int64_t narrow_cols = wide_ / 4;
-    const LayerSeconds narrow = quantize(rows, narrow_cols), wide = quantize(rows, wide_);
-    factors_ = size_of_planes(last_);
+    // A power of two, so that output rotations are fast ones. Of products, whose rank grows with
+    // the rows, as small as threads are still worth starting.
+    const int64_t rows = product() ? kNarrow : static_cast<int64_t>(std::bit_ceil(128u * threads));
+    const LayerSeconds narrow = quantize(rows, kNarrow), wide = quantize(rows, wide_);
     packed_.emplace(wide_, std::move(last_));
     for (const int64_t width : widths) {
       if (planned() || width >= wide_ || packed_.count(width) > 0) continue;
@@ -108,7 +93,7 @@ class Probe {
       packed_.emplace(width, std::move(last_));
     }
     factor_ = wide.factor / std::pow(wide_, 3);
-    const Work n = work(rows, narrow_cols), w = work(rows, wide_);
+    const Work n = work(rows, kNarrow), w = work(rows, wide_);
     second_ = std::max(0.0, (wide.coding * n.first - narrow.coding * w.first) /
                                 (w.second * n.first - n.second * w.first));
     first_ = std::max(0.0, (narrow.coding - second_ * n.second) / n.first);
@@ -133,19 +118,21 @@ class Probe {
 
   // Whether Method::plan_bits says what is stored; else packed_bytes() does.
   bool planned() const { return method_.plan_bits != nullptr; }
-  const FactorsSize& factors() const { return factors_; }
 
   double seconds = 0;
 
  private:
-  static constexpr int64_t kTileRows = 64;
+  static constexpr int64_t kTileRows = 64, kNarrow = 512;
+
+  bool product() const { return method_.rank != nullptr; }
 
   // Planes alone: weights; weights times columns (feedback, error). Products: the eigenvectors of
   // H; a step's products of matrices.
   Work work(int64_t rows, int64_t cols) const {
     const auto n = static_cast<double>(rows), m = static_cast<double>(cols);
-    if (factors_.planes == 1) return {n * m, n * m * m};
-    return {m * m * m, n * m * factors_.inner(n, m)};
+    if (!product()) return {n * m, n * m * m};
+    return {m * m * m,
+            n * m * static_cast<double>(method_.rank({rows, cols}, request_.method.bits))};
   }
 
   // Leaves the packed layer in last_.
@@ -180,10 +167,9 @@ class Probe {
   const EstimateRequest& request_;
   const Method& method_;
   const c10::Device device_;
-  const int64_t wide_ = planned() ? 1024 : 2048;
+  const int64_t wide_ = product() ? 1024 : 2048;
   std::optional<GpuAccelerator> accelerator_;  // not on a CPU
   double factor_ = 0, first_ = 0, second_ = 0, flops_ = 1;
-  FactorsSize factors_;
   PackedLayer last_;
   std::map<int64_t, PackedLayer> packed_;  // by width
 };
@@ -335,7 +321,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   estimate.quantize_seconds = blocks * (coding + factors);
   if (request.tune) {
     const TuneNeeds needs =
-        tune_needs(spec, *request.tune, probe.factors(), request.sequences, request.length,
+        tune_needs(spec, *request.tune, request.method, request.sequences, request.length,
                    probe.rate(), device.is_cpu() ? request.threads : 1);
     estimate.tune_seconds = blocks * needs.seconds;
     // The block in fp32 and the sums of all groups stay for the report of the layers' errors.

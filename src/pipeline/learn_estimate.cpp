@@ -6,8 +6,6 @@
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
-#include <utility>
-#include <vector>
 
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
@@ -16,6 +14,7 @@
 #include "billm/learn/distill.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
+#include "factor_counts.h"
 #include "result_files.h"
 
 namespace billm {
@@ -36,8 +35,6 @@ struct BlockCounts {
     for (const LinearSpec& linear : spec.family->linears) {
       const int64_t weights = linear.out_width(config) * linear.in_width(config);
       all += weights;
-      largest = std::max(largest, weights);
-      sizes.emplace_back(linear.out_width(config), linear.in_width(config));
       if (linear.role == LinearRole::kKey || linear.role == LinearRole::kValue) {
         of_keys += weights;
       }
@@ -61,17 +58,7 @@ struct BlockCounts {
                 context * (3 * hidden + 4 * keys));
   }
 
-  // Operations of a step for the products of the factors: twice their product, and its gradients.
-  double products(const FactorsSize& factors) const {
-    double operations = 0;
-    for (const auto& [n, m] : sizes) {
-      if (factors.planes > 1) operations += 4 * 2.0 * n * m * factors.inner(n, m);
-    }
-    return operations;
-  }
-
-  int64_t all = 0, of_keys = 0, largest = 0;
-  std::vector<std::pair<double, double>> sizes;  // of the linears
+  int64_t all = 0, of_keys = 0;
   int64_t queries = 0, keys = 0, hidden = 0, intermediate = 0;
 };
 
@@ -102,7 +89,7 @@ double product_rate(c10::Device device, int threads) {
   return 2.0 * kTokens * kWidth * kWidth * static_cast<double>(products) / seconds;
 }
 
-TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, const FactorsSize& factors,
+TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, const MethodConfig& method,
                      int64_t sequences, int64_t length, double rate, int threads) {
   const BlockCounts block(spec);
   const int64_t window = std::min(config.window, length);
@@ -112,8 +99,11 @@ TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, const Fact
   const auto tokens = static_cast<double>(window);
   // On average a window stands in the middle of its sequence.
   const double pass = block.forward(tokens, 0.5 * static_cast<double>(length + window));
-  const double latents = factors.weights * static_cast<double>(block.all);
-  const double update = kUpdateOperations * latents / threads + block.products(factors) / threads;
+  const FactorCounts factors = factor_counts(spec, method);
+  // Products of planes are computed by one thread: for the pass, again for the gradients, and twice
+  // back.
+  const double update =
+      kUpdateOperations * static_cast<double>(factors.latents) / threads + 4 * factors.products;
   const double whole = static_cast<double>(sequences * length);
   const double originals =  // the original block passes on the original stream
       block.forward(whole, whole) / threads;
@@ -124,14 +114,11 @@ TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, const Fact
       (rate / threads);
   const int64_t passes = std::min<int64_t>(batch, threads);
   // Latents, two moments, levels of the best state and masks; the decoded weight, the gradients of
-  // the windows. Of one layer of a product the factors' matrices and gradients.
-  needs.device_bytes = static_cast<int64_t>((3 * 4 + 2) * latents) + (4 + 4 * batch) * block.all +
-                       2 * 4 * sequences * length * block.hidden +
+  // the windows.
+  needs.device_bytes = (3 * 4 + 2) * factors.latents + (4 + 4 * batch) * block.all +
+                       factors.temporary_bytes + 2 * 4 * sequences * length * block.hidden +
                        passes * (block.recorded(window, length) + kThreadBytes);
-  if (factors.planes > 1) {
-    needs.device_bytes += static_cast<int64_t>(3 * 4 * factors.weights * block.largest);
-  }
-  needs.host_bytes = static_cast<int64_t>(4 * latents);  // codes, twice
+  needs.host_bytes = 4 * factors.latents + 4 * block.all;  // codes, twice; the original weights
   return needs;
 }
 
@@ -160,7 +147,7 @@ DistillEstimate estimate_distill(const DistillRequest& request, int64_t sequence
   const double model_pass = blocks * block.forward(tokens, tokens);
   const double head = kBesideProducts * 2 * static_cast<double>(spec.config.vocab_size) *
                       static_cast<double>(spec.config.embed_width) * tokens;
-  const double weights = static_cast<double>(quantized_weights(spec));
+  const FactorCounts factors = factor_counts(*packed.packed());
 
   DistillEstimate estimate;
   estimate.weights = quantized_weights(spec);
@@ -170,7 +157,7 @@ DistillEstimate estimate_distill(const DistillRequest& request, int64_t sequence
   estimate.training_seconds =
       config.steps *
       ((4 * model_pass + 3 * head) * in_turn(static_cast<double>(batch), threads) +
-       kUpdateOperations * weights / threads) /
+       kUpdateOperations * static_cast<double>(factors.latents) / threads + 5 * factors.products) /
       each;
   estimate.held_out_seconds = (kTuneChecks + 1) * (model_pass + 2 * head) *
                               in_turn(static_cast<double>(held_out), threads) / each;
@@ -188,11 +175,11 @@ DistillEstimate estimate_distill(const DistillRequest& request, int64_t sequence
       if (format.column_scales) scales += format.cols;
     }
   }
-  const DistillBytes codes = distill_bytes(estimate.weights, config);
+  const DistillBytes codes = distill_bytes(factors.latents, config);
   const int64_t passes = std::min<int64_t>(batch, threads);
   const int64_t all_tokens = sequences * length;
   const int64_t on_device =
-      codes.device + 4 * 6 * scales + 4 * (2 + batch) * block.all +
+      codes.device + factors.temporary_bytes + 4 * 6 * scales + 4 * (2 + batch) * block.all +
       4 * all_tokens * spec.config.embed_width +                     // the teacher's states
       4 * std::max(all_tokens * block.hidden,                        // on the teacher's way
                    batch * spec.blocks() * window * block.hidden) +  // between the blocks
@@ -203,7 +190,7 @@ DistillEstimate estimate_distill(const DistillRequest& request, int64_t sequence
   estimate.cpu_bytes = idle_bytes + codes.host + (device.is_cpu() ? on_device : 0);
   estimate.output_bytes = checkpoint_bytes(packed.checkpoint());
   const int64_t state =
-      3 * 4 * scales + 4 * scales + (config.code_rate > 0 ? 3 * 4 + 1 : 0) * estimate.weights;
+      3 * 4 * scales + 4 * scales + (config.code_rate > 0 ? 3 * 4 + 1 : 0) * factors.latents;
   estimate.disk_bytes = std::max(estimate.output_bytes + state, 2 * state);
   estimate.probe_seconds = clock.seconds();
   return estimate;

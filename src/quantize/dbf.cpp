@@ -114,9 +114,7 @@ void to_halves(const Floats& a, Floats* b, Floats* c) {
 
 LayerCodes quantize_dbf(const WeightView& weight, const Hessian& hessian,
                         const MethodConfig& config, const QuantizeContext& context) {
-  const int64_t rank = rank_within(
-      weight.rows, weight.cols,
-      config.bits * static_cast<double>(weight.rows) * static_cast<double>(weight.cols));
+  const int64_t rank = rank_dbf({weight.rows, weight.cols}, config.bits);
   const BinaryProblem problem(weight, hessian, context.threads);
   BinarySides sides = find_binary_factors(problem, rank);
   Floats a, b(static_cast<size_t>(weight.cols), 1.0f), c(static_cast<size_t>(rank), 1.0f);
@@ -137,6 +135,11 @@ double nominal_bits_dbf(const LayerCodes& codes) {
   const int64_t rows = codes.rows(), cols = codes.cols();
   return static_cast<double>(stored_bits(rows, cols, factor_cols(codes.factors.front()))) /
          (static_cast<double>(rows) * static_cast<double>(cols));
+}
+
+int64_t rank_dbf(const LayerSize& layer, double bits) {
+  return rank_within(layer.rows, layer.cols,
+                     bits * static_cast<double>(layer.rows) * static_cast<double>(layer.cols));
 }
 
 std::vector<double> plan_dbf(std::span<const LayerSize> layers, const MethodConfig& config) {

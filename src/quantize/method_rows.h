@@ -38,6 +38,7 @@ double nominal_bits_pbllm(const LayerCodes& layer);  // 8 r + (1 - r)
 LayerCodes quantize_dbf(const WeightView& weight, const Hessian& hessian,
                         const MethodConfig& config, const QuantizeContext& context);
 double nominal_bits_dbf(const LayerCodes& layer);  // (r (n + m) + 16 (n + r + m)) / (n m)
+int64_t rank_dbf(const LayerSize& layer, double bits);
 std::vector<double> plan_dbf(std::span<const LayerSize> layers, const MethodConfig& config);
 
 // reference.cpp: the published search and feedback of BiLLM (and, with a mask, of STBLLM).

@@ -141,6 +141,7 @@ constexpr Method kMethods[] = {
      .square_bytes = 8,   // H and its eigenvectors
      .weight_bytes = 40,  // W in the eigenvectors' basis, the factors with their duals
      .plan_bits = plan_dbf,
+     .rank = rank_dbf,
      .same_on_every_cpu = false},
 };
 

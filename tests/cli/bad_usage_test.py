@@ -40,6 +40,11 @@ class BadUsage(usage_testing.UsageTestCase):
                 self.refused(bt.USAGE, flag, "8", method="stbllm",
                              needles=[f"{flag}: expected a value after the '='"])
 
+        # What only looks like one is a value.
+        self.fails(bt.BAD_INPUT, "generate", "--model", self.dir / "none", "--prompt", "--seed=",
+                   needles=["none"])
+        self.fails(bt.USAGE, "generate", "--nosuch=", "8", needles=["--nosuch="])
+
     def test_flags_of_other_methods(self):
         for method, *flags in (("billm", "--bits", "2"), ("pbllm", "--bits", "8"),
                                ("billm", "--salient", "0.1"), ("gptq", "--salient", "0.1"),

@@ -34,7 +34,7 @@ struct DistilledBlock {
 struct DistillBytes {
   int64_t device = 0, host = 0;
 };
-DistillBytes distill_bytes(int64_t weights, const DistillConfig& config);
+DistillBytes distill_bytes(int64_t latents, const DistillConfig& config);
 
 // Called after every step with the mean loss of its windows; `state` makes what a later run can go
 // on from.

@@ -11,17 +11,9 @@
 #include "billm/learn/config.h"
 #include "billm/model/family.h"
 #include "billm/pipeline/distill_model.h"
+#include "billm/quantize/config.h"
 
 namespace billm {
-
-// The planes among a layer's factors.
-struct FactorsSize {
-  // Of two planes [n, r] and [r, m]: r.
-  double inner(double n, double m) const { return weights * n * m / (n + m); }
-
-  int planes = 1;
-  double weights = 1;  // their elements, for each weight of the layer
-};
 
 // What tuning one block needs.
 struct TuneNeeds {
@@ -31,7 +23,7 @@ struct TuneNeeds {
   int64_t device_bytes = 0, host_bytes = 0;
 };
 // `rate`: fp32 operations per second of matrix products on all threads.
-TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, const FactorsSize& factors,
+TuneNeeds tune_needs(const ModelSpec& spec, const TuneConfig& config, const MethodConfig& method,
                      int64_t sequences, int64_t length, double rate, int threads);
 
 struct DistillEstimate {

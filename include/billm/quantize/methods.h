@@ -42,6 +42,8 @@ struct Method {
   // Null: the same for all.
   std::vector<double> (*plan_bits)(std::span<const LayerSize> layers,
                                    const MethodConfig& config) = nullptr;
+  // Of methods whose layer is a product [rows, r] [r, cols]: r with so many bits. Null: no product.
+  int64_t (*rank)(const LayerSize& layer, double bits) = nullptr;
   // false: the codes rest on dense algebra (kernels/cpu/dense.h), so the bytes are the same at any
   // thread count, but only on the same kind of CPU.
   bool same_on_every_cpu = true;

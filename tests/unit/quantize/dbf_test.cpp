@@ -44,6 +44,7 @@ TEST(Dbf, StoredBitsAreTheFormulaAtTheLargestRankThatFits) {
       ASSERT_EQ(codes.factors.size(), 2u);
       const int64_t rank = factor_cols(codes.factors[0]);
       EXPECT_EQ(rank % 8, 0);
+      EXPECT_EQ(find_method("dbf").rank({rows, cols}, bits), rank);
       EXPECT_LE(formula(rows, cols, rank), bits);
       EXPECT_GT(formula(rows, cols, rank + 8), bits);
       EXPECT_DOUBLE_EQ(pack(codes).stored_bits(), formula(rows, cols, rank));

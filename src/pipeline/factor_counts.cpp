@@ -1,0 +1,60 @@
+// See factor_counts.h.
+#include "factor_counts.h"
+
+#include <algorithm>
+#include <variant>
+
+#include "billm/quantize/methods.h"
+
+namespace billm {
+namespace {
+
+// `latents`: of the layer; `factors`: those without parameters, too.
+void add_layer(int64_t rows, int64_t cols, int64_t latents, size_t factors, FactorCounts* counts) {
+  counts->latents += latents;
+  if (factors < 2) return;
+  counts->temporary_bytes = std::max(counts->temporary_bytes, 4 * (2 * latents + rows * cols));
+}
+
+double operations(int64_t rows, int64_t rank, int64_t cols) {
+  return 2.0 * static_cast<double>(rows) * static_cast<double>(rank) * static_cast<double>(cols);
+}
+
+}  // namespace
+
+FactorCounts factor_counts(const ModelSpec& spec, const MethodConfig& method) {
+  FactorCounts counts;
+  const Method& row = find_method(method.method);
+  const size_t factors = row.rank != nullptr || method.rotate != RotatedSides::kNone ? 2 : 1;
+  for (const LinearSpec& linear : spec.family->linears) {
+    const int64_t rows = linear.out_width(spec.config), cols = linear.in_width(spec.config);
+    int64_t latents = rows * cols;
+    if (row.rank != nullptr) {
+      const int64_t rank = row.rank({rows, cols}, method.bits);
+      latents = rank * (rows + cols);
+      counts.products += operations(rows, rank, cols);
+    }
+    add_layer(rows, cols, latents, factors, &counts);
+  }
+  return counts;
+}
+
+FactorCounts factor_counts(const PackedModules& packed) {
+  FactorCounts counts;
+  for (const std::string& module : packed.names()) {
+    const PackedLayer& layer = packed.description(module);
+    int64_t latents = 0, rows = 0;  // rows: of the product of the planes so far
+    for (const PackedFactor& factor : layer.factors) {
+      const auto* planes = std::get_if<PackedPlanes>(&factor);
+      if (planes == nullptr) continue;
+      const RegionFormat& shape = planes->shape;
+      latents += shape.rows * shape.cols;
+      if (rows > 0) counts.products += operations(rows, shape.rows, shape.cols);
+      if (rows == 0) rows = shape.rows;
+    }
+    add_layer(layer.rows(), layer.cols(), latents, layer.factors.size(), &counts);
+  }
+  return counts;
+}
+
+}  // namespace billm
