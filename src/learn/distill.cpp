@@ -192,8 +192,9 @@ class ModelStage : public Stage {
 
 }  // namespace
 
-// The bytes of so many elements of planes. On the device: the level's byte; or a latent and its moments in
-// fp32, and the level of the best state. On the host: region and code, at the start and here.
+// The bytes of so many elements of planes. On the device: the level's byte; or a latent and its
+// moments in fp32, and the level of the best state. On the host: region and code, at the start and
+// here.
 DistillBytes distill_bytes(int64_t latents, const DistillConfig& config) {
   return {(config.code_rate > 0 ? 3 * 4 + 1 : 1) * latents, 4 * latents};
 }
