@@ -39,7 +39,7 @@ class Bench {
     // can run there.
     (void)resolve_device(options_.device);
     if (!options_.skip_model) model_ = model_or_newest(options_.model, options_.common.quiet);
-    const c10::Device device = choose_device();
+    const c10::Device device = common_device();
     on_cpu_ = device.is_cpu();
     device_ = make_bench_device(device, threads_);
     if (options_.common.print()) {
@@ -66,7 +66,7 @@ class Bench {
 
  private:
   // All is measured on one device, which must have the kernels, also for the model.
-  c10::Device choose_device() const {
+  c10::Device common_device() const {
     if (model_) {
       const Checkpoint checkpoint(*model_);
       if (is_packed_model(checkpoint)) {

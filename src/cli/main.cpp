@@ -134,10 +134,9 @@ int run(int argc, char** argv) {
       throw billm::Error(ErrorCode::kUsage, "unknown command '" + word + "'",
                          guess.empty() ? "see billm --help" : "did you mean '" + guess + "'?");
     }
-    for (const Entry& entry : entries) {
-      if (entry.app->get_name() == named) {
-        check_empty_values(*entry.app, std::span(argv, static_cast<size_t>(argc)).subspan(2));
-      }
+    if (known) {
+      check_empty_values(*app.get_subcommand(word),
+                         std::span(argv, static_cast<size_t>(argc)).subspan(2));
     }
     try {
       app.parse(argc, argv);

@@ -88,7 +88,7 @@ class Probe {
     const LayerSeconds narrow = quantize(rows, kNarrow), wide = quantize(rows, wide_);
     packed_.emplace(wide_, std::move(last_));
     for (const int64_t width : widths) {
-      if (planned() || width >= wide_ || packed_.count(width) > 0) continue;
+      if (width >= wide_ || packed_.count(width) > 0) continue;
       quantize(rows, width);
       packed_.emplace(width, std::move(last_));
     }
@@ -115,9 +115,6 @@ class Probe {
     const auto found = packed_.find(cols);
     return scaled_bytes(found != packed_.end() ? found->second : packed_.at(wide_), rows, cols);
   }
-
-  // Whether Method::plan_bits says what is stored; else packed_bytes() does.
-  bool planned() const { return method_.plan_bits != nullptr; }
 
   double seconds = 0;
 
@@ -238,7 +235,9 @@ Estimate estimate_quantize(const EstimateRequest& request) {
     std::snprintf(text, sizeof(text), "%.3g", weights);
     throw bad_input(request.where + ": expected at most 1e15 weights in the blocks, got " + text);
   }
-  const Probe probe(request, layer_widths, device);
+  // What a plan says is stored needs no packed layer of each width.
+  const std::optional<int64_t> planned = planned_bytes(spec, request.method);
+  const Probe probe(request, planned ? std::set<int64_t>() : layer_widths, device);
 
   Estimate estimate;
   estimate.blocks = spec.blocks();
@@ -251,7 +250,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
     const int64_t rows = linear.out_width(config), cols = linear.in_width(config);
     widths[linear.group] = cols;
     block_weights += rows * cols;
-    if (!probe.planned()) block_packed += probe.packed_bytes(rows, cols);
+    if (!planned) block_packed += probe.packed_bytes(rows, cols);
     largest = std::max(largest, rows * cols);
     widest = std::max(widest, cols);
     coding += probe.coding(rows, cols);
@@ -267,7 +266,6 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const int64_t hidden = config.hidden_size;
   estimate.weights = estimate.blocks * block_weights;
   estimate.other_weights = other_weights(spec);
-  const std::optional<int64_t> planned = planned_bytes(spec, request.method);
   if (planned) block_packed = *planned / estimate.blocks;
   const int64_t packed = planned.value_or(estimate.blocks * block_packed);
   estimate.stored_bits = 8.0 * static_cast<double>(packed) / static_cast<double>(estimate.weights);

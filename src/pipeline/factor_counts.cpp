@@ -9,10 +9,10 @@
 namespace billm {
 namespace {
 
-// `latents`: of the layer; `factors`: those without parameters, too.
-void add_layer(int64_t rows, int64_t cols, int64_t latents, size_t factors, FactorCounts* counts) {
+// `latents`: of the layer; `product`: of factors with or without parameters.
+void add_layer(int64_t rows, int64_t cols, int64_t latents, bool product, FactorCounts* counts) {
   counts->latents += latents;
-  if (factors < 2) return;
+  if (!product) return;
   counts->temporary_bytes = std::max(counts->temporary_bytes, 4 * (2 * latents + rows * cols));
 }
 
@@ -25,7 +25,7 @@ double operations(int64_t rows, int64_t rank, int64_t cols) {
 FactorCounts factor_counts(const ModelSpec& spec, const MethodConfig& method) {
   FactorCounts counts;
   const Method& row = find_method(method.method);
-  const size_t factors = row.rank != nullptr || method.rotate != RotatedSides::kNone ? 2 : 1;
+  const bool product = row.rank != nullptr || method.rotate != RotatedSides::kNone;
   for (const LinearSpec& linear : spec.family->linears) {
     const int64_t rows = linear.out_width(spec.config), cols = linear.in_width(spec.config);
     int64_t latents = rows * cols;
@@ -34,7 +34,7 @@ FactorCounts factor_counts(const ModelSpec& spec, const MethodConfig& method) {
       latents = rank * (rows + cols);
       counts.products += operations(rows, rank, cols);
     }
-    add_layer(rows, cols, latents, factors, &counts);
+    add_layer(rows, cols, latents, product, &counts);
   }
   return counts;
 }
@@ -52,7 +52,7 @@ FactorCounts factor_counts(const PackedModules& packed) {
       if (rows > 0) counts.products += operations(rows, shape.rows, shape.cols);
       if (rows == 0) rows = shape.rows;
     }
-    add_layer(layer.rows(), layer.cols(), latents, layer.factors.size(), &counts);
+    add_layer(layer.rows(), layer.cols(), latents, layer.product(), &counts);
   }
   return counts;
 }
