@@ -20,7 +20,7 @@ constexpr int64_t kPiece = 96;
 constexpr int64_t kWorthThreads = 10'000'000;  // multiplications, for threads_for()
 
 const DenseTarget& target() {
-#if defined(__x86_64__)
+#if defined(BILLM_DENSE_X86)
   // The better one of two targets has the lower bit.
   const int64_t best = hwy::SupportedTargets() & -hwy::SupportedTargets();
   if (best <= HWY_AVX3) return kDenseAvx512;

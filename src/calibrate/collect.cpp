@@ -22,45 +22,54 @@ namespace {
 // product's shape.
 constexpr int64_t kTileRows = 128;
 
-// Row narrow of the fp32 matrix behind a CalibrationStats: [rows, width - first], from the diagonal
-// on to the right.
-at::Tensor upper_tile(CalibrationStats& stats, int64_t first, int64_t rows) {
-  return at::from_blob(stats.xtx.data(), {stats.width, stats.width}, at::kFloat)
-      .narrow(0, first, rows)
-      .narrow(1, first, stats.width - first);
-}
-
+// Rows of a sum L^T X over the chunk's sequences: [rows, width - left] of the matrix from column
+// `left` on.
 struct Tile {
-  CalibrationStats* stats;
-  const std::vector<at::Tensor>* inputs;  // of the chunk's sequences, [tokens, width]
-  int64_t first, rows;
+  at::Tensor sum;
+  const std::vector<at::Tensor>*lefts, *inputs;  // [tokens, height], [tokens, width]
+  int64_t first, left;
+  int64_t work() const { return sum.numel(); }
 };
 
-void accumulate(StatsByGroup& stats, const std::map<std::string, std::vector<at::Tensor>>& inputs,
+// `upper`: L = X, from the diagonal on to the right.
+void add_tiles(std::vector<float>* matrix, const std::vector<at::Tensor>& lefts,
+               const std::vector<at::Tensor>& inputs, bool upper, std::vector<Tile>* tiles) {
+  const int64_t height = lefts.front().size(1), width = inputs.front().size(1);
+  if (matrix->empty()) matrix->assign(static_cast<size_t>(height * width), 0.0f);
+  const at::Tensor all = at::from_blob(matrix->data(), {height, width}, at::kFloat);
+  for (int64_t first = 0; first < height; first += kTileRows) {
+    const int64_t left = upper ? first : 0;
+    tiles->push_back(
+        {all.narrow(0, first, std::min(kTileRows, height - first)).narrow(1, left, width - left),
+         &lefts, &inputs, first, left});
+  }
+}
+
+void accumulate(StatsByGroup& stats, const std::map<std::string, GroupInputs>& inputs,
                 int threads) {
   std::vector<Tile> tiles;
   for (const auto& [group, tensors] : inputs) {
     CalibrationStats& sum = stats[group];
-    if (sum.width == 0) {
-      sum.width = tensors.front().size(1);
-      sum.xtx.assign(static_cast<size_t>(sum.width * sum.width), 0.0f);
+    sum.width = tensors.inputs.front().size(1);
+    sum.tokens += tensors.tokens;
+    add_tiles(&sum.xtx, tensors.inputs, tensors.inputs, true, &tiles);
+    if (!tensors.originals.empty()) {
+      add_tiles(&sum.cross, tensors.originals, tensors.inputs, false, &tiles);
     }
-    for (const at::Tensor& input : tensors) sum.tokens += input.size(0);
-    for (int64_t first = 0; first < sum.width; first += kTileRows) {
-      tiles.push_back({&sum, &tensors, first, std::min(kTileRows, sum.width - first)});
+    if (!tensors.drifts.empty()) {
+      add_tiles(&sum.drift, tensors.drifts, tensors.inputs, false, &tiles);
     }
   }
   // The most work first, so that no thread is left alone with a large tile at the end.
-  std::stable_sort(tiles.begin(), tiles.end(), [](const Tile& a, const Tile& b) {
-    return a.rows * (a.stats->width - a.first) > b.rows * (b.stats->width - b.first);
-  });
+  std::stable_sort(tiles.begin(), tiles.end(),
+                   [](const Tile& a, const Tile& b) { return a.work() > b.work(); });
   parallel_for(static_cast<int64_t>(tiles.size()), threads, [&](int64_t index) {
     const at::NoGradGuard no_grad;
-    const Tile& tile = tiles[static_cast<size_t>(index)];
-    at::Tensor sum = upper_tile(*tile.stats, tile.first, tile.rows);
-    for (const at::Tensor& input : *tile.inputs) {
-      const at::Tensor right = input.narrow(1, tile.first, tile.stats->width - tile.first);
-      sum.addmm_(right.narrow(1, 0, tile.rows).t(), right);
+    Tile& tile = tiles[static_cast<size_t>(index)];
+    for (size_t i = 0; i < tile.inputs->size(); ++i) {
+      const at::Tensor &left = (*tile.lefts)[i], &input = (*tile.inputs)[i];
+      tile.sum.addmm_(left.narrow(1, tile.first, tile.sum.size(0)).t(),
+                      input.narrow(1, tile.left, tile.sum.size(1)));
     }
   });
 }
@@ -116,6 +125,9 @@ class Collector {
       const auto linear = std::find_if(linears.begin(), linears.end(),
                                        [&](const LinearSpec& l) { return l.group == group; });
       token_bytes_ += 4 * linear->in_width(spec.config);
+      if (!options.original) continue;
+      token_bytes_ += 4 * linear->in_width(spec.config);
+      if (has_drift(group)) token_bytes_ += 4 * spec.config.hidden_size;
     }
   }
 
@@ -132,7 +144,7 @@ class Collector {
   }
 
  private:
-  using Inputs = std::map<std::string, std::vector<at::Tensor>>;  // by group, of a chunk
+  using Inputs = std::map<std::string, GroupInputs>;  // by group, of a chunk
 
   template <typename Sums>
   void add_chunk(int64_t first, int64_t last, Sums& sums) {
@@ -147,31 +159,83 @@ class Collector {
   }
   void add_inputs(const Inputs& inputs, DeviceSums& sums) const {
     for (const auto& [group, tensors] : inputs) {
-      for (const at::Tensor& input : tensors) sums.add_input(group, input);
+      sums.add_inputs(group, tensors);
     }
     sums.wait();
   }
 
   Inputs forward(int64_t first, int64_t last) {
     Inputs inputs;
-    for (const std::string& group : groups_)
-      inputs[group].resize(static_cast<size_t>(last - first));
+    const auto count = static_cast<size_t>(last - first);
+    for (const std::string& group : groups_) {
+      GroupInputs& group_inputs = inputs[group];
+      group_inputs.inputs.resize(count);
+      if (options_.original) group_inputs.originals.resize(count);
+      if (options_.original && has_drift(group)) group_inputs.drifts.resize(count);
+    }
     const Stopwatch forward;
     parallel_for(last - first, options_.threads, [&](int64_t i) {
       const at::NoGradGuard no_grad;
-      const Tap tap = [&](const std::string& group, const at::Tensor& input) {
-        const auto wanted = inputs.find(group);
-        if (wanted != inputs.end()) {
-          wanted->second[static_cast<size_t>(i)] = options_.sums_on_device ? input : input.cpu();
-        }
-        return group != groups_.back();
-      };
-      forward_block(spec_, block_, hidden_.load(first + i), rope_, tap);
+      const auto at = static_cast<size_t>(i);
+      const std::vector<int64_t> heavy = heavy_tokens(first + i);
+      std::map<std::string, at::Tensor> streams;  // of the present model, by group
+      pass(block_, hidden_, first + i,
+           [&](const std::string& group, const at::Tensor& input, const at::Tensor& stream) {
+             inputs.at(group).inputs[at] = kept(input, heavy);
+             if (!inputs.at(group).drifts.empty()) streams[group] = stream;
+           });
+      if (!options_.original) return;
+      pass(options_.original->block, options_.original->hidden, first + i,
+           [&](const std::string& group, const at::Tensor& input, const at::Tensor& stream) {
+             inputs.at(group).originals[at] = kept(input, heavy);
+             if (inputs.at(group).drifts.empty()) return;
+             inputs.at(group).drifts[at] = kept(stream.sub(streams.at(group)), heavy);
+           });
     });
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t more = (options_.heavy.times - 1) * std::ssize(heavy_tokens(i));
+      for (auto& [group, tensors] : inputs) tensors.tokens += hidden_.tokens(i) + more;
+    }
     // A GPU's work is only queued: the clock waits for it.
-    if (options_.sums_on_device) inputs.at(groups_.back()).back().narrow(0, 0, 1).cpu();
+    if (options_.sums_on_device) inputs.at(groups_.back()).inputs.back().narrow(0, 0, 1).cpu();
     if (seconds_ != nullptr) seconds_->forward += forward.seconds();
     return inputs;
+  }
+
+  // Calls take(group, input, stream) for the wanted groups; a stream is unchanged until the pass
+  // has ended, for that of the last group nothing is added to.
+  template <typename Take>
+  void pass(const Block& block, const Sequences& hidden, int64_t i, const Take& take) const {
+    const Tap tap = [&](const std::string& group, const at::Tensor& input,
+                        const at::Tensor& stream) {
+      if (std::find(groups_.begin(), groups_.end(), group) != groups_.end()) {
+        take(group, input, stream);
+      }
+      return group != groups_.back();
+    };
+    forward_block(spec_, block, hidden.load(i), rope_, tap);
+  }
+
+  std::vector<int64_t> heavy_tokens(int64_t i) const {
+    const auto& positions = options_.heavy.positions;
+    return positions.empty() ? std::vector<int64_t>() : positions.at(static_cast<size_t>(i));
+  }
+
+  // X whose X^T X counts the heavy tokens as often as they count, where the sums are made.
+  at::Tensor kept(const at::Tensor& x, const std::vector<int64_t>& heavy) const {
+    const at::Tensor here = options_.sums_on_device ? x : x.cpu();
+    if (heavy.empty() || options_.heavy.times == 1) return here;
+    const at::Tensor scaled = here.clone();
+    const double factor = std::sqrt(static_cast<double>(options_.heavy.times));
+    for (const int64_t token : heavy) scaled.select(0, token).mul_(factor);
+    return scaled;
+  }
+
+  bool has_drift(const std::string& group) const {
+    const auto& linears = spec_.family->linears;
+    return std::any_of(linears.begin(), linears.end(), [&](const LinearSpec& linear) {
+      return linear.group == group && writes_stream(linear);
+    });
   }
 
   const ModelSpec& spec_;
@@ -217,6 +281,8 @@ void add_stats(StatsByGroup part, int threads, StatsByGroup* total) {
         into.xtx[static_cast<size_t>(at)] += from[at];
       }
     });
+    for (size_t at = 0; at < sum.cross.size(); ++at) into.cross.at(at) += sum.cross[at];
+    for (size_t at = 0; at < sum.drift.size(); ++at) into.drift.at(at) += sum.drift[at];
   }
 }
 

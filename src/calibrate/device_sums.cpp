@@ -15,21 +15,46 @@ namespace {
 // one.
 constexpr int64_t kTileRows = 1024;
 
-}  // namespace
-
-void DeviceSums::add_input(const std::string& group, const at::Tensor& input) {
-  const at::NoGradGuard no_grad;
-  Sum& sum = sums_[group];
+void add_upper(const at::Tensor& input, at::Tensor* sum) {
   const int64_t width = input.size(1);
-  if (!sum.matrix.defined()) sum.matrix = at::zeros({width, width}, input.options());
+  if (!sum->defined()) *sum = at::zeros({width, width}, input.options());
   for (int64_t first = 0; first < width; first += kTileRows) {
     const int64_t rows = std::min(kTileRows, width - first);
     const at::Tensor right = input.narrow(1, first, width - first);
-    sum.matrix.narrow(0, first, rows)
+    sum->narrow(0, first, rows)
         .narrow(1, first, width - first)
         .addmm_(right.narrow(1, 0, rows).t(), right);
   }
-  sum.tokens += input.size(0);
+}
+
+void add_product(const at::Tensor& left, const at::Tensor& input, at::Tensor* sum) {
+  if (!sum->defined()) *sum = at::zeros({left.size(1), input.size(1)}, input.options());
+  sum->addmm_(left.t(), input);
+}
+
+void add_sum(const at::Tensor& part, at::Tensor* sum) {
+  if (part.defined()) sum->add_(part);
+}
+
+std::vector<float> taken(at::Tensor* sum) {
+  if (!sum->defined()) return {};
+  std::vector<float> host(static_cast<size_t>(sum->numel()));
+  at::from_blob(host.data(), sum->sizes(), at::kFloat).copy_(*sum);
+  sum->reset();
+  return host;
+}
+
+}  // namespace
+
+void DeviceSums::add_inputs(const std::string& group, const GroupInputs& inputs) {
+  const at::NoGradGuard no_grad;
+  Sum& sum = sums_[group];
+  for (size_t i = 0; i < inputs.inputs.size(); ++i) {
+    add_upper(inputs.inputs[i], &sum.matrix);
+    if (!inputs.originals.empty()) add_product(inputs.originals[i], inputs.inputs[i], &sum.cross);
+    if (!inputs.drifts.empty()) add_product(inputs.drifts[i], inputs.inputs[i], &sum.drift);
+  }
+  sum.tokens += inputs.tokens;
 }
 
 void DeviceSums::add(DeviceSums part) {
@@ -40,7 +65,9 @@ void DeviceSums::add(DeviceSums part) {
   }
   for (auto& [group, sum] : part.sums_) {
     Sum& into = sums_.at(group);
-    into.matrix.add_(sum.matrix);
+    add_sum(sum.matrix, &into.matrix);
+    add_sum(sum.cross, &into.cross);
+    add_sum(sum.drift, &into.drift);
     into.tokens += sum.tokens;
   }
 }
@@ -56,9 +83,9 @@ StatsByGroup DeviceSums::take() {
     CalibrationStats& host = stats[group];
     host.width = sum.matrix.size(0);
     host.tokens = sum.tokens;
-    host.xtx.resize(static_cast<size_t>(host.width * host.width));
-    at::from_blob(host.xtx.data(), {host.width, host.width}, at::kFloat).copy_(sum.matrix);
-    sum.matrix.reset();
+    host.xtx = taken(&sum.matrix);
+    host.cross = taken(&sum.cross);
+    host.drift = taken(&sum.drift);
   }
   sums_.clear();
   return stats;

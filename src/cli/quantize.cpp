@@ -70,6 +70,7 @@ void print_needs(const Options& options) {
   EstimateRequest request;
   request.method = configure(options.method, options.settings.given());
   request.tune = tune_config(options);
+  request.sequential = options.sequential || request.method.targets == Targets::kCorrected;
   const std::filesystem::path path =
       resolve_model(options.model, ModelPart::kConfig, options.common.quiet) / "config.json";
   request.model = read_config(path);
@@ -166,8 +167,10 @@ std::function<void()> setup_quantize(CLI::App& app) {
       "Only say what a run would need: memory, disk, output size and stored bits, time, and "
       "where the hidden states of the calibration text are kept (in memory if they take at "
       "most a quarter of what is free)");
-  app.add_flag("--sequential", options->sequential,
-               "Calibrate q/k/v, o, gate/up, down in turn, each on already quantized inputs");
+  app.add_flag(
+      "--sequential", options->sequential,
+      "Calibrate q/k/v, o, gate/up, down in turn, each on already quantized inputs (corrected "
+      "targets always do)");
   app.add_option(
          "--device", options->device,
          "auto, cpu or cuda (forward passes, Hessians and their factors, reported errors; the "

@@ -80,8 +80,8 @@ class Pass {
         team_(team),
         step_(step) {}
 
-  bool tap(LinearRole role, const at::Tensor& input) const {
-    return !tap_ || tap_(spec_.linear(role).group, input);
+  bool tap(LinearRole role, const at::Tensor& input, const at::Tensor& stream) const {
+    return !tap_ || tap_(spec_.linear(role).group, input, stream);
   }
 
   at::Tensor apply(LinearRole role, const at::Tensor& x) const {
@@ -239,18 +239,18 @@ at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden
   at::Tensor result;
   {
     at::Tensor x = before ? pass.normed(NormRole::kAttention, hidden) : hidden;
-    if (!pass.tap(LinearRole::kQuery, x)) return {};
+    if (!pass.tap(LinearRole::kQuery, x, hidden)) return {};
     x = pass.attention(pass.input(LinearRole::kQuery, x), rope, first);
-    if (!pass.tap(LinearRole::kAttentionOut, x)) return {};
+    if (!pass.tap(LinearRole::kAttentionOut, x, hidden)) return {};
     result = pass.apply(LinearRole::kAttentionOut, pass.input(LinearRole::kAttentionOut, x))
                  .add_(first == 0 ? hidden : hidden.narrow(0, first, hidden.size(0) - first));
   }
   if (!before) result = pass.normed(NormRole::kAttention, result);
   at::Tensor x = before ? pass.normed(NormRole::kMlp, result) : result;
-  if (!pass.tap(LinearRole::kUp, x)) return {};
+  if (!pass.tap(LinearRole::kUp, x, result)) return {};
   const at::Tensor middle = pass.middle(pass.input(LinearRole::kUp, x));
   x.reset();
-  if (!pass.tap(LinearRole::kDown, middle)) return {};
+  if (!pass.tap(LinearRole::kDown, middle, result)) return {};
   const at::Tensor down = pass.apply(LinearRole::kDown, pass.input(LinearRole::kDown, middle));
   if (!before) return pass.normed(NormRole::kMlp, result.add(down));
   // In place, but not where a gradient still needs the norm's input.

@@ -257,6 +257,10 @@ std::span<const Family> families() {
   return table;
 }
 
+bool writes_stream(const LinearSpec& linear) {
+  return linear.role == LinearRole::kAttentionOut || linear.role == LinearRole::kDown;
+}
+
 std::string ModelSpec::block_prefix(int64_t block) const {
   return base + family->blocks + "." + std::to_string(block) + ".";
 }

@@ -12,7 +12,6 @@
 #include "billm/base/error.h"
 #include "billm/base/log.h"
 #include "billm/base/parallel.h"
-#include "billm/base/progress.h"
 #include "billm/calibrate/collect.h"
 #include "billm/quantize/methods.h"
 
@@ -33,7 +32,7 @@ std::map<std::string, std::vector<float>> input_squares(const ModelSpec& spec, c
   parallel_for(sequences, threads, [&](int64_t i) {
     const at::NoGradGuard no_grad;
     forward_block(spec, block, hidden.load(i), rope,
-                  [&](const std::string& group, const at::Tensor& input) {
+                  [&](const std::string& group, const at::Tensor& input, const at::Tensor&) {
                     parts[i][group] = input.mul(input).sum(0).cpu();
                     return group != last_group;
                   });
@@ -64,34 +63,20 @@ double outlier_share(const at::Tensor& weight, const std::vector<float>& squares
 
 }  // namespace
 
-std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope,
-                                            const std::filesystem::path& directory,
-                                            c10::Device device, int threads, bool quiet,
-                                            HiddenStates* hidden) {
-  const ModelSpec& spec = model.spec();
+std::vector<LayerOutliers> measure_outliers(const OriginalPass& pass, HiddenStates* hidden) {
+  const ModelSpec& spec = pass.model.spec();
   std::vector<LayerOutliers> layers;
-  Progress progress("outliers", spec.blocks(), quiet);
-  for (int64_t b = 0; b < spec.blocks(); ++b) {
-    const Block block = load_block(model.weights(), spec, b, threads, device);
-    const auto squares = input_squares(spec, block, rope, *hidden, threads);
+  pass_original(pass, "outliers", /*last=*/false, hidden, [&](int64_t b, const Block& block) {
+    const auto squares = input_squares(spec, block, pass.rope, *hidden, pass.threads);
     const auto& linears = spec.family->linears;
     std::vector<LayerOutliers> found(linears.size());
-    parallel_for(static_cast<int64_t>(linears.size()), threads, [&](int64_t i) {
+    parallel_for(static_cast<int64_t>(linears.size()), pass.threads, [&](int64_t i) {
       const at::Tensor& weight = block.weight(linears[i].suffix);
       found[i] = {spec.module(b, linears[i]), weight.numel(),
                   outlier_share(weight, squares.at(linears[i].group))};
     });
     layers.insert(layers.end(), found.begin(), found.end());
-    const std::vector<WrittenFile> before = hidden->files();
-    if (b + 1 < spec.blocks()) {
-      const auto forward = [&](int64_t from, int64_t count, const auto& take) {
-        forward_each(spec, block, rope, *hidden, from, count, threads, take);
-      };
-      hidden->replace("outliers-" + std::to_string(b + 1), forward, 2 * threads);
-    }
-    for (const WrittenFile& file : before) std::filesystem::remove(directory / file.name);
-    progress.step();
-  }
+  });
   return layers;
 }
 

@@ -2,17 +2,12 @@
 // more), and the bits of methods that plan them.
 #pragma once
 
-#include <c10/core/Device.h>
-
-#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
 
-#include "billm/model/block.h"
-#include "billm/model/model.h"
 #include "billm/quantize/config.h"
-#include "hidden_states.h"
+#include "original_pass.h"
 
 namespace billm {
 
@@ -22,12 +17,9 @@ struct LayerOutliers {
   double share = 0;  // of weights whose SI score exceeds 6 times the layer's mean score
 };
 
-// One pass of the dense model over the calibration inputs: `hidden` are those of the first block,
-// and are left as something else. Where they lie in files of `directory`, these are gone after.
-std::vector<LayerOutliers> measure_outliers(const Model& model, const Rope& rope,
-                                            const std::filesystem::path& directory,
-                                            c10::Device device, int threads, bool quiet,
-                                            HiddenStates* hidden);
+// One pass of the original model: `hidden` are the inputs of its first block, and are left as
+// something else.
+std::vector<LayerOutliers> measure_outliers(const OriginalPass& pass, HiddenStates* hidden);
 
 // Shares scaled to a range of 2 around the target N, rounded, clamped to 1..M, and repaired until
 // the mean over weights is within 0.01 of N/M. module -> pattern.

@@ -8,6 +8,7 @@
 #include "billm/base/stopwatch.h"
 #include "billm/model/weights.h"
 #include "billm/quantize/rotated.h"
+#include "billm/quantize/targets.h"
 #include "layer_error.h"
 
 namespace billm {
@@ -65,10 +66,10 @@ QuantizedBlock BlockQuantizer::quantize(int64_t index, const LayerPlan& plan,
     block->set_weight(linear.suffix, decoded.to(device_));
   };
   for (const std::string& name : spec_.groups()) {
-    GroupInputs group = group_inputs(index, name, stats(*block, name), &result.warnings);
+    GroupInputs group = group_inputs(index, name, *block, stats(*block, name), &result.warnings);
     for (const LinearSpec& linear : spec_.family->linears) {
       if (linear.group != name) continue;
-      const at::Tensor original = block->weight(linear.suffix).cpu().contiguous();
+      const at::Tensor original = std::move(group.targets.at(linear.suffix));
       Coded coded = quantize_linear(index, linear, plan, original, group);
       if (tune) {
         block->set_weight(linear.suffix, decode_codes(coded.codes, context_.threads).to(device_));
@@ -93,12 +94,37 @@ QuantizedBlock BlockQuantizer::quantize(int64_t index, const LayerPlan& plan,
   return result;
 }
 
-// The Hessian of the inputs and its factor.
+// The weights that the group's linears are quantized from.
+std::map<std::string, at::Tensor> BlockQuantizer::targets(const std::string& group,
+                                                          const Block& block,
+                                                          const CalibrationStats& stats) const {
+  std::map<std::string, at::Tensor> weights;
+  std::vector<const LinearSpec*> linears;
+  std::vector<WeightView> views;
+  for (const LinearSpec& linear : spec_.family->linears) {
+    if (linear.group != group) continue;
+    const at::Tensor& weight = weights[linear.suffix] =
+        block.weight(linear.suffix).cpu().contiguous();
+    linears.push_back(&linear);
+    views.push_back({weight.const_data_ptr<float>(), weight.size(0), weight.size(1)});
+  }
+  if (config_.targets == Targets::kOwn) return weights;
+  const auto corrected = corrected_targets(views, stats, config_, context_.threads);
+  for (size_t i = 0; i < linears.size(); ++i) {
+    at::Tensor target = at::empty({views[i].rows, views[i].cols}, at::kFloat);
+    std::copy(corrected[i].begin(), corrected[i].end(), target.mutable_data_ptr<float>());
+    weights[linears[i]->suffix] = target;
+  }
+  return weights;
+}
+
+// The weights, the Hessian of the inputs and its factor.
 BlockQuantizer::GroupInputs BlockQuantizer::group_inputs(int64_t index, const std::string& group,
-                                                         CalibrationStats stats,
+                                                         const Block& block, CalibrationStats stats,
                                                          std::vector<std::string>* warnings) const {
   const ScopeSeconds quantize(&seconds_->quantize);
   GroupInputs inputs;
+  inputs.targets = targets(group, block, stats);
   if (config_.rotate != RotatedSides::kNone) {
     inputs.rotation = Rotation{
         stats.width, rotation_seed(static_cast<uint64_t>(config_.rotate_seed), index, group)};

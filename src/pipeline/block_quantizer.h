@@ -65,13 +65,17 @@ class BlockQuantizer {
     std::optional<Rotation> rotation;  // V, of --rotate
     std::vector<uint8_t> dead;         // with a rotation: columns that were 0 before it
     Hessian hessian;                   // of the rotated inputs
+    std::map<std::string, at::Tensor>
+        targets;  // by suffix: the weights that are quantized, [out, in]
   };
   struct Coded {
     LayerCodes codes;
     double nominal_bits = 0;
   };
-  GroupInputs group_inputs(int64_t index, const std::string& group, CalibrationStats stats,
-                           std::vector<std::string>* warnings) const;
+  GroupInputs group_inputs(int64_t index, const std::string& group, const Block& block,
+                           CalibrationStats stats, std::vector<std::string>* warnings) const;
+  std::map<std::string, at::Tensor> targets(const std::string& group, const Block& block,
+                                            const CalibrationStats& stats) const;
   Coded quantize_linear(int64_t index, const LinearSpec& linear, const LayerPlan& plan,
                         const at::Tensor& original, const GroupInputs& inputs) const;
   QuantizedLayer pack_linear(const std::string& module, const Coded& coded,

@@ -1,32 +1,43 @@
 // See collected_stats.h.
 #include "collected_stats.h"
 
-#include <map>
 #include <utility>
 
 namespace billm {
 
-CalibrationStats CollectedStats::take(const Block& block, const std::string& group) {
-  if (stats_.count(group) == 0) stats_ = collect(block, options_.sequential ? group : "");
+CalibrationStats CollectedStats::take(const Block& original, const Block& block,
+                                      const std::string& group) {
+  if (stats_.count(group) == 0) {
+    stats_ = collect(original, block, options_.sequential ? group : "");
+  }
   CalibrationStats result = std::move(stats_.at(group));
   stats_.erase(group);
   return result;
 }
 
 // The statistics of one group of the block, or of all.
-StatsByGroup CollectedStats::collect(const Block& block, const std::string& group) {
+StatsByGroup CollectedStats::collect(const Block& original, const Block& block,
+                                     const std::string& group) {
   CollectSeconds seconds;
   CollectOptions options;
   options.threads = options_.forward_threads;
   options.sums_on_device = options_.sums_on_device;
   options.group = group;
-  std::map<std::string, int64_t> widths;
-  for (const LinearSpec& linear : spec_.family->linears) {
-    if (group.empty() || linear.group == group) {
-      widths[linear.group] = linear.in_width(spec_.config);
+  options.heavy = options_.heavy;
+  if (options_.originals != nullptr) options.original.emplace(original, *options_.originals);
+  std::vector<GroupSums::Group> groups;
+  for (const std::string& name : spec_.groups()) {
+    if (!group.empty() && name != group) continue;
+    GroupSums::Group& sums = groups.emplace_back(GroupSums::Group{name});
+    for (const LinearSpec& linear : spec_.family->linears) {
+      if (linear.group != name) continue;
+      sums.width = linear.in_width(spec_.config);
+      if (options_.originals == nullptr) continue;
+      sums.cross_width = sums.width;
+      if (writes_stream(linear)) sums.stream_width = spec_.config.hidden_size;
     }
   }
-  GroupSums sums(processes_, {widths.begin(), widths.end()}, sequences_, options_.threads);
+  GroupSums sums(processes_, std::move(groups), sequences_, options_.threads);
   options.parts = own_.parts;
   if (!processes_.alone()) options.exchange = &sums;
   StatsByGroup stats = collect_stats(spec_, block, rope_, hidden_, options, &seconds);

@@ -17,6 +17,8 @@ class CollectedStats {
     bool sequential = false;
     bool sums_on_device = false;  // CollectOptions
     int forward_threads = 1, threads = 1;
+    HeavyTokens heavy = {};                // of this process's sequences
+    const Sequences* originals = nullptr;  // for corrected targets: `hidden` in the original model
   };
   // Keeps the references and `seconds`, to which it adds forward and hessian. `hidden`: the inputs
   // of the block, of this process's sequences `own`; `sequences`: of all processes.
@@ -32,11 +34,12 @@ class CollectedStats {
         options_(options),
         seconds_(seconds) {}
 
-  // To be asked for each group of a block once, the first one first (GroupStats).
-  CalibrationStats take(const Block& block, const std::string& group);
+  // To be asked for each group of a block once, the first one first (GroupStats). `original`: the
+  // block as it was.
+  CalibrationStats take(const Block& original, const Block& block, const std::string& group);
 
  private:
-  StatsByGroup collect(const Block& block, const std::string& group);
+  StatsByGroup collect(const Block& original, const Block& block, const std::string& group);
 
   const ModelSpec& spec_;
   const Rope& rope_;

@@ -30,6 +30,7 @@
 #include "billm/quantize/methods.h"
 #include "billm/quantize/rotated.h"
 #include "block_quantizer.h"
+#include "collect_needs.h"
 #include "gpu_accelerator.h"
 #include "kernels/cuda/load.h"
 #include "layer_error.h"
@@ -40,7 +41,7 @@ namespace {
 // A random layer with inputs of unequal size, as real ones have.
 struct ProbeLayer {
   ProbeLayer(int64_t rows, int64_t cols)
-      : weight(at::empty({rows, cols}, at::kFloat)), stats{cols, 2 * cols, {}} {
+      : weight(at::empty({rows, cols}, at::kFloat)), stats{.width = cols, .tokens = 2 * cols} {
     std::mt19937 random(7);
     std::normal_distribution<float> normal;
     float* w = weight.mutable_data_ptr<float>();
@@ -244,7 +245,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   estimate.probe_seconds = probe.seconds;
   const auto tokens = static_cast<double>(request.sequences * request.length);
   std::map<std::string, int64_t> widths;  // by input group
-  int64_t block_weights = 0, block_packed = 0, largest = 0, widest = 0, input_bytes = 0;
+  int64_t block_weights = 0, block_packed = 0, largest = 0, widest = 0;
   double coding = 0;
   for (const LinearSpec& linear : spec.family->linears) {
     const int64_t rows = linear.out_width(config), cols = linear.in_width(config);
@@ -255,13 +256,11 @@ Estimate estimate_quantize(const EstimateRequest& request) {
     widest = std::max(widest, cols);
     coding += probe.coding(rows, cols);
   }
-  int64_t sums = 0;  // elements of all X^T X of a block
   double factors = 0;
-  for (const auto& [group, width] : widths) {
-    sums += width * width;
-    input_bytes += 4 * width * request.length;
-    factors += probe.factor(width);
-  }
+  for (const auto& [group, width] : widths) factors += probe.factor(width);
+  const CollectNeeds collect =
+      collect_needs(spec, request.method, request.sequential, request.tune.has_value());
+  const int64_t sums = collect.sums, input_bytes = collect.token_bytes * request.length;
 
   const int64_t hidden = config.hidden_size;
   estimate.weights = estimate.blocks * block_weights;
@@ -270,7 +269,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const int64_t packed = planned.value_or(estimate.blocks * block_packed);
   estimate.stored_bits = 8.0 * static_cast<double>(packed) / static_cast<double>(estimate.weights);
   estimate.output_bytes = packed + estimate.other_weights * dtype_size(config);
-  estimate.hidden_bytes = 4 * request.sequences * request.length * hidden;
+  estimate.hidden_bytes = collect.streams * 4 * request.sequences * request.length * hidden;
   estimate.hidden_place =
       choose_hidden_place(estimate.hidden_bytes, beside_hidden_states(spec), device, 1);
   // The inputs of a block stay there until those of the next one have been written.
@@ -290,9 +289,12 @@ Estimate estimate_quantize(const EstimateRequest& request) {
       std::max(input_bytes, std::min(CollectOptions{}.input_bytes, input_bytes * part));
   constexpr int64_t kThreadBytes = int64_t{40} << 20;  // block.h: C library and MKL
   const int64_t collecting = 4 * sums + stored_inputs + threads * (pass + kThreadBytes);
-  const int64_t quantizing = quantizing_bytes(method, request.method, widest, largest);
+  const int64_t quantizing =
+      std::max(collect.target_bytes, quantizing_bytes(method, request.method, widest, largest));
   // On a GPU: the page-locked copies of the next block, whose sizes are rounded to powers of two.
-  const int64_t here = device.is_cpu() ? 4 * block_weights : 8 * block_weights + 4 * largest;
+  int64_t here = device.is_cpu() ? 4 * block_weights : 8 * block_weights + 4 * largest;
+  // The original beside what becomes of it.
+  if (device.is_cpu() && collect.streams > 1) here += 4 * block_weights;
   // The packed block before is being written.
   estimate.cpu_bytes =
       idle_bytes + here + 4 * sums + std::max(collecting, quantizing) + 2 * block_packed;
@@ -306,17 +308,15 @@ Estimate estimate_quantize(const EstimateRequest& request) {
                                  32 * square, 8 * square + 16 * largest});
   if (estimate.hidden_place == HiddenPlace::kDevice) estimate.gpu_bytes += estimate.hidden_bytes;
 
-  const bool adaptive = request.method.nm_alloc == NmAllocation::kAdaptive;
   const auto blocks = static_cast<double>(estimate.blocks);
-  // Twice through each block, once more to allocate N; causal attention looks at half of the pairs:
-  // two products of them.
+  // Causal attention looks at half of the pairs: two products of them.
   const double attention = 2.0 * static_cast<double>(request.length * q);
   estimate.forward_seconds =
-      blocks * probe.products((adaptive ? 3 : 2) * tokens *
-                              (2.0 * static_cast<double>(block_weights) + attention));
-  // Half of X^T X, a multiplication and an addition each.
-  estimate.hessian_seconds = blocks * probe.products(tokens * static_cast<double>(sums));
-  estimate.quantize_seconds = blocks * (coding + factors);
+      blocks * probe.products(
+                   tokens * (2.0 * collect.passed_weights + attention * collect.passed_attention));
+  // A multiplication and an addition each.
+  estimate.hessian_seconds = blocks * probe.products(2 * tokens * collect.summed);
+  estimate.quantize_seconds = blocks * (coding + factors + probe.products(collect.target_flops));
   if (request.tune) {
     const TuneNeeds needs =
         tune_needs(spec, *request.tune, request.method, request.sequences, request.length,

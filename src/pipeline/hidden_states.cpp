@@ -86,8 +86,12 @@ HiddenPlace choose_hidden_place(int64_t bytes, int64_t rest, c10::Device device,
 }
 
 HiddenStates::HiddenStates(std::filesystem::path directory, HiddenShape shape, HiddenPlace place,
-                           c10::Device device)
-    : directory_(std::move(directory)), shape_(std::move(shape)), place_(place), device_(device) {
+                           c10::Device device, const char* stream)
+    : directory_(std::move(directory)),
+      shape_(std::move(shape)),
+      place_(place),
+      device_(device),
+      stream_(stream) {
   if (place_ == HiddenPlace::kDisk) return;
   kept_ = at::empty({count(), shape_.tokens, shape_.width},
                     at::TensorOptions(at::kFloat)
@@ -126,16 +130,15 @@ void HiddenStates::replace(const std::string& name, const ComputeStates& compute
     }
     return bytes_of(std::exchange(state, {}));
   };
-  open({write_part(directory_, part_name(name, 0), kQuantizedStream, shape_, 0, count(), make)},
-       kQuantizedStream);
+  open({write_part(directory_, part_name(name, 0), stream_, shape_, 0, count(), make)});
 }
 
-void HiddenStates::open(const std::vector<WrittenFile>& files, const char* stream) {
+void HiddenStates::open(const std::vector<WrittenFile>& files) {
   std::vector<SafetensorsFile> opened;
   std::vector<Place> places;
   for (const WrittenFile& file : files) opened.emplace_back(directory_ / file.name);
   for (const int64_t id : shape_.ids) {
-    const std::string name = tensor_name(stream, id);
+    const std::string name = tensor_name(stream_, id);
     const auto holds = [&](const SafetensorsFile& file) { return file.find(name) != nullptr; };
     const auto found = std::find_if(opened.begin(), opened.end(), holds);
     const TensorView* view = found == opened.end() ? nullptr : found->find(name);
@@ -166,7 +169,7 @@ void HiddenStates::open(const std::vector<WrittenFile>& files, const char* strea
 std::vector<WrittenFile> HiddenStates::save(const std::string& name, int threads) const {
   if (place_ == HiddenPlace::kDisk) return written_;
   const std::vector<at::Tensor> states = count() > 0 ? kept_.unbind(0) : std::vector<at::Tensor>();
-  return save_states(directory_, name, kQuantizedStream, shape_, states, threads);
+  return save_states(directory_, name, stream_, shape_, states, threads);
 }
 
 std::vector<WrittenFile> save_states(const std::filesystem::path& directory,

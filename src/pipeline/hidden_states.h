@@ -21,8 +21,8 @@
 
 namespace billm {
 
-// The two streams in the files: what the quantized blocks made, and, with tuning, what the original
-// ones did.
+// The two streams in the files: what the quantized blocks made, and, with tuning or corrected
+// targets, what the original ones did.
 inline constexpr const char* kQuantizedStream = "sequence";
 inline constexpr const char* kOriginalStream = "original";
 
@@ -40,9 +40,10 @@ using ComputeStates = std::function<void(int64_t first, int64_t count,
 
 class HiddenStates : public Sequences {
  public:
-  // Empty. `directory`: of the files; `device`: where load() puts what it loads.
+  // Empty. `directory`: of the files; `device`: where load() puts what it loads; `stream`: what the
+  // states are called in files.
   HiddenStates(std::filesystem::path directory, HiddenShape shape, HiddenPlace place,
-               c10::Device device);
+               c10::Device device, const char* stream = kQuantizedStream);
   int64_t count() const override { return static_cast<int64_t>(shape_.ids.size()); }
   HiddenPlace place() const { return place_; }
   int64_t id(int64_t i) const { return shape_.ids[static_cast<size_t>(i)]; }
@@ -54,9 +55,9 @@ class HiddenStates : public Sequences {
   // Other states instead: computed, `batch` at a time if they go to files (NAME-0.safetensors ...).
   // The files of the states before stay.
   void replace(const std::string& name, const ComputeStates& compute, int64_t batch);
-  // Those of a stream in any of `files`; kept where this keeps them. Throws Error{kBadInput} if one
-  // is in none.
-  void open(const std::vector<WrittenFile>& files, const char* stream);
+  // Those of this stream in any of `files`; kept where this keeps them. Throws Error{kBadInput} if
+  // one is in none.
+  void open(const std::vector<WrittenFile>& files);
   const std::vector<WrittenFile>& files() const { return written_; }  // none in memory
   // Files with these states: those that they lie in, else NAME-0.safetensors ... are written. May
   // run beside load().
@@ -67,6 +68,7 @@ class HiddenStates : public Sequences {
   const HiddenShape shape_;
   const HiddenPlace place_;
   const c10::Device device_;
+  const char* const stream_;
   at::Tensor kept_;                   // [count, tokens, width], unless on disk: one piece, since
                                       // states of their own would stand between what passes free
   std::vector<WrittenFile> written_;  // on disk

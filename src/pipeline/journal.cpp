@@ -52,6 +52,7 @@ nlohmann::ordered_json journal_json(const Journal& journal) {
   nlohmann::ordered_json json;
   json["settings"] = journal.settings;
   json["plan"] = journal.plan;
+  json["sinks"] = journal.sinks;
   json["hidden"] = nlohmann::ordered_json::array();
   for (const WrittenFile& file : journal.hidden) json["hidden"].push_back(file_json(file));
   json["hidden_block"] = journal.hidden_block;
@@ -60,6 +61,7 @@ nlohmann::ordered_json journal_json(const Journal& journal) {
     nlohmann::ordered_json entry = {{"shard", file_json(block.shard)}};
     for (const LayerReport& layer : block.layers) entry["layers"].push_back(layer);
     if (block.tune) entry["tune"] = *block.tune;
+    if (block.sinks) entry["sinks"] = *block.sinks;
     json["blocks"].push_back(std::move(entry));
   }
   return json;
@@ -69,12 +71,14 @@ Journal journal_from(const nlohmann::ordered_json& json) {
   Journal journal;
   journal.settings = json.at("settings");
   journal.plan = json.at("plan").get<LayerPlan>();
+  if (json.contains("sinks")) journal.sinks = json.at("sinks").get<SinksBySequence>();
   for (const auto& file : json.at("hidden")) journal.hidden.push_back(file_from(file));
   // Once the states were always those of the next block.
   journal.hidden_block = json.value("hidden_block", static_cast<int64_t>(json.at("blocks").size()));
   for (const auto& entry : json.at("blocks")) {
-    JournalBlock block{file_from(entry.at("shard")), {}, {}};
+    JournalBlock block{file_from(entry.at("shard")), {}, {}, {}};
     if (entry.contains("tune")) block.tune = entry.at("tune").get<TuneReport>();
+    if (entry.contains("sinks")) block.sinks = entry.at("sinks").get<SinkReport>();
     block.layers = entry.at("layers").get<std::vector<LayerReport>>();
     journal.blocks.push_back(std::move(block));
   }

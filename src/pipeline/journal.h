@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -21,11 +22,16 @@ struct JournalBlock {
   WrittenFile shard;
   std::vector<LayerReport> layers;
   std::optional<TuneReport> tune;
+  std::optional<SinkReport> sinks;
 };
+
+// Positions with massive activations (sinks.h) by the number of their sequence.
+using SinksBySequence = std::map<int64_t, std::vector<int64_t>>;
 
 struct Journal {
   nlohmann::ordered_json settings;   // everything that decides the result's bytes
   LayerPlan plan;                    // empty if all layers have the run's settings
+  SinksBySequence sinks;             // those that count more; empty if none do
   std::vector<JournalBlock> blocks;  // finished ones, in order
   std::vector<WrittenFile> hidden;   // inputs of block hidden_block, of all processes
   int64_t hidden_block = 0;          // at most blocks.size()

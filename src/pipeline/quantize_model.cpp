@@ -49,7 +49,10 @@ class Run {
     {
       const ScopeSeconds total(&report_.seconds.total);
       const int64_t blocks = report_.blocks, resumed = report_.resumed_blocks;
-      if (resumed == 0) job_.journal.plan = states_.plan();
+      if (resumed == 0) {
+        job_.journal.plan = states_.plan();
+        job_.journal.sinks = states_.sinks();
+      }
       if (resumed < blocks) start();
       Progress progress("quantize", blocks, job_.request.quiet);
       progress.skip(resumed);
@@ -64,12 +67,28 @@ class Run {
   void start() {
     states_.start(&job_.journal);
     report_.hidden_place = hidden_place_name(states_.inputs().place());
-    const CollectedStats::Options options = {.sequential = job_.request.sequential,
-                                             .sums_on_device = !job_.device.is_cpu(),
-                                             .forward_threads = job_.forward_threads,
-                                             .threads = job_.request.threads};
+    const CollectedStats::Options options = {
+        .sequential = job_.request.is_sequential(),
+        .sums_on_device = !job_.device.is_cpu(),
+        .forward_threads = job_.forward_threads,
+        .threads = job_.request.threads,
+        .heavy = heavy_tokens(),
+        .originals = corrects() ? &states_.originals() : nullptr};
     stats_.emplace(job_.spec(), rope_, states_.inputs(), job_.own, job_.request.calibration.rows,
                    job_.processes, options, &report_.seconds);
+  }
+
+  bool corrects() const { return job_.request.method.targets == Targets::kCorrected; }
+
+  HeavyTokens heavy_tokens() const {
+    HeavyTokens heavy = {job_.request.method.sink_weight, {}};
+    if (heavy.times == 1) return heavy;
+    for (const int64_t id : job_.own.ids) {
+      const auto found = job_.journal.sinks.find(id);
+      heavy.positions.push_back(found == job_.journal.sinks.end() ? std::vector<int64_t>()
+                                                                  : found->second);
+    }
+    return heavy;
   }
 
   // What the progress line says of a finished block.
@@ -90,21 +109,20 @@ class Run {
   // Returns the progress line.
   std::string run_block(int64_t b) {
     Block block = loader_.take(b);
-    // The full-precision block's outputs, before its linears are replaced.
-    if (job_.tuned()) {
-      wait_for_writing();  // of the originals
-      states_.pass_originals(block);
-    }
-    const GroupStats stats = [this](const Block& here, const std::string& group) {
+    Block original;  // where it is needed; shares its weights, which are replaced in `block`
+    if (states_.has_originals()) original = block;
+    const GroupStats stats = [this, &original](const Block& here, const std::string& group) {
       writing_.check();
-      return stats_->take(here, group);
+      return stats_->take(original, here, group);
     };
     BlockTuner tune;
     if (job_.tuned()) {
-      tune = [this, b](std::map<std::string, TunedLinear>* linears, Block* here) {
+      tune = [this, b, &original](std::map<std::string, TunedLinear>* linears, Block* here) {
+        pass_originals(b, original);
         const NormTypes types = norm_types(job_.model.checkpoint(), job_.spec(), b);
-        return tune_block(job_.spec(), rope_, states_.inputs().load_all(), states_.originals(),
-                          *job_.request.tune, types, job_.forward_threads, here, linears);
+        return tune_block(job_.spec(), rope_, states_.inputs().load_all(),
+                          states_.originals().load_all(), *job_.request.tune, types,
+                          job_.forward_threads, here, linears);
       };
     }
     QuantizedBlock quantized = quantizer_.quantize(b, job_.journal.plan, stats, tune, &block);
@@ -122,7 +140,11 @@ class Run {
     }
     const std::string line = summary(b, done);
     wait_for_writing();
-    if (b + 1 < report_.blocks) states_.pass(b + 1, block);
+    if (b + 1 < report_.blocks) {
+      states_.pass(b + 1, block);
+      if (corrects() && !job_.tuned()) pass_originals(b, original);
+      if (states_.has_originals()) done.sinks = states_.sink_report();
+    }
     // Messages to other processes come from this thread.
     const auto write = [this, b, done, shard] { commit(b, done, *shard); };
     if (job_.processes.alone()) {
@@ -131,6 +153,12 @@ class Run {
       write();
     }
     return line;
+  }
+
+  // Through the original block b, once nothing of the states is being written.
+  void pass_originals(int64_t b, const Block& original) {
+    wait_for_writing();
+    states_.pass_originals(b + 1, original);
   }
 
   // Until the block before is on disk, and recorded.
@@ -151,6 +179,8 @@ class Run {
     if (b + 1 == report_.blocks) {
       old = std::exchange(journal.hidden, {});
       job_.processes.barrier();  // all have read theirs
+      // Tuning has passed on the originals once more.
+      for (const WrittenFile& file : states_.files()) old.push_back(file);
     } else if (states_.saving_is_due()) {
       try {
         old = std::exchange(journal.hidden, states_.save(b + 1));
@@ -173,7 +203,9 @@ class Run {
       shards.push_back(block.shard);
       report_.layers.insert(report_.layers.end(), block.layers.begin(), block.layers.end());
       if (block.tune) report_.tune.push_back(*block.tune);
+      if (block.sinks) report_.sinks.push_back(*block.sinks);
     }
+    warn_of_lost_sinks();
     const MeanBits bits = mean_bits(report_.layers);
     report_.nominal_bits = bits.nominal;
     report_.stored_bits = bits.stored;
@@ -189,6 +221,17 @@ class Run {
     job_.processes.barrier();
   }
 
+  void warn_of_lost_sinks() const {
+    std::string blocks;
+    for (size_t b = 0; b < report_.sinks.size(); ++b) {
+      if (report_.sinks[b].lost()) blocks += (blocks.empty() ? "" : ", ") + std::to_string(b);
+    }
+    if (blocks.empty() || !job_.processes.first()) return;
+    log_warning("the tokens with massive activations are lost behind block " + blocks +
+                ": text may be much worse than the errors say (--sink-weight makes them count more "
+                "in calibration)");
+  }
+
   nlohmann::ordered_json manifest_head() const {
     nlohmann::ordered_json head = {{"format_version", 0},  // the writer's
                                    {"settings", job_.journal.settings},
@@ -199,6 +242,7 @@ class Run {
       head["tune"].push_back(tune);
       head["tune"].back().erase("seconds");  // the same bytes on every run
     }
+    for (const SinkReport& sinks : report_.sinks) head["sinks"].push_back(sinks);
     return head;
   }
 

@@ -2,14 +2,23 @@
 #include "run_states.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <utility>
 
 #include "allocation.h"
 #include "billm/base/log.h"
 #include "block_shard.h"
+#include "sinks.h"
 
 namespace billm {
+namespace {
+
+bool keeps_originals(const QuantizeRequest& request) {
+  return request.tune || request.method.targets == Targets::kCorrected;
+}
+
+}  // namespace
 
 RunStates::RunStates(const QuantizeRequest& request, const Model& model, ProcessGroup& processes,
                      const Rope& rope, std::vector<int64_t> ids, std::filesystem::path partial,
@@ -44,55 +53,77 @@ std::map<std::string, NmPattern> RunStates::adaptive_nm() {
   std::iota(all.begin(), all.end(), 0);
   const HiddenShape all_shape = shape(std::move(all));
   HiddenStates states(partial_, all_shape, place_of(all_shape), device_);
-  embed_all(&states);
+  embed_all(name(0), &states);
   const Stopwatch forward;
-  const auto outliers =
-      measure_outliers(model_, rope_, partial_, device_, forward_threads_, request_.quiet, &states);
+  const auto outliers = measure_outliers(original_pass(), &states);
   *forward_seconds_ += forward.seconds();
   return allocate_nm(outliers, request_.method.nm);
 }
 
+SinksBySequence RunStates::sinks() {
+  if (request_.method.sink_weight == 1) return {};
+  const HiddenShape own = shape(ids_);
+  HiddenStates states(partial_, own, place_of(own), device_);
+  embed_all(name(0), &states);
+  const Stopwatch forward;
+  const std::vector<std::vector<int64_t>> found = find_sinks(original_pass(), &states);
+  *forward_seconds_ += forward.seconds();
+  SinksBySequence of_own;
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (!found[i].empty()) of_own[ids_[i]] = found[i];
+  }
+  SinksBySequence all;
+  for (int rank = 0; rank < processes_.size(); ++rank) {
+    const std::string text = processes_.broadcast_text(rank, nlohmann::json(of_own).dump());
+    all.merge(nlohmann::json::parse(text).get<SinksBySequence>());
+  }
+  return all;
+}
+
+OriginalPass RunStates::original_pass() const {
+  return {model_, rope_, partial_, device_, forward_threads_, request_.quiet};
+}
+
 void RunStates::start(Journal* journal) {
   const auto done = static_cast<int64_t>(journal->blocks.size());
-  const bool tuned = request_.tune.has_value();
   const HiddenShape own = shape(ids_);
   inputs_.emplace(partial_, own, place_of(own), device_);
+  if (keeps_originals(request_)) {
+    originals_.emplace(partial_, own, place_of(own), device_, kOriginalStream);
+  }
   int64_t first = 0;  // the block whose inputs they are
   if (!journal->hidden.empty()) {
     first = journal->hidden_block;
-    inputs_->open(journal->hidden, kQuantizedStream);
-    if (tuned) {
-      HiddenStates originals(partial_, own, HiddenPlace::kMemory, device_);
-      originals.open(journal->hidden, kOriginalStream);
-      for (int64_t i = 0; i < originals.count(); ++i) {
-        originals_.push_back(originals.load(i));  // keeps its memory
-      }
-    }
+    inputs_->open(journal->hidden);
+    if (originals_) originals_->open(journal->hidden);
     if (first == done) return;
   } else {
     if (done > 0 && processes_.first()) {
       log_warning("--resume: the hidden states are lost: computing them from the " +
                   std::to_string(done) + " finished blocks");
     }
-    embed_all(&*inputs_);
-    for (int64_t i = 0; tuned && i < inputs_->count(); ++i) {
-      originals_.push_back(inputs_->load(i).clone());
-    }
+    embed_all(name(0), &*inputs_);
+    if (originals_) embed_all(original_name(0), &*originals_);
   }
   for (int64_t b = first; b < done; ++b) {
     // The journal's files are those of all processes, and are dropped with the next journal.
     const bool of_journal = b == first && !journal->hidden.empty();
-    const std::vector<WrittenFile> before =
-        of_journal ? std::vector<WrittenFile>() : inputs_->files();
+    const std::vector<WrittenFile> before = of_journal ? std::vector<WrittenFile>() : files();
     pass_finished(*journal, b);
     for (const WrittenFile& file : before) std::filesystem::remove(partial_ / file.name);
   }
-  for (WrittenFile& file : of_all_processes(inputs_->files())) {
-    journal->hidden.push_back(std::move(file));
-  }
+  for (WrittenFile& file : of_all_processes(files())) journal->hidden.push_back(std::move(file));
 }
 
-void RunStates::embed_all(HiddenStates* states) const {
+std::vector<WrittenFile> RunStates::files() const {
+  std::vector<WrittenFile> all = inputs_->files();
+  if (originals_) {
+    all.insert(all.end(), originals_->files().begin(), originals_->files().end());
+  }
+  return all;
+}
+
+void RunStates::embed_all(const std::string& name, HiddenStates* states) const {
   const Embedding embed(model_.weights(), model_.spec());
   const auto compute = [&](int64_t first, int64_t count, const auto& take) {
     for (int64_t i = first; i < first + count; ++i) {
@@ -100,14 +131,14 @@ void RunStates::embed_all(HiddenStates* states) const {
       take(i, embed(tokens).to(device_));
     }
   };
-  states->replace(name(0), compute, 2 * forward_threads_);
+  states->replace(name, compute, 2 * forward_threads_);
 }
 
 // Block b is one that an earlier run has finished.
 void RunStates::pass_finished(const Journal& journal, int64_t b) {
   const ModelSpec& spec = model_.spec();
-  if (request_.tune) {
-    pass_originals(load_block(model_.weights(), spec, b, request_.threads, device_));
+  if (originals_) {
+    pass_originals(b + 1, load_block(model_.weights(), spec, b, request_.threads, device_));
   }
   const std::string& shard = journal.blocks.at(static_cast<size_t>(b)).shard.name;
   pass(b + 1,
@@ -115,18 +146,40 @@ void RunStates::pass_finished(const Journal& journal, int64_t b) {
 }
 
 void RunStates::pass(int64_t next, const Block& block) {
+  pass_states(name(next), block, &*inputs_);
+}
+
+void RunStates::pass_originals(int64_t next, const Block& block) {
+  pass_states(original_name(next), block, &*originals_);
+}
+
+void RunStates::pass_states(const std::string& name, const Block& block, HiddenStates* states) {
   const Stopwatch forward;
   const auto compute = [&](int64_t first, int64_t count, const auto& take) {
-    forward_each(model_.spec(), block, rope_, *inputs_, first, count, forward_threads_, take);
+    forward_each(model_.spec(), block, rope_, *states, first, count, forward_threads_, take);
   };
-  inputs_->replace(name(next), compute, 2 * forward_threads_);
+  states->replace(name, compute, 2 * forward_threads_);
   // A GPU's work is only queued: the clock waits for it.
-  if (!device_.is_cpu() && inputs_->count() > 0) inputs_->load(0).narrow(0, 0, 1).cpu();
+  if (!device_.is_cpu() && states->count() > 0) states->load(0).narrow(0, 0, 1).cpu();
   *forward_seconds_ += forward.seconds();
 }
 
-void RunStates::pass_originals(const Block& block) {
-  advance(model_.spec(), block, rope_, originals_, forward_threads_, forward_seconds_);
+SinkReport RunStates::sink_report() {
+  const std::vector<SinkReport> found = compare_sinks(*originals_, *inputs_, forward_threads_);
+  std::map<int64_t, std::array<double, 4>> own, all;  // by sequence
+  for (size_t i = 0; i < found.size(); ++i) {
+    own[ids_[i]] = {static_cast<double>(found[i].tokens), found[i].original_norm, found[i].norm,
+                    found[i].error};
+  }
+  for (int rank = 0; rank < processes_.size(); ++rank) {
+    const std::string text = processes_.broadcast_text(rank, nlohmann::json(own).dump());
+    all.merge(nlohmann::json::parse(text).get<decltype(own)>());
+  }
+  SinkReport sum;
+  for (const auto& [id, part] : all) {
+    sum.add({static_cast<int64_t>(part[0]), part[1], part[2], part[3]});
+  }
+  return sum;
 }
 
 bool RunStates::saving_is_due() const {
@@ -139,10 +192,9 @@ bool RunStates::saving_is_due() const {
 std::vector<WrittenFile> RunStates::save(int64_t next) {
   const Stopwatch saving;
   std::vector<WrittenFile> files = inputs_->save(name(next), writing_threads_);
-  if (request_.tune) {
+  if (originals_) {
     const std::vector<WrittenFile> originals =
-        save_states(partial_, "original-" + name(next), kOriginalStream, shape(ids_), originals_,
-                    writing_threads_);
+        originals_->save(original_name(next), writing_threads_);
     files.insert(files.end(), originals.begin(), originals.end());
   }
   files = of_all_processes(files);
@@ -156,9 +208,9 @@ HiddenShape RunStates::shape(std::vector<int64_t> ids) const {
 }
 
 HiddenPlace RunStates::place_of(const HiddenShape& shape) const {
-  // With tuning the original model's states are in memory besides.
-  const int64_t rest = beside_hidden_states(model_.spec()) + (request_.tune ? shape.bytes() : 0);
-  return choose_hidden_place(shape.bytes(), rest, device_, local_processes());
+  const int64_t streams = keeps_originals(request_) ? 2 : 1;
+  return choose_hidden_place(streams * shape.bytes(), beside_hidden_states(model_.spec()), device_,
+                             local_processes());
 }
 
 // The name of this process's file with the inputs of a block.

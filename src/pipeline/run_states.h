@@ -1,6 +1,6 @@
-// The hidden states of a quantizing run: the inputs of the block that is next, and with tuning
-// those that it has in the original model; made at the start, taken up by --resume, passed on
-// through each block, and stored now and then for the next --resume.
+// The hidden states of a quantizing run: the inputs of the block that is next, and with tuning or
+// corrected targets those that it has in the original model; made at the start, taken up by
+// --resume, passed on through each block, and stored now and then for the next --resume.
 #pragma once
 
 #include <filesystem>
@@ -16,6 +16,7 @@
 #include "billm/pipeline/quantize_model.h"
 #include "hidden_states.h"
 #include "journal.h"
+#include "original_pass.h"
 
 namespace billm {
 
@@ -30,15 +31,26 @@ class RunStates {
   // What is decided for single layers, by the first process for all; empty if nothing is. What a
   // method plans from the original model has its place here, beside the N of N:M.
   LayerPlan plan();
+  // The tokens that count more in the sums, of the sequences of all processes.
+  SinksBySequence sinks();
   // The inputs of the first block that `journal` does not have: its hidden states, or the embedded
   // tokens, passed on through the blocks that it has. What lies in files is journal->hidden then.
   void start(Journal* journal);
 
   const HiddenStates& inputs() const { return *inputs_; }
-  std::vector<at::Tensor>& originals() { return originals_; }
-  // On through a block: the inputs become those of block `next`; the originals, if there are any.
+  bool has_originals() const { return originals_.has_value(); }
+  const HiddenStates& originals() const { return *originals_; }
+  // Of this process, in which the states lie; none in memory.
+  std::vector<WrittenFile> files() const;
+  // On through a block: the inputs, or the originals, become those of block `next`. States that lie
+  // in files are in new ones then.
   void pass(int64_t next, const Block& block);
-  void pass_originals(const Block& block);
+  void pass_originals(int64_t next, const Block& block);
+
+  // What became of the sinks, inputs() and originals() being behind the same block: of all
+  // processes, added in the order of the sequences, so that it is the same for any number of
+  // processes.
+  SinkReport sink_report();
 
   // Whether to store states that are in memory: in not more than a tenth of the time, since
   // --resume gets on from older ones by a forward pass through each block between.
@@ -49,7 +61,10 @@ class RunStates {
 
  private:
   std::map<std::string, NmPattern> adaptive_nm();
-  void embed_all(HiddenStates* states) const;
+  OriginalPass original_pass() const;
+  std::string original_name(int64_t block) const { return "original-" + name(block); }
+  void embed_all(const std::string& name, HiddenStates* states) const;
+  void pass_states(const std::string& name, const Block& block, HiddenStates* states);
   void pass_finished(const Journal& journal, int64_t b);
   HiddenShape shape(std::vector<int64_t> ids) const;
   HiddenPlace place_of(const HiddenShape& shape) const;
@@ -65,8 +80,7 @@ class RunStates {
   const c10::Device device_;
   const int forward_threads_, writing_threads_;
   double* const forward_seconds_;
-  std::optional<HiddenStates> inputs_;
-  std::vector<at::Tensor> originals_;
+  std::optional<HiddenStates> inputs_, originals_;
   Stopwatch since_saved_;
   double saving_seconds_ = 0;  // what it took then
 };

@@ -40,14 +40,17 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
       {"method", request.method.method}};
   json.update(config_json(request.method));
   json.update(nlohmann::ordered_json{
-      {"sequential", request.sequential},
+      {"sequential", request.is_sequential()},
       {"tune", request.tune ? tune_json(*request.tune) : nlohmann::ordered_json(nullptr)},
       {"calibration", request.calibration_source},
       {"calibration_digest", tokens_digest(request.calibration)},
       {"nsamples", request.calibration.rows},
       {"seqlen", request.calibration.cols},
       {"seed", request.seed}});
-  if (!find_method(request.method.method).same_on_every_cpu) json["cpu"] = kernels::dense_kind();
+  if (!find_method(request.method.method).same_on_every_cpu ||
+      request.method.targets == Targets::kCorrected) {
+    json["cpu"] = kernels::dense_kind();
+  }
   return json;
 }
 

@@ -2,17 +2,17 @@
 #include "shared_work.h"
 
 #include <algorithm>
-#include <functional>
-#include <span>
+#include <utility>
 
 namespace billm {
 namespace {
+
+constexpr int64_t kBandFloats = int64_t{4} << 20;  // of one message
 
 // Calls body(bytes) for bands of rows of the upper triangle, copied into a buffer; what body leaves
 // there is copied back if `writes`.
 void for_bands(CalibrationStats& stats, bool writes,
                const std::function<void(std::span<std::byte>)>& body) {
-  constexpr int64_t kBandFloats = int64_t{4} << 20;
   const int64_t width = stats.width;
   std::vector<float> band;
   for (int64_t first = 0; first < width;) {
@@ -38,10 +38,6 @@ void for_bands(CalibrationStats& stats, bool writes,
     if (writes) copy(true);
     first = last;
   }
-}
-
-std::span<std::byte> token_bytes(CalibrationStats& stats) {
-  return std::as_writable_bytes(std::span(&stats.tokens, 1));
 }
 
 RowShare::Tiles tiles_of(int64_t tiles, int rank, int size) {
@@ -77,27 +73,43 @@ OwnSequences own_sequences(int64_t sequences, const ProcessGroup& group) {
   return own;
 }
 
-GroupSums::GroupSums(ProcessGroup& processes, std::vector<std::pair<std::string, int64_t>> widths,
-                     int64_t sequences, int threads)
-    : processes_(processes), widths_(std::move(widths)), sequences_(sequences), threads_(threads) {}
+GroupSums::GroupSums(ProcessGroup& processes, std::vector<Group> groups, int64_t sequences,
+                     int threads)
+    : processes_(processes), groups_(std::move(groups)), sequences_(sequences), threads_(threads) {}
 
 StatsByGroup GroupSums::empty() const {
+  const auto zeros = [](int64_t rows, int64_t cols) {
+    return std::vector<float>(static_cast<size_t>(rows * cols), 0.0f);
+  };
   StatsByGroup stats;
-  for (const auto& [group, width] : widths_) {
-    stats[group] = {width, 0, std::vector<float>(static_cast<size_t>(width * width), 0.0f)};
+  for (const Group& group : groups_) {
+    stats[group.name] = {group.width, 0, zeros(group.width, group.width),
+                         zeros(group.cross_width, group.width),
+                         zeros(group.stream_width, group.width)};
   }
   return stats;
+}
+
+void GroupSums::for_pieces(StatsByGroup& stats, bool writes,
+                           const std::function<void(std::span<std::byte>)>& body) const {
+  for (const Group& group : groups_) {
+    CalibrationStats& sums = stats.at(group.name);
+    body(std::as_writable_bytes(std::span(&sums.tokens, 1)));
+    for_bands(sums, writes, body);
+    for (std::vector<float>* matrix : {&sums.cross, &sums.drift}) {
+      for (size_t first = 0; first < matrix->size(); first += kBandFloats) {
+        const size_t count = std::min<size_t>(kBandFloats, matrix->size() - first);
+        body(std::as_writable_bytes(std::span(*matrix).subspan(first, count)));
+      }
+    }
+  }
 }
 
 void GroupSums::add(StatsByGroup part) {
   const int64_t first_part = round_++ * processes_.size();
   if (!processes_.first()) {
     if (part.empty()) return;
-    for (const auto& [group, width] : widths_) {
-      CalibrationStats& stats = part.at(group);
-      processes_.send(0, token_bytes(stats));
-      for_bands(stats, false, [&](std::span<std::byte> bytes) { processes_.send(0, bytes); });
-    }
+    for_pieces(part, false, [&](std::span<std::byte> bytes) { processes_.send(0, bytes); });
     return;
   }
   add_stats(std::move(part), threads_, &total_);
@@ -105,23 +117,15 @@ void GroupSums::add(StatsByGroup part) {
     const int64_t other = first_part + rank;
     if (other >= kSumParts || sum_part(sequences_, other).count == 0) continue;
     StatsByGroup theirs = empty();
-    for (const auto& [group, width] : widths_) {
-      CalibrationStats& stats = theirs.at(group);
-      processes_.receive(rank, token_bytes(stats));
-      for_bands(stats, true, [&](std::span<std::byte> bytes) { processes_.receive(rank, bytes); });
-    }
+    for_pieces(theirs, true, [&](std::span<std::byte> bytes) { processes_.receive(rank, bytes); });
     add_stats(std::move(theirs), threads_, &total_);
   }
 }
 
 StatsByGroup GroupSums::finish() {
   if (!processes_.first()) total_ = empty();
-  for (const auto& [group, width] : widths_) {
-    CalibrationStats& stats = total_.at(group);
-    processes_.broadcast(0, token_bytes(stats));
-    for_bands(stats, !processes_.first(),
-              [&](std::span<std::byte> bytes) { processes_.broadcast(0, bytes); });
-  }
+  for_pieces(total_, !processes_.first(),
+             [&](std::span<std::byte> bytes) { processes_.broadcast(0, bytes); });
   round_ = 0;
   return std::move(total_);
 }

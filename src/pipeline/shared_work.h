@@ -2,9 +2,11 @@
 // the row tiles of each layer. Nothing here changes a byte of the result.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "billm/calibrate/collect.h"
@@ -23,17 +25,25 @@ OwnSequences own_sequences(int64_t sequences, const ProcessGroup& group);
 // Sums over the parts of all processes: the first one adds them in their order and tells the sum.
 class GroupSums : public SumExchange {
  public:
-  // `widths`: the input groups that are summed and their widths; `sequences`: of all processes.
-  GroupSums(ProcessGroup& processes, std::vector<std::pair<std::string, int64_t>> widths,
-            int64_t sequences, int threads);
+  // `groups`: the input groups that are summed; `sequences`: of all processes.
+  struct Group {
+    std::string name;
+    int64_t width = 0;
+    int64_t cross_width = 0, stream_width = 0;  // rows of cross and of drift; 0: not summed
+  };
+  GroupSums(ProcessGroup& processes, std::vector<Group> groups, int64_t sequences, int threads);
   void add(StatsByGroup part) override;
   StatsByGroup finish() override;
 
  private:
   StatsByGroup empty() const;  // of the right sizes
+  // Calls body(bytes) for pieces of all that `stats` has of the groups; what body leaves there is
+  // kept if `writes`.
+  void for_pieces(StatsByGroup& stats, bool writes,
+                  const std::function<void(std::span<std::byte>)>& body) const;
 
   ProcessGroup& processes_;
-  const std::vector<std::pair<std::string, int64_t>> widths_;
+  const std::vector<Group> groups_;
   const int64_t sequences_;
   const int threads_;
   int64_t round_ = 0;

@@ -1,13 +1,31 @@
 // The method table.
 #include "billm/quantize/methods.h"
 
+#include <algorithm>
+#include <array>
+#include <iterator>
+
 #include "billm/base/error.h"
 #include "method_rows.h"
 
 namespace billm {
 namespace {
 
-constexpr SettingUse kBillmSettings[] = {
+// What every method uses: how the sums that it is given are made, and its weights.
+constexpr SettingUse kCalibrationSettings[] = {
+    {.name = "targets"},      {.name = "target_share"}, {.name = "stream_share"},
+    {.name = "target_ridge"}, {.name = "sink_weight"},
+};
+
+template <size_t kCount>
+constexpr auto with_calibration(const SettingUse (&own)[kCount]) {
+  std::array<SettingUse, kCount + std::size(kCalibrationSettings)> all;
+  std::copy(std::begin(own), std::end(own), all.begin());
+  std::copy(std::begin(kCalibrationSettings), std::end(kCalibrationSettings), all.begin() + kCount);
+  return all;
+}
+
+constexpr auto kBillmSettings = with_calibration({
     {.name = "compat"},
     {.name = "block_size"},
     {.name = "scale_format"},
@@ -22,11 +40,11 @@ constexpr SettingUse kBillmSettings[] = {
     {.name = "rotate"},
     {.name = "rotate_seed"},
     {.name = "damping"},
-};
+});
 
 // No --rotate: rotated weights differ less in size, so that an N:M mask loses more
 // (docs/decisions/0016-rotation.md).
-constexpr SettingUse kStbllmSettings[] = {
+constexpr auto kStbllmSettings = with_calibration({
     {.name = "compat"},
     {.name = "nm", .value = "4:8"},
     {.name = "nm_alloc"},
@@ -41,7 +59,7 @@ constexpr SettingUse kStbllmSettings[] = {
     {.name = "salient_classes", .value = 3},
     {.name = "max_salient"},
     {.name = "damping"},
-};
+});
 
 // 256 columns, and whole rows where all weights of a row are one class
 // (docs/decisions/0005-arb.md).
@@ -51,7 +69,7 @@ constexpr DerivedDefault kArbBlockSize = {
     },
     "4096 with --classes 1"};
 
-constexpr SettingUse kArbSettings[] = {
+constexpr auto kArbSettings = with_calibration({
     {.name = "block_size", .value = 256, .derived = kArbBlockSize},
     {.name = "scale_format"},
     {.name = "offsets"},
@@ -66,16 +84,23 @@ constexpr SettingUse kArbSettings[] = {
     {.name = "rotate"},
     {.name = "rotate_seed"},
     {.name = "damping"},
-};
+});
 
 // No --rotate: there is nothing salient in single rotated weights
 // (docs/decisions/0016-rotation.md).
-constexpr SettingUse kPbllmSettings[] = {
-    {.name = "block_size"}, {.name = "scale_format"},   {.name = "offsets"},
-    {.name = "feedback"},   {.name = "refine_rounds"},  {.name = "descend"},
-    {.name = "salient"},    {.name = "salient_metric"}, {.name = "damping"},
-};
+constexpr auto kPbllmSettings = with_calibration({
+    {.name = "block_size"},
+    {.name = "scale_format"},
+    {.name = "offsets"},
+    {.name = "feedback"},
+    {.name = "refine_rounds"},
+    {.name = "descend"},
+    {.name = "salient"},
+    {.name = "salient_metric"},
+    {.name = "damping"},
+});
 
+// Its own targets do not depend on H.
 constexpr SettingUse kRtnSettings[] = {
     {.name = "block_size"},
     {.name = "scale_format",
@@ -84,18 +109,28 @@ constexpr SettingUse kRtnSettings[] = {
     {.name = "bits", .value = 1, .range = integers(1, 4)},
     {.name = "rotate"},
     {.name = "rotate_seed"},
+    {.name = "targets"},
+    {.name = "target_share"},
+    {.name = "stream_share"},
+    {.name = "target_ridge"},
+    {.name = "sink_weight",
+     .condition = {[](const MethodConfig& config) { return config.targets == Targets::kCorrected; },
+                   "with --targets own"}},
 };
 
-constexpr SettingUse kGptqSettings[] = {
-    {.name = "block_size"},  {.name = "bits", .value = 2, .range = integers(2, 4)},
-    {.name = "act_order"},   {.name = "rotate"},
-    {.name = "rotate_seed"}, {.name = "damping"},
-};
+constexpr auto kGptqSettings = with_calibration({
+    {.name = "block_size"},
+    {.name = "bits", .value = 2, .range = integers(2, 4)},
+    {.name = "act_order"},
+    {.name = "rotate"},
+    {.name = "rotate_seed"},
+    {.name = "damping"},
+});
 
-constexpr SettingUse kDbfSettings[] = {
+constexpr auto kDbfSettings = with_calibration({
     {.name = "bits", .value = 1, .range = reals(0.5, 1.5)},
     {.name = "damping"},
-};
+});
 
 constexpr Method kMethods[] = {
     {.name = "billm",

@@ -36,6 +36,8 @@ constexpr Choice kObjectives[] = {choice("weights", SearchObjective::kWeights),
                                   choice("saliency", SearchObjective::kSaliency)};
 constexpr Choice kSides[] = {choice("none", RotatedSides::kNone), choice("in", RotatedSides::kIn),
                              choice("both", RotatedSides::kBoth)};
+constexpr Choice kTargets[] = {choice("own", Targets::kOwn),
+                               choice("corrected", Targets::kCorrected)};
 constexpr Choice kMetrics[] = {choice("hessian", SalientMetric::kHessian),
                                choice("magnitude", SalientMetric::kMagnitude)};
 
@@ -53,6 +55,10 @@ constexpr SettingCondition kRefines = {[](const MethodConfig& config) {
 constexpr SettingCondition kRotates = {
     [](const MethodConfig& config) { return config.rotate != RotatedSides::kNone; },
     "without --rotate"};
+
+constexpr SettingCondition kCorrects = {
+    [](const MethodConfig& config) { return config.targets == Targets::kCorrected; },
+    "with --targets own"};
 
 // At most as many as --classes; none besides signs alone. The published STBLLM has residual signs
 // of order 2 in salient columns.
@@ -238,6 +244,42 @@ constexpr Setting kSettings[] = {
      .value = 0.01,
      .range = reals(1e-8, 10),
      .unused = Setting::Unused::kDefault},
+    {.name = "targets",
+     .flag = "--targets",
+     .help = "What a layer is fitted to: its own outputs on the inputs that it will get, or, "
+             "corrected, the original's outputs on the original's inputs (with --sequential)",
+     .member = named<&MethodConfig::targets>(kTargets),
+     .value = "own",
+     .condition = kNotPublished,
+     .expert = false},
+    {.name = "target_share",
+     .flag = "--target-share",
+     .help = "How much of the correction for the inputs is made",
+     .member = &MethodConfig::target_share,
+     .value = 0.5,
+     .range = reals(0, 1),
+     .condition = kCorrects},
+    {.name = "stream_share",
+     .flag = "--stream-share",
+     .help = "How much of what the residual stream has lost is made up for",
+     .member = &MethodConfig::stream_share,
+     .value = 0.5,
+     .range = reals(0, 1),
+     .condition = kCorrects},
+    {.name = "target_ridge",
+     .flag = "--target-ridge",
+     .help = "Ridge of the correction / mean(diag H)",
+     .member = &MethodConfig::target_ridge,
+     .value = 0.01,
+     .range = reals(1e-8, 10),
+     .condition = kCorrects},
+    {.name = "sink_weight",
+     .flag = "--sink-weight",
+     .help = "Times that a token with massive activations counts in H; 1: as any other",
+     .member = &MethodConfig::sink_weight,
+     .value = 1,
+     .range = integers(1, 1024),
+     .condition = kNotPublished},
 };
 
 }  // namespace

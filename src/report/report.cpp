@@ -69,6 +69,13 @@ const Json& statistic(const LayerReport& layer, const char* name) {
   return kNone;
 }
 
+void SinkReport::add(const SinkReport& other) {
+  tokens += other.tokens;
+  original_norm += other.original_norm;
+  norm += other.norm;
+  error += other.error;
+}
+
 MeanBits mean_bits(const std::vector<LayerReport>& layers) {
   double weights = 0, nominal = 0, stored = 0;
   for (const LayerReport& layer : layers) {
@@ -132,6 +139,26 @@ void from_json(const Json& json, TuneReport& tune) {
   tune.seconds = json.at("seconds");
 }
 
+void to_json(Json& json, const SinkReport& sinks) {
+  const auto mean = [&](double sum) {
+    return sinks.tokens > 0 ? Json(sum / static_cast<double>(sinks.tokens)) : Json(nullptr);
+  };
+  json = {{"tokens", sinks.tokens},
+          {"original_norm", mean(sinks.original_norm)},
+          {"norm", mean(sinks.norm)},
+          {"error", mean(sinks.error)}};
+}
+
+void from_json(const Json& json, SinkReport& sinks) {
+  sinks = {};
+  sinks.tokens = json.at("tokens");
+  if (sinks.tokens == 0) return;
+  const auto tokens = static_cast<double>(sinks.tokens);
+  sinks.original_norm = tokens * json.at("original_norm").get<double>();
+  sinks.norm = tokens * json.at("norm").get<double>();
+  sinks.error = tokens * json.at("error").get<double>();
+}
+
 void to_json(Json& json, const QuantizeReport& report) {
   const QuantizeSeconds& seconds = report.seconds;
   json = {{"output", report.output.string()},
@@ -154,6 +181,7 @@ void to_json(Json& json, const QuantizeReport& report) {
           {"peak_rss_bytes", report.peak_rss_bytes}};
   for (const LayerReport& layer : report.layers) json["layers"].push_back(layer);
   for (const TuneReport& tune : report.tune) json["tune"].push_back(tune);
+  for (const SinkReport& sinks : report.sinks) json["sinks"].push_back(sinks);
 }
 
 }  // namespace billm

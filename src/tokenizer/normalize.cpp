@@ -4,11 +4,11 @@
 namespace billm::tokenizer {
 namespace {
 
-std::string apply(const NormalForm& form, std::string_view text) { return normalize(form, text); }
-std::string apply(const ReplaceText& step, std::string_view text) {
+std::string apply_step(const NormalForm& form, std::string_view text) { return normalize(form, text); }
+std::string apply_step(const ReplaceText& step, std::string_view text) {
   return replace_all(text, step);
 }
-std::string apply(const PrependText& step, std::string_view text) {
+std::string apply_step(const PrependText& step, std::string_view text) {
   return text.empty() ? std::string() : step.text + std::string(text);
 }
 
@@ -29,7 +29,7 @@ std::string replace_all(std::string_view text, const ReplaceText& replace) {
 std::string normalize(const std::vector<NormalizeStep>& steps, std::string_view text) {
   std::string result(text);
   for (const NormalizeStep& step : steps) {
-    result = std::visit([&](const auto& one) { return apply(one, result); }, step);
+    result = std::visit([&](const auto& one) { return apply_step(one, result); }, step);
   }
   return result;
 }

@@ -19,7 +19,8 @@ METHODS = (
     ["stbllm", "--nm", "4:8", "--nm-alloc", "adaptive"],
     ["pbllm"],
     ["gptq", "--rotate", "in"],
-    ["rtn"],
+    ["rtn", "--targets", "corrected"],
+    ["arb", "--targets", "corrected", "--sink-weight", "4"],
     ["dbf", "--bits", "0.7"],
 )
 SEQUENCES = 11

@@ -300,6 +300,15 @@ class ResumeRotated(Resume):
                ("--classes", "1"): "classes was 2, is 1"}
 
 
+class ResumeCorrected(Resume):
+    """Corrected targets: the original's stream of hidden states comes back, too."""
+
+    METHOD = ("--method", "gptq", "--targets", "corrected", "--sink-weight", "4")
+    CHANGES = {("--targets", "own"): 'targets was "corrected", is "own"',
+               ("--target-share", "0.25"): "target_share was 0.5, is 0.25",
+               ("--sink-weight", "5"): "sink_weight was 4, is 5"}
+
+
 class ResumeFactors(Resume):
     """Binary factors, whose ranks follow from a plan for the whole model."""
 
@@ -321,6 +330,9 @@ KEPT = {ResumeTuned: ("test_killed_after_each_block", "test_changed_settings_are
                       "test_lost_hidden_states_are_computed_again", "test_hidden_states_on_disk",
                       "test_hidden_states_of_an_earlier_block"),
         ResumeRotated: ("test_killed_after_each_block", "test_changed_settings_are_refused"),
+        ResumeCorrected: ("test_killed_after_each_block", "test_changed_settings_are_refused",
+                          "test_lost_hidden_states_are_computed_again",
+                          "test_hidden_states_on_disk"),
         ResumeFactors: ("test_killed_after_each_block", "test_changed_settings_are_refused")}
 for case, kept in KEPT.items():
     for name in [name for name in dir(Resume) if name.startswith("test_") and name not in kept]:

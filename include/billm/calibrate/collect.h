@@ -2,7 +2,8 @@
 // states moved on to the next block. GPTQ, arXiv:2210.17323, section 3: H = 2/n * X^T X.
 //
 // Memory: collect_stats stores the inputs of a chunk of sequences (CollectOptions::input_bytes) and
-// two [width, width] matrices for each group; every thread adds one forward pass (block.h).
+// two [width, width] matrices for each group (four, and two [stream, width], with the original's
+// stream); every thread adds one forward pass (block.h), or two.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,7 +53,7 @@ SumPart sum_part(int64_t sequences, int64_t part);
 
 using StatsByGroup = std::map<std::string, CalibrationStats>;  // key: LinearSpec::group
 
-// total += part, of whose matrices the upper triangles count; an empty `total` becomes `part`.
+// total += part, of whose X^T X the upper triangles count; an empty `total` becomes `part`.
 void add_stats(StatsByGroup part, int threads, StatsByGroup* total);
 
 // How several processes make one sum of their parts. Every process calls add() for each of its own
@@ -63,6 +65,18 @@ class SumExchange {
   virtual StatsByGroup finish() = 0;  // the sum of all parts of all processes
 };
 
+// Tokens that count `times` in the sums, by sequence (as in Sequences; empty: there are none).
+struct HeavyTokens {
+  int64_t times = 1;
+  std::vector<std::vector<int64_t>> positions;  // of each sequence, ascending
+};
+
+// For corrected targets (quantize/targets.h): the same sequences in the original model.
+struct OriginalStream {
+  const Block& block;
+  const Sequences& hidden;
+};
+
 struct CollectOptions {
   int threads = 1;
   // Stored inputs: as many sequences as fit, at least one. The result does not depend on it.
@@ -71,6 +85,8 @@ struct CollectOptions {
   // same bound); else on the CPU, in tiles that the threads share. The sums differ in rounding.
   bool sums_on_device = false;
   std::string group = {};  // this input group alone; empty: all of them
+  HeavyTokens heavy = {};
+  std::optional<OriginalStream> original = {};  // CalibrationStats::cross and ::drift are wanted
   // How many sequences each part of this process has (empty: all parts of sum_part are here), and
   // with several processes their exchange.
   std::vector<int64_t> parts = {};

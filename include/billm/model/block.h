@@ -45,9 +45,11 @@ struct Rope {
   at::Tensor cos, sin;
 };
 
-// Called just before the linears of a group are applied; input [tokens, in]. Whether to go on: if
-// not, forward_block returns an undefined tensor at once.
-using Tap = std::function<bool(const std::string& group, const at::Tensor& input)>;
+// Called just before the linears of a group are applied; input [tokens, in], and the residual
+// stream [tokens, hidden] to which the block will add next, which later steps may change. Whether
+// to go on: if not, forward_block returns an undefined tensor at once.
+using Tap = std::function<bool(const std::string& group, const at::Tensor& input,
+                               const at::Tensor& stream)>;
 
 // The weights of block `index`, converted or decoded to fp32 and moved to `device`.
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,

@@ -42,6 +42,9 @@ struct LinearSpec {
   bool (*has_bias)(const ModelConfig&);  // [out_width]
 };
 
+// Whether its output is added to the residual stream.
+bool writes_stream(const LinearSpec& linear);
+
 struct NormSpec {
   NormRole role;
   const char* suffix;  // below the block's prefix

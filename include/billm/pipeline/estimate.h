@@ -18,6 +18,7 @@ struct EstimateRequest {
   std::string where;  // of config.json, for messages
   MethodConfig method;
   std::optional<TuneConfig> tune;     // --tune
+  bool sequential = false;            // --sequential, or corrected targets
   int64_t sequences = 0, length = 0;  // calibration
   std::string device = "auto";
   int threads = 1;
@@ -31,7 +32,8 @@ struct Estimate {
                               // of a method that plans bits, its plan
   int64_t output_bytes = 0;   // of the result's safetensors files
   int64_t disk_bytes = 0;     // at most, while it runs: the result and two files of hidden states
-  int64_t hidden_bytes = 0;   // of the hidden states between two blocks
+  int64_t hidden_bytes = 0;   // of the hidden states between two blocks, with tuning or
+                              // corrected targets of the original's, too
   HiddenPlace hidden_place = HiddenPlace::kDisk;  // on this machine, as it is now
   int64_t cpu_bytes = 0;  // peak memory of the process with the hidden states that are kept there,
                           // mapped pages of the checkpoint left out

@@ -27,6 +27,8 @@ struct QuantizeRequest {
   // Calibrate a block's input groups (q/k/v, o, gate/up, down) in turn, each on what the quantized
   // linears before it make of the inputs; else all on the original block.
   bool sequential = false;
+  // Corrected targets are always found so.
+  bool is_sequential() const { return sequential || method.targets == Targets::kCorrected; }
   bool overwrite = false;  // an existing `out` (or an unfinished run) is replaced at the end
   bool resume = false;     // go on with `out`.partial; settings must be the same
   bool quiet = false;

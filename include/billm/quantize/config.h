@@ -13,6 +13,7 @@ enum class SearchObjective { kWeights, kSaliency };  // kSaliency: as published
 enum class Feedback { kColumns, kBlocks, kNone };    // form (i), form (ii), none
 enum class SalientMetric { kHessian, kMagnitude };   // PB-LLM: w^2 R_jj^2, |w|
 enum class RotatedSides { kNone, kIn, kBoth };       // kBoth: of inputs and outputs
+enum class Targets { kOwn, kCorrected };             // targets.h
 enum class NmAllocation { kUniform, kAdaptive };     // whether the layers' N differ
 
 struct MethodConfig {
@@ -44,6 +45,10 @@ struct MethodConfig {
   RotatedSides rotate = {};           // the basis in which W is quantized (rotated.h)
   int rotate_seed = 0;                // 0..2^31 - 1
   double damping = 0;                 // lambda / mean(diag H)
+  Targets targets = {};
+  double target_share = 0, stream_share = 0;  // alpha and rho of targets.h
+  double target_ridge = 0;                    // ridge / mean(diag H)
+  int sink_weight = 0;  // times that a token with massive activations counts in H (sinks.h)
 };
 
 }  // namespace billm

@@ -27,7 +27,8 @@ struct LayerReport {
   int64_t rows = 0, cols = 0;  // of the weight, [rows, cols] = [out, in]
   std::string nm;              // "4:8" or ""
   double nominal_bits = 0, stored_bits = 0;
-  // tr(D H D') / tr(W H W'), H undamped, D = W minus decoded weights; not known of distilled ones.
+  // tr(D H D') / tr(W H W'), H undamped, D = W minus decoded weights, W what was quantized (with
+  // corrected targets these, not the original weights); not known of distilled ones.
   std::optional<double> error;
   double damping = 0;                 // lambda that the factorization needed; 0: none was made
   std::vector<FactorReport> factors;  // the weight is their product, outermost first
@@ -44,6 +45,17 @@ struct TuneReport {
   double loss_before = 0, loss_after = 0;
   int best_step = 0;  // 0: tuning did not help, and nothing was changed
   double seconds = 0;
+};
+
+// Tokens with massive activations behind a block (pipeline/sinks.h).
+struct SinkReport {
+  int64_t tokens = 0;
+  // Sums over these tokens: norm of the original's hidden state and of the quantized model's, and
+  // the squared distance between them relative to the original's square. JSON has the means.
+  double original_norm = 0, norm = 0, error = 0;
+  void add(const SinkReport& other);
+  // Whether the quantized model does not make them: less than half of the norm, in the mean.
+  bool lost() const { return tokens > 0 && norm < 0.5 * original_norm; }
 };
 
 // Mean bits of a weight, over all weights of the layers.
@@ -73,6 +85,8 @@ struct QuantizeReport {
   int64_t peak_rss_bytes = 0;
   std::vector<LayerReport> layers;
   std::vector<TuneReport> tune;  // per block; empty without tuning
+  // Per block but the last; empty where the original's hidden states are not known.
+  std::vector<SinkReport> sinks;
 };
 
 // A layer that is one factor of planes has its statistics among its own keys, any other has
@@ -81,6 +95,8 @@ void to_json(nlohmann::ordered_json& json, const LayerReport& layer);
 void from_json(const nlohmann::ordered_json& json, LayerReport& layer);
 void to_json(nlohmann::ordered_json& json, const TuneReport& tune);
 void from_json(const nlohmann::ordered_json& json, TuneReport& tune);
+void to_json(nlohmann::ordered_json& json, const SinkReport& sinks);
+void from_json(const nlohmann::ordered_json& json, SinkReport& sinks);
 void to_json(nlohmann::ordered_json& json, const QuantizeReport& report);
 
 }  // namespace billm

@@ -5,10 +5,14 @@
 #include <ATen/ops/from_blob.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "billm/base/error.h"
@@ -67,7 +71,7 @@ TEST_F(Collect, EqualsSumsInDouble) {
   std::map<std::string, int64_t> tokens;
   for (const at::Tensor& sequence : hidden_) {
     forward_block(spec(), block_, sequence, rope_,
-                  [&](const std::string& group, const at::Tensor& input) {
+                  [&](const std::string& group, const at::Tensor& input, const at::Tensor&) {
                     const size_t width = static_cast<size_t>(input.size(1));
                     std::vector<double>& sum = expected[group];
                     sum.resize(width * width);
@@ -107,6 +111,108 @@ TEST_F(Collect, EqualsSumsInDouble) {
   EXPECT_EQ(stats.at("attention_in").width, 160);
   EXPECT_EQ(stats.at("attention_out").width, 130);
   EXPECT_EQ(stats.at("mlp_middle").width, 300);
+}
+
+// Hands the parts on, as the processes of a group do.
+class PartsInOrder : public SumExchange {
+ public:
+  void add(StatsByGroup part) override {
+    ++parts;
+    if (!part.empty()) add_stats(std::move(part), 1, &total_);
+  }
+  StatsByGroup finish() override { return std::move(total_); }
+  int parts = 0;
+
+ private:
+  StatsByGroup total_;
+};
+
+// The original's stream beside the present one, and tokens that count more: against sums in double;
+// the same on the device, in parts and for any threads and chunks.
+TEST_F(Collect, OriginalsAndHeavyTokens) {
+  const at::NoGradGuard no_grad;
+  const Block other = load_block(model_->weights(), spec(), 1, 1, kCpu);  // the "original"
+  std::vector<at::Tensor> originals;
+  for (const at::Tensor& state : hidden_) originals.push_back(state.mul(1.25).add(0.01));
+  const TensorSequences present(hidden_), before(originals);
+  const HeavyTokens heavy = {5, {{0, 7}, {}, {32}, {0}}};
+  std::map<std::string, int64_t> tokens;
+  std::map<std::string, std::array<std::vector<double>, 3>> expected;  // H, C, D'X
+  for (size_t i = 0; i < hidden_.size(); ++i) {
+    std::map<std::string, std::pair<at::Tensor, at::Tensor>> seen;
+    const auto add = [](std::vector<double>* sum, const at::Tensor& left, const at::Tensor& right,
+                        int64_t t) {
+      const int64_t height = left.size(1), width = right.size(1);
+      sum->resize(static_cast<size_t>(height * width));
+      for (int64_t r = 0; r < height; ++r) {
+        for (int64_t c = 0; c < width; ++c) {
+          (*sum)[static_cast<size_t>(r * width + c)] +=
+              double{left.const_data_ptr<float>()[t * height + r]} *
+              right.const_data_ptr<float>()[t * width + c];
+        }
+      }
+    };
+    forward_block(spec(), block_, hidden_[i], rope_,
+                  [&](const std::string& group, const at::Tensor& x, const at::Tensor& stream) {
+                    seen[group] = {x.clone(), stream.clone()};
+                    return true;
+                  });
+    forward_block(spec(), other, originals[i], rope_,
+                  [&](const std::string& group, const at::Tensor& xo, const at::Tensor& stream) {
+                    const auto& [x, now] = seen.at(group);
+                    const at::Tensor drift = stream.sub(now);
+                    const bool writes = group == "attention_out" || group == "mlp_middle";
+                    for (int64_t t = 0; t < x.size(0); ++t) {
+                      const auto& here = heavy.positions[i];
+                      const bool counts = std::count(here.begin(), here.end(), t) > 0;
+                      for (int64_t n = 0; n < (counts ? heavy.times : 1); ++n) {
+                        ++tokens[group];
+                        add(&expected[group][0], x, x, t);
+                        add(&expected[group][1], xo, x, t);
+                        if (writes) add(&expected[group][2], drift, x, t);
+                      }
+                    }
+                    return true;
+                  });
+  }
+  PartsInOrder exchange;
+  std::optional<StatsByGroup> first;
+  for (const bool on_device : {false, true}) {
+    for (SumExchange* to :
+         {static_cast<SumExchange*>(nullptr), static_cast<SumExchange*>(&exchange)}) {
+      for (const int threads : {1, 3}) {
+        for (const int64_t bytes : {int64_t{1}, int64_t{1} << 30}) {
+          const StatsByGroup stats = collect_stats(spec(), block_, rope_, present,
+                                                   {.threads = threads,
+                                                    .input_bytes = bytes,
+                                                    .sums_on_device = on_device,
+                                                    .heavy = heavy,
+                                                    .original = OriginalStream{other, before},
+                                                    .exchange = to});
+          for (const auto& [group, sum] : stats) {
+            SCOPED_TRACE(group + (on_device ? ", device" : ""));
+            EXPECT_EQ(sum.tokens, tokens.at(group));
+            const std::vector<float>* sums[] = {&sum.xtx, &sum.cross, &sum.drift};
+            for (int i = 0; i < 3; ++i) {
+              const std::vector<float> reference(expected[group][i].begin(),
+                                                 expected[group][i].end());
+              ASSERT_EQ(sums[i]->size(), reference.size()) << i;
+              if (reference.empty()) continue;
+              const double scale = test::root_mean_square(reference);
+              EXPECT_TRUE(
+                  test::close(*sums[i], reference, {.absolute = 1e-5 * scale, .relative = 1e-5}))
+                  << i;
+            }
+            if (on_device || !first) continue;
+            EXPECT_EQ(sum.xtx, first->at(group).xtx);
+            EXPECT_EQ(sum.cross, first->at(group).cross);
+            EXPECT_EQ(sum.drift, first->at(group).drift);
+          }
+          if (!first) first = stats;
+        }
+      }
+    }
+  }
 }
 
 TEST(SumPart, PartsFollowEachOtherAndHoldAll) {
@@ -164,20 +270,6 @@ TEST_F(Collect, SameBitsForAnyThreadsAndChunks) {
   }
 }
 
-// Hands the parts on, as the processes of a group do.
-class PartsInOrder : public SumExchange {
- public:
-  void add(StatsByGroup part) override {
-    ++parts;
-    if (!part.empty()) add_stats(std::move(part), 1, &total_);
-  }
-  StatsByGroup finish() override { return std::move(total_); }
-  int parts = 0;
-
- private:
-  StatsByGroup total_;
-};
-
 // What a GPU does, on ATen's CPU device: the same sums but for rounding, by itself or with others.
 TEST_F(Collect, SumsOnTheDeviceAgree) {
   const auto expected = collect(1, int64_t{1} << 30);
@@ -212,8 +304,8 @@ TEST(DeviceSums, WidthOfSeveralTiles) {
   const at::Tensor all =
       at::from_blob(const_cast<float*>(x.data()), {2 * kTokens, kWidth}, at::kFloat);
   DeviceSums one, other;
-  one.add_input("group", all.narrow(0, 0, kTokens));
-  other.add_input("group", all.narrow(0, kTokens, kTokens));
+  one.add_inputs("group", {{all.narrow(0, 0, kTokens)}, {}, {}, kTokens});
+  other.add_inputs("group", {{all.narrow(0, kTokens, kTokens)}, {}, {}, kTokens});
   one.add(std::move(other));
   const StatsByGroup stats = one.take();
   const CalibrationStats& sum = stats.at("group");

@@ -102,7 +102,8 @@ TEST(Block, TapsSeeEachGroupOnceInOrderAndCanStop) {
   const at::Tensor hidden = Embedding(model.weights(), spec)(tokens);
   std::vector<std::string> seen;
   std::vector<int64_t> widths;
-  const Tap tap = [&](const std::string& group, const at::Tensor& input) {
+  const Tap tap = [&](const std::string& group, const at::Tensor& input, const at::Tensor& stream) {
+    EXPECT_EQ(stream.sizes(), hidden.sizes());
     seen.push_back(group);
     EXPECT_EQ(input.size(0), 5);
     widths.push_back(input.size(1));

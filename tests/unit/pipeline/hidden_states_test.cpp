@@ -77,14 +77,16 @@ TEST(HiddenStates, TheSameInMemoryAndOnDiskAndBackFromFiles) {
       EXPECT_EQ(hidden.files().empty(), place == HiddenPlace::kMemory);
       for (const HiddenPlace other : {HiddenPlace::kMemory, HiddenPlace::kDisk}) {
         HiddenStates back(directory.path(), shape_of(count), other, kCpu);
-        back.open(files, kQuantizedStream);
+        back.open(files);
         expect_states(back, states);
         EXPECT_EQ(back.files().empty(), other == HiddenPlace::kMemory || files.empty());
       }
       if (count == 0) continue;
       HiddenStates more(directory.path(), shape_of(count + 1), HiddenPlace::kMemory, kCpu);
-      EXPECT_THROW(more.open(files, kQuantizedStream), Error);
-      EXPECT_THROW(more.open(files, kOriginalStream), Error);
+      EXPECT_THROW(more.open(files), Error);
+      HiddenStates originals(directory.path(), shape_of(count), HiddenPlace::kMemory, kCpu,
+                             kOriginalStream);
+      EXPECT_THROW(originals.open(files), Error);
     }
   }
 }

@@ -217,13 +217,17 @@ TEST(ConfigJson, AsManifestsHaveIt) {
             R"("scale_format":"log8","offsets":"none","feedback":"columns","objective":"weights",)"
             R"("refine_rounds":4,"descend":true,"classes":3,"salient_classes":3,)"
             R"("column_rounds":1,"max_salient":49,"bits":null,"act_order":null,"salient":null,)"
-            R"("salient_metric":null,"damping":0.01})");
+            R"("salient_metric":null,"damping":0.01,)"
+            R"("targets":"own","target_share":0.5,"stream_share":0.5,"target_ridge":0.01,)"
+            R"("sink_weight":1})");
   EXPECT_EQ(config_json(configure("gptq", {{"bits", 3}, {"act_order", false}})).dump(),
             R"({"compat":"none","nm":null,"nm_alloc":"uniform","block_size":128,)"
             R"("scale_format":"log8","offsets":"none","feedback":"columns","objective":"weights",)"
             R"("refine_rounds":4,"descend":true,"classes":0,"salient_classes":0,)"
             R"("column_rounds":1,"max_salient":49,"bits":3,"act_order":false,"salient":null,)"
-            R"("salient_metric":null,"rotate":"none","rotate_seed":0,"damping":0.01})");
+            R"("salient_metric":null,"rotate":"none","rotate_seed":0,"damping":0.01,)"
+            R"("targets":"own","target_share":0.5,"stream_share":0.5,"target_ridge":0.01,)"
+            R"("sink_weight":1})");
 }
 
 TEST(SettingHelp, MethodsRangesAndDefaults) {

@@ -1,0 +1,26 @@
+// What calibrating one block takes, for the estimate of a run (estimate.cpp): the counts follow
+// collect.h, collected_stats.h, targets.h and run_states.h.
+#pragma once
+
+#include <cstdint>
+
+#include "billm/model/family.h"
+#include "billm/quantize/config.h"
+
+namespace billm {
+
+struct CollectNeeds {
+  int64_t streams = 1;          // of hidden states: with the original's, 2
+  int64_t sums = 0;             // fp32 elements of all sums that are in memory at once
+  int64_t token_bytes = 0;      // stored inputs of a token, of the groups that are summed at once
+  double passed_weights = 0;    // weights that a token is multiplied with, in all passes
+  double passed_attention = 0;  // attentions that it goes through
+  double summed = 0;            // multiplications of a token for the sums
+  int64_t target_bytes = 0;     // of corrected targets at their largest, besides the sums
+  double target_flops = 0;      // of all corrected targets of a block
+};
+
+CollectNeeds collect_needs(const ModelSpec& spec, const MethodConfig& config, bool sequential,
+                           bool tuned);
+
+}  // namespace billm
