@@ -21,6 +21,7 @@ METHODS = (
     ["gptq", "--rotate", "in"],
     ["rtn"],
     ["dbf", "--bits", "0.7"],
+    ["trellis", "--bits", "0.75"],
 )
 SEQUENCES = 11
 BLOCKS = 3
