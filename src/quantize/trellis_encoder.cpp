@@ -14,8 +14,8 @@
 #include "billm/quantize/row_share.h"
 #include "buffer.h"
 #include "kernels/cpu/row_tiles.h"
+#include "kernels/cpu/trellis_viterbi.h"
 #include "trellis_groups.h"
-#include "trellis_path.h"
 
 namespace billm {
 namespace {
@@ -24,6 +24,8 @@ using kernels::kTileRows;
 
 constexpr int64_t kC = kTrellisColumns;
 constexpr int64_t kBlock = 64;  // columns whose feedback from further left is added up at once
+// From pass to pass, of the first scales.
+constexpr double kGrowth = 1.15, kLargestGrowth = 4;
 
 // What all segments share.
 struct Plan {
@@ -60,9 +62,7 @@ class SegmentCoder {
 
   void run(int sweeps) {
     load();
-    set_scales(row_sizes());
-    for (int64_t first = 0; first < cols_; first += kBlock) code_block(first);
-    refit();
+    code_with_feedback();
     for (int i = 0; i < sweeps; ++i) {
       for (int64_t first = 0; first < cols_; first += kBlock) sweep_block(first);
       refit();
@@ -119,6 +119,57 @@ class SegmentCoder {
 
   // ---- The pass with feedback
 
+  // Errors that are fed on make the later groups larger than the weights are, the more the fewer
+  // bits there are; values beyond the table's reach would grow from group to group. So the scales
+  // grow from pass to pass, as long as the error falls, and the best pass is kept.
+  void code_with_feedback() {
+    const std::vector<double> sizes = row_sizes();
+    double least = INFINITY;
+    Kept best;
+    for (double factor = 1; factor < kLargestGrowth; factor *= kGrowth) {
+      std::vector<double> grown = sizes;
+      for (double& size : grown) size *= factor;
+      set_scales(grown);
+      for (int64_t first = 0; first < cols_; first += kBlock) code_block(first);
+      const double error = refit();
+      if (!(error < least)) break;
+      least = error;
+      best = keep();
+    }
+    restore(best);
+  }
+
+  // The codes of this segment.
+  struct Kept {
+    std::vector<std::vector<uint8_t>> states;  // of each plane, [groups][rows]
+    std::vector<double> scales;
+  };
+
+  Kept keep() {
+    Kept kept;
+    for (size_t p = 0; p < value_.size(); ++p) {
+      kept.states.emplace_back();
+      for (int64_t group = 0; group < plan_.format.groups(); ++group) {
+        const uint8_t* states = states_of(p, group);
+        kept.states.back().insert(kept.states.back().end(), states, states + rows_);
+      }
+    }
+    kept.scales.assign(scales(), scales() + rows_);
+    return kept;
+  }
+
+  void restore(const Kept& kept) {
+    for (size_t p = 0; p < kept.states.size(); ++p) {
+      for (int64_t group = 0; group < plan_.format.groups(); ++group) {
+        std::copy_n(kept.states[p].begin() + group * rows_, rows_, states_of(p, group));
+      }
+    }
+    set_scales(kept.scales);
+    Buffer q(tiles_ * cols_ * kTileRows);
+    load_values(&q);
+    set_errors(q);
+  }
+
   void code_block(int64_t first) {
     const int64_t width = std::min(kBlock, cols_ - first);
     const float* factor = plan_.hessian.factor.data();
@@ -166,8 +217,9 @@ class SegmentCoder {
       }
       const int rate = plan_.format.rates[p];
       const float unit = std::ldexp(static_cast<float>(plan_.gains[p]), -kTrellisShift) * up;
-      best_path(make_path_metric(kTrellisTable, unit, metric.factor), rate, rest_.data(),
-                row_weight_.data(), rows_, next_[p].data(), &scratch_);
+      kernels::trellis_viterbi(
+          kernels::make_trellis_metric(kTrellisTable, unit, metric.factor), rate, rest_.data(),
+          row_weight_.data(), rows_, next_[p].data(), &scratch_);
       set_values(p, next_[p].data());
     }
   }
@@ -199,20 +251,13 @@ class SegmentCoder {
     }
   }
 
-  // ---- Row scales: a of the least |(w - a q) R|^2
+  // ---- Row scales: a of the least |(w - a q) R|^2; returns the sum of that over the rows
 
-  void refit() {
+  double refit() {
     Buffer q(tiles_ * cols_ * kTileRows);
-    for (int64_t col = 0; col < cols_; col += kC) {
-      load_values(col);
-      for (int64_t row = 0; row < rows_; ++row) {
-        for (int64_t j = 0; j < std::min(kC, cols_ - col); ++j) {
-          q.get()[place(row, col + j, cols_)] = sum_of_planes(static_cast<size_t>(row * kC + j));
-        }
-      }
-    }
+    load_values(&q);
     const auto size = static_cast<size_t>(tiles_ * kTileRows);
-    std::vector<double> with_w(size, 0.0), with_itself(size, 0.0);
+    std::vector<double> of_weights(size, 0.0), with_w(size, 0.0), with_itself(size, 0.0);
     Buffer of_q(kBlock * kTileRows), of_w(kBlock * kTileRows);
     for (int64_t tile = 0; tile < tiles_; ++tile) {
       for (int64_t first = 0; first < cols_; first += kBlock) {
@@ -226,8 +271,9 @@ class SegmentCoder {
                                      of_w.get());
         for (int64_t at = 0; at < width * kTileRows; ++at) {
           const auto row = static_cast<size_t>(tile * kTileRows + at % kTileRows);
-          const double x = of_q.get()[at];
-          with_w[row] += x * of_w.get()[at];
+          const double x = of_q.get()[at], w = of_w.get()[at];
+          of_weights[row] += w * w;
+          with_w[row] += x * w;
           with_itself[row] += x * x;
         }
       }
@@ -239,16 +285,37 @@ class SegmentCoder {
       sizes.push_back(fits ? with_w[row] / with_itself[row] : 0.0);
     }
     set_scales(sizes);
+    set_errors(q);
+    double error = 0;
+    for (size_t row = 0; row < static_cast<size_t>(rows_); ++row) {
+      const double a = scales()[row];
+      error += of_weights[row] - a * (2 * with_w[row] - a * with_itself[row]);
+    }
+    return error;
+  }
+
+  // Values without scales: of one group, to value_; of all, to q [tiles][cols][64].
+  void load_values(int64_t col) {
+    for (size_t p = 0; p < value_.size(); ++p) set_values(p, states_of(p, col / kC));
+  }
+  void load_values(Buffer* q) {
+    for (int64_t col = 0; col < cols_; col += kC) {
+      load_values(col);
+      for (int64_t row = 0; row < rows_; ++row) {
+        for (int64_t j = 0; j < std::min(kC, cols_ - col); ++j) {
+          q->get()[place(row, col + j, cols_)] = sum_of_planes(static_cast<size_t>(row * kC + j));
+        }
+      }
+    }
+  }
+
+  void set_errors(const Buffer& q) {
     for (int64_t row = 0; row < rows_; ++row) {
       for (int64_t col = 0; col < cols_; ++col) {
         const int64_t at = place(row, col, cols_);
         d_.get()[at] = w_.get()[at] - scales()[row] * q.get()[at];
       }
     }
-  }
-
-  void load_values(int64_t col) {
-    for (size_t p = 0; p < value_.size(); ++p) set_values(p, states_of(p, col / kC));
   }
 
   // ---- Sweeps
@@ -334,7 +401,7 @@ class SegmentCoder {
   std::vector<std::vector<uint8_t>> next_;  // of each plane, [rows]
   std::vector<float> inverse_, row_weight_;
   std::vector<float> old_;
-  PathScratch scratch_;
+  kernels::TrellisScratch scratch_;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "billm/base/error.h"
 #include "billm/pack/packed_layer.h"
 #include "billm/quantize/methods.h"
 #include "billm/quantize/row_share.h"

@@ -1,5 +1,5 @@
 // See trellis_path.h.
-#include "trellis_path.h"
+#include "support/trellis_path.h"
 
 #include <algorithm>
 
