@@ -203,7 +203,8 @@ std::vector<float> train(const Shape& shape, const Training& how, uint64_t seed)
       for (size_t i = 0; i < table.size(); ++i) table[i] += static_cast<float>(noise * moves[i]);
     }
     for (int round = 0; round < how.last_rounds; ++round) {
-      lloyd(shape, &goals, how.last_sequences, own * 1000 + 500 + static_cast<uint64_t>(round), &table);
+      lloyd(shape, &goals, how.last_sequences, own * 1000 + 500 + static_cast<uint64_t>(round),
+            &table);
     }
     const double distortion = measure(shape, table, held_out).distortion;
     std::fprintf(stderr, "start %d: %.4f\n", start, distortion);
@@ -240,8 +241,8 @@ void print_table() {
       train(shape, {.starts = 12, .rounds = 60, .sequences = 64, .noise = 0.25}, 1);
   const std::vector<float> x = test_data(4);
   std::printf("// trained for rate 4: %.4f", measure(shape, trained, x).distortion);
-  std::vector<Goal> goals = {{4, kShares[3]}, {3, kShares[2], 0.95}, {2, kShares[1], 0.85},
-                             {1, kShares[0], 0.65}};
+  std::vector<Goal> goals = {
+      {4, kShares[3]}, {3, kShares[2], 0.95}, {2, kShares[1], 0.85}, {1, kShares[0], 0.65}};
   for (int round = 0; round < kJointRounds; ++round) {
     lloyd(shape, &goals, 256, 5000 + static_cast<uint64_t>(round), &trained);
   }
@@ -275,10 +276,9 @@ void print_table() {
     std::printf("// rate %d: unit %.0f / 2^19, distortion %.4f, its root %.0f / 2^16\n", bits,
                 units[bits] * 0x1p19, fit.distortion, roots[bits] * 0x1p16);
   }
-  const std::vector<std::vector<int>> splits = {{4, 1},    {3, 2},    {2, 3},    {4, 2}, {3, 3},
-                                                {4, 3},    {3, 4},    {4, 4},    {4, 4, 1},
-                                                {3, 3, 3}, {4, 4, 2}, {4, 3, 3}, {4, 4, 3},
-                                                {4, 4, 4}, {3, 3, 3, 3}};
+  const std::vector<std::vector<int>> splits = {
+      {4, 1},    {3, 2},    {2, 3},    {4, 2},    {3, 3},    {4, 3},    {3, 4},      {4, 4},
+      {4, 4, 1}, {3, 3, 3}, {4, 4, 2}, {4, 3, 3}, {4, 4, 3}, {4, 4, 4}, {3, 3, 3, 3}};
   for (const std::vector<int>& rates : splits) print_planes(table, units, roots, rates, x);
 }
 
@@ -290,9 +290,8 @@ void print_shapes() {
         const Shape shape = {state_bits, columns, bits};
         const double rate = static_cast<double>(bits) / columns;
         const int data = state_bits == 8 ? 32 : state_bits == 10 ? 64 : 128;
-        const std::vector<float> table =
-            train(shape, {.rounds = 20, .sequences = data, .last_rounds = 2, .last_sequences = data},
-                  7);
+        const std::vector<float> table = train(
+            shape, {.rounds = 20, .sequences = data, .last_rounds = 2, .last_sequences = data}, 7);
         const auto x = gaussian(int64_t{100} * kSteps * columns, 99);
         std::printf("%d, %d, %d, %.2f, %.4f, %.4f\n", state_bits, columns, bits, rate,
                     measure(shape, table, x).distortion, std::exp2(-2 * rate));

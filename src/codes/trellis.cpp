@@ -62,7 +62,8 @@ void check_trellis_format(const TrellisFormat& format, const std::string& where)
   constexpr int64_t kMost = int64_t{1} << 30;
   if (format.rows < 1 || format.cols < 1 || format.rows > kMost || format.cols > kMost ||
       format.rows > (int64_t{1} << 40) / format.cols) {
-    throw bad_input(where + ": expected a shape of 1..2^30 rows and columns and 2^40 weights, got " +
+    throw bad_input(where +
+                    ": expected a shape of 1..2^30 rows and columns and 2^40 weights, got " +
                     std::to_string(format.rows) + " x " + std::to_string(format.cols));
   }
   if (format.rates.empty() || format.planes() > kMaxTrellisPlanes) {

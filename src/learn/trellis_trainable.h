@@ -29,7 +29,7 @@ class TrellisTrainable : public Trainable {
   const TrellisCodes start_;
   const LearnRates rates_;
   const c10::Device device_;
-  at::Tensor values_;                          // [rows, cols]: the weight without scales
+  at::Tensor values_;                           // [rows, cols]: the weight without scales
   at::Tensor start_scale_, log_scale_, scale_;  // [rows]; log: relative to the start
 };
 

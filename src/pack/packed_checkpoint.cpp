@@ -117,9 +117,8 @@ PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpo
       Entry entry{&shard, parse_description(text, module)};
       if (format_version(entry.description) > version) {
         throw bad_input(module + ": a layer of layout " + entry.description.layout() +
-                            " in a shard of billm_format " +
-                            std::to_string(version) + ", expected " +
-                            std::to_string(format_version(entry.description)),
+                            " in a shard of billm_format " + std::to_string(version) +
+                            ", expected " + std::to_string(format_version(entry.description)),
                         kOtherVersion);
       }
       if (!names_.insert(key).second) {

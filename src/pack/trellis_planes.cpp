@@ -207,16 +207,17 @@ void decode(const PackedTrellis& packed, int threads, float* out) {
   const TrellisFormat& format = packed.format;
   const std::vector<float> scales = load_scales(packed);
   const int64_t segments = format.segments(), segment_rows = format.segment_rows();
-  parallel_parts(format.groups() * segments, kGroupsAtOnce, threads, [&](int64_t part, int64_t end) {
-    while (part < end) {  // groups of one segment at a time
-      const int64_t segment = part / format.groups(), group = part % format.groups();
-      const int64_t count = std::min(end - part, format.groups() - group);
-      const int64_t row = segment * segment_rows;
-      decode_groups(packed, scales.data() + row, segment, group, group + count,
-                    out + row * format.cols);
-      part += count;
-    }
-  });
+  parallel_parts(format.groups() * segments, kGroupsAtOnce, threads,
+                 [&](int64_t part, int64_t end) {
+                   while (part < end) {  // groups of one segment at a time
+                     const int64_t segment = part / format.groups(), group = part % format.groups();
+                     const int64_t count = std::min(end - part, format.groups() - group);
+                     const int64_t row = segment * segment_rows;
+                     decode_groups(packed, scales.data() + row, segment, group, group + count,
+                                   out + row * format.cols);
+                     part += count;
+                   }
+                 });
 }
 
 TrellisCodes unpack(const PackedTrellis& packed, int threads) {

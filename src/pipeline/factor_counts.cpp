@@ -52,7 +52,8 @@ FactorCounts factor_counts(const PackedModules& packed) {
     const PackedLayer& layer = packed.description(module);
     int64_t latents = 0, rows = 0;  // rows: of the product of the planes so far
     for (const PackedFactor& factor : layer.factors) {
-      const LayerSize shape = std::visit([](const auto& kind) { return matrix_size(kind); }, factor);
+      const LayerSize shape =
+          std::visit([](const auto& kind) { return matrix_size(kind); }, factor);
       if (shape.rows == 0) continue;
       latents += shape.rows * shape.cols;
       if (rows > 0) counts.products += operations(rows, shape.rows, shape.cols);

@@ -153,7 +153,8 @@ constexpr Method kMethods[] = {
      .rank = rank_dbf,
      .same_on_every_cpu = false},
     {.name = "trellis",
-     .summary = "trellis codes (QTIP, arXiv 2406.11235): --bits 0.25 to 3 by a table of 256 entries",
+     .summary =
+         "trellis codes (QTIP, arXiv 2406.11235): --bits 0.25 to 3 by a table of 256 entries",
      .quantize = quantize_trellis,
      .nominal_bits = nominal_bits_trellis,
      .settings = kTrellisSettings,

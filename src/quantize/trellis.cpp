@@ -12,7 +12,7 @@ namespace {
 
 // Rates of the planes by quarters of a bit, 1..12: the best of the splits that were measured
 // (docs/decisions/0019-trellis.md).
-const std::vector<int> kRates[] = {{1},    {2},    {3},    {4},       {4, 1},    {4, 2},
+const std::vector<int> kRates[] = {{1},    {2},    {3},       {4},       {4, 1},    {4, 2},
                                    {4, 3}, {4, 4}, {4, 4, 1}, {4, 4, 2}, {4, 4, 3}, {4, 4, 4}};
 
 }  // namespace

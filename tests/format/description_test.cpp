@@ -248,8 +248,8 @@ TEST(Description, Trellises) {
         refused(key, value);
       }
     }
-    for (const char* rates : {"[]", "[0]", "[5]", "[4, -1]", "[true]", "[2.0]", "[\"4\"]", "4", "{}",
-                              "[1, 1, 1, 1, 1]", "[18446744073709551615]"}) {
+    for (const char* rates : {"[]", "[0]", "[5]", "[4, -1]", "[true]", "[2.0]", "[\"4\"]", "4",
+                              "{}", "[1, 1, 1, 1, 1]", "[18446744073709551615]"}) {
       refused("rates", json::parse(rates));
     }
     refused("seed", 1);

@@ -113,8 +113,7 @@ TrellisCodes random_trellis(int64_t rows, int64_t cols, const std::vector<int>& 
     for (size_t at = 0; at < codes.states[p].size(); ++at) {
       const bool starts = static_cast<int64_t>(at) % rows % segment == 0;
       const uint32_t before = starts ? random.below(256) : codes.states[p][at - 1];
-      codes.states[p][at] =
-          static_cast<uint8_t>(before << rates[p] | random.below(1u << rates[p]));
+      codes.states[p][at] = static_cast<uint8_t>(before << rates[p] | random.below(1u << rates[p]));
     }
   }
   for (float& scale : codes.scale) scale = round_to_half(0.01f + random.uniform());

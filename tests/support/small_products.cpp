@@ -52,8 +52,7 @@ std::vector<LayerCodes> small_products() {
 std::vector<LayerCodes> small_trellises() {
   return {
       random_trellis(9, 21, {4, 2}, 1), random_trellis(1, 1, {1}, 2),
-      random_trellis(3, 4, {2, 3, 1, 4}, 3),
-      random_trellis(515, 5, {3}, 4),  // two segments
+      random_trellis(3, 4, {2, 3, 1, 4}, 3), random_trellis(515, 5, {3}, 4),  // two segments
   };
 }
 

@@ -14,11 +14,11 @@
 
 namespace billm {
 
-inline constexpr int kTrellisColumns = 4;     // of a group
-inline constexpr int kTrellisStates = 256;    // one byte
-inline constexpr int kMaxTrellisRate = 4;     // bits of a row, group and plane
+inline constexpr int kTrellisColumns = 4;   // of a group
+inline constexpr int kTrellisStates = 256;  // one byte
+inline constexpr int kMaxTrellisRate = 4;   // bits of a row, group and plane
 inline constexpr int kMaxTrellisPlanes = 4;
-inline constexpr int kTrellisShift = 19;      // values are integers times 2^-19 and the row's scale
+inline constexpr int kTrellisShift = 19;  // values are integers times 2^-19 and the row's scale
 
 // T[state][column], part of the format.
 using TrellisTable = int8_t[kTrellisStates][kTrellisColumns];

@@ -24,7 +24,7 @@ const std::vector<Plane>* stored_planes(const PackedFactor& factor);
 
 struct PackedLayer {
   PackedLayer() = default;
-  PackedLayer(PackedPlanes planes) { factors.emplace_back(std::move(planes)); }    // NOLINT
+  PackedLayer(PackedPlanes planes) { factors.emplace_back(std::move(planes)); }     // NOLINT
   PackedLayer(PackedTrellis trellis) { factors.emplace_back(std::move(trellis)); }  // NOLINT
 
   std::vector<PackedFactor> factors;  // outermost first

@@ -28,7 +28,8 @@ struct PackedTrellis {
   const std::byte* scales() const;          // [rows] fp16
 };
 
-// The planes of a factor's codes, which are checked first. The same bytes for any number of threads.
+// The planes of a factor's codes, which are checked first. The same bytes for any number of
+// threads.
 PackedTrellis pack(const TrellisCodes& codes, int threads = 1);
 
 // Checks that the planes are exactly those that the format asks for, with their dtypes, sizes,

@@ -14,8 +14,10 @@ namespace billm::test {
 namespace {
 
 TEST(Trellis, TheTableIsTheFormats) {
-  EXPECT_EQ(sha256_hex(std::as_bytes(std::span(&kTrellisTable, 1))),
-            "66c1bffc430dcad5dfec5d12ec01db8efd016f792a2ae6231b83cd445863bb00");  // docs/format.md, "Layout `trellis`"
+  EXPECT_EQ(
+      sha256_hex(std::as_bytes(std::span(&kTrellisTable, 1))),
+      "66c1bffc430dcad5dfec5d12ec01db8efd016f792a2ae6231b83cd445863bb00");  // docs/format.md,
+                                                                            // "Layout `trellis`"
   int largest = 0;
   for (const auto& entries : kTrellisTable) {
     for (const int8_t entry : entries) largest = std::max(largest, std::abs(int{entry}));
@@ -85,9 +87,7 @@ TEST(Trellis, ValueOfACode) {
   }
 }
 
-void expect_broken(const TrellisCodes& codes) {
-  EXPECT_THROW(check_codes(codes), Error);
-}
+void expect_broken(const TrellisCodes& codes) { EXPECT_THROW(check_codes(codes), Error); }
 
 TEST(Trellis, WhatIsRefused) {
   const TrellisCodes good = random_trellis(600, 9, {3, 4}, 6);
@@ -109,8 +109,7 @@ TEST(Trellis, WhatIsRefused) {
     bad.scale[3] = scale;
     expect_broken(bad);
   }
-  for (const std::vector<int>& rates :
-       {std::vector<int>{}, {0}, {5}, {4, 4, 4, 4, 4}, {4, -1}}) {
+  for (const std::vector<int>& rates : {std::vector<int>{}, {0}, {5}, {4, 4, 4, 4, 4}, {4, -1}}) {
     EXPECT_THROW(check_trellis_format({4, 4, rates}, "here"), Error);
   }
   EXPECT_THROW(check_trellis_format({0, 4, {4}}, "here"), Error);

@@ -99,9 +99,8 @@ TEST(TrellisMethod, NoWorseThanSignsOfAsManyBits) {
     const double signs = layer.error(rtn.quantize({layer.w.data(), rows, cols}, layer.hessian,
                                                   configure("rtn", {{"bits", 1}}), {}));
     const GivenSettings one_class = {{"classes", 1}};
-    const double arb =
-        layer.error(find_method("arb").quantize({layer.w.data(), rows, cols}, layer.hessian,
-                                                configure("arb", one_class), {}));
+    const double arb = layer.error(find_method("arb").quantize(
+        {layer.w.data(), rows, cols}, layer.hessian, configure("arb", one_class), {}));
     EXPECT_LT(trellis, 0.5 * signs);
     EXPECT_LT(trellis, arb);
   }
@@ -130,7 +129,7 @@ class OneSegment : public RowShare {
 
 TEST(TrellisMethod, OwnSegmentsOnly) {
   const Layer layer(600, 20);
-  const std::vector<float> whole = dequantize(layer.quantize(1));
+  const std::vector<float> whole = dequantize(layer.quantize(1, 2));
   for (const int64_t segment : {0, 1, 2}) {  // the last: none
     const OneSegment share(segment);
     const LayerCodes part = find_method("trellis").quantize(
