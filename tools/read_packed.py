@@ -24,7 +24,7 @@ import numpy as np
 
 from packed_layouts import FormatError, Planes, layout_of, require
 
-FORMAT_VERSIONS = (1, 2)  # 2: with products
+FORMAT_VERSIONS = (1, 2)  # 2: with products and trellises
 
 
 # --- containers -----------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Module:
         self.where = f"{self.shard.path}: {name}"
         version = self.shard.metadata["billm_format"]
         fits = layout is Planes or version != "1"
-        require(fits, f"{self.where}: a product in a shard of billm_format 1")
+        require(fits, f"{self.where}: another layout than planes in a shard of billm_format 1")
         planes = {
             plane: self.shard.tensor(f"{name}.{plane}")
             for plane in self.shard.planes_of.get(name, [])

@@ -10,13 +10,15 @@
 namespace billm {
 namespace {
 
-constexpr const char* kNames[] = {"planes", "rotation"};
+constexpr const char* kNames[] = {"planes", "rotation", "trellis"};
 static_assert(std::size(kNames) == kFactorKinds);
 
 int64_t rows_of(const RegionCodes& codes) { return codes.shape.rows; }
 int64_t cols_of(const RegionCodes& codes) { return codes.shape.cols; }
 int64_t rows_of(const Rotation& rotation) { return rotation.size; }
 int64_t cols_of(const Rotation& rotation) { return rotation.size; }
+int64_t rows_of(const TrellisCodes& codes) { return codes.format.rows; }
+int64_t cols_of(const TrellisCodes& codes) { return codes.format.cols; }
 
 [[noreturn]] void broken(const std::string& what) {
   throw Error(ErrorCode::kFailure, "quantized layer is inconsistent: " + what);
@@ -95,15 +97,19 @@ std::vector<double> transposed(const std::vector<double>& matrix, int64_t rows, 
   return result;
 }
 
-DecodedFactor decode(const RegionCodes& codes) {
+DecodedFactor decode(const RegionCodes& codes, int) {
   return {codes.shape.rows, codes.shape.cols, dequantize(codes), {}};
 }
-DecodedFactor decode(const Rotation& rotation) {
+DecodedFactor decode(const Rotation& rotation, int) {
   return {rotation.size, rotation.size, {}, rotation};
+}
+DecodedFactor decode(const TrellisCodes& codes, int threads) {
+  return {codes.format.rows, codes.format.cols, dequantize(codes, threads), {}};
 }
 
 void check(const RegionCodes& codes, int threads) { check_codes(codes, threads); }
 void check(const Rotation& rotation, int) { check_rotation(rotation, "quantized layer"); }
+void check(const TrellisCodes& codes, int threads) { check_codes(codes, threads); }
 
 }  // namespace
 
@@ -191,7 +197,8 @@ std::vector<float> multiply_factors(std::vector<DecodedFactor> factors, int thre
 std::vector<float> dequantize(const LayerCodes& codes, int threads) {
   std::vector<DecodedFactor> factors;
   for (const Factor& factor : codes.factors) {
-    factors.push_back(std::visit([](const auto& kind) { return decode(kind); }, factor));
+    factors.push_back(
+        std::visit([threads](const auto& kind) { return decode(kind, threads); }, factor));
   }
   return multiply_factors(std::move(factors), threads);
 }

@@ -9,6 +9,7 @@ namespace {
 constexpr FactorLearning kRows[] = {
     {"planes", nullptr},
     {"rotation", "a rotation has no parameters: the factors beside it learn"},
+    {"trellis", nullptr},
 };
 static_assert(std::size(kRows) == kFactorKinds);
 

@@ -24,10 +24,11 @@ at::Tensor solve(const at::Tensor& a, const at::Tensor& b) {
   return at::linalg_solve(gram, at::matmul(a.t(), b));
 }
 
-at::Tensor matrix_of(const RegionCodes& codes) {
-  std::vector<float> weight = dequantize(codes);
-  return at::from_blob(weight.data(), {codes.shape.rows, codes.shape.cols}, at::kFloat)
-      .to(at::kDouble);
+at::Tensor matrix_of(const Factor& factor) {
+  LayerCodes alone;
+  alone.factors.push_back(factor);
+  std::vector<float> weight = dequantize(alone);
+  return at::from_blob(weight.data(), {alone.rows(), alone.cols()}, at::kFloat).to(at::kDouble);
 }
 
 // What factor `index` of the layer would be, were it not quantized: the others are taken off
@@ -43,7 +44,7 @@ at::Tensor factor_target(const LayerCodes& codes, size_t index, const at::Tensor
       rotate(inverse, vectors.mutable_data_ptr<double>(), vectors.size(0), vectors.size(1));
       target = left ? vectors.t() : vectors;
     } else {
-      const at::Tensor matrix = matrix_of(std::get<RegionCodes>(factor));
+      const at::Tensor matrix = matrix_of(factor);
       target = left ? solve(matrix, target) : solve(matrix.t(), target.t()).t();
     }
   };
@@ -67,6 +68,8 @@ LayerTrainable::LayerTrainable(const LayerCodes& codes, const at::Tensor& origin
     Part part;
     if (const auto* rotation = std::get_if<Rotation>(&codes.factors[i])) {
       part.rotation.emplace(*rotation, device);
+    } else if (const auto* trellis = std::get_if<TrellisCodes>(&codes.factors[i])) {
+      part.trellis = std::make_unique<TrellisTrainable>(*trellis, rates, device, threads);
     } else {
       const bool alone = codes.factors.size() == 1 || rates.code <= 0;
       part.planes = std::make_unique<RegionTrainable>(
@@ -75,16 +78,22 @@ LayerTrainable::LayerTrainable(const LayerCodes& codes, const at::Tensor& origin
     }
     parts_.push_back(std::move(part));
   }
-  for (Factor& factor : start_.factors) {
-    if (auto* regions = std::get_if<RegionCodes>(&factor)) *regions = {};  // the planes have them
+  for (size_t i = 0; i < parts_.size(); ++i) {  // the parts have them
+    if (parts_[i].planes) start_.factors[i] = RegionCodes();
+    if (parts_[i].trellis) start_.factors[i] = TrellisCodes();
   }
+}
+
+Trainable* LayerTrainable::Part::matrix() const {
+  return planes ? static_cast<Trainable*>(planes.get()) : trellis.get();
 }
 
 std::vector<Parameter> LayerTrainable::parameters() {
   std::vector<Parameter> result;
   for (size_t i = 0; i < parts_.size(); ++i) {
-    if (!parts_[i].planes) continue;
-    for (Parameter parameter : parts_[i].planes->parameters()) {
+    Trainable* const matrix = parts_[i].matrix();
+    if (matrix == nullptr) continue;
+    for (Parameter parameter : matrix->parameters()) {
       parameter.name = part_prefix(parts_.size(), i) + parameter.name;
       result.push_back(std::move(parameter));
     }
@@ -97,7 +106,7 @@ at::Tensor LayerTrainable::product(std::span<const at::Tensor> matrices) const {
   std::vector<const DeviceRotation*> outer;  // before the first matrix
   size_t next = 0;
   for (const Part& part : parts_) {
-    if (part.planes) {
+    if (!part.rotation) {
       const at::Tensor& matrix = matrices[next++];
       result = result.defined() ? at::matmul(result, matrix) : matrix;
     } else if (result.defined()) {
@@ -114,18 +123,18 @@ at::Tensor LayerTrainable::weight(int threads) const {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> matrices;
   for (const Part& part : parts_) {
-    if (part.planes) matrices.push_back(part.planes->weight(threads));
+    if (!part.rotation) matrices.push_back(part.matrix()->weight(threads));
   }
   return parts_.size() == 1 ? matrices.front() : product(matrices);
 }
 
 std::vector<at::Tensor> LayerTrainable::gradients(const at::Tensor& weight,
                                                   const at::Tensor& gradient, int threads) const {
-  if (parts_.size() == 1) return parts_.front().planes->gradients(weight, gradient, threads);
+  if (parts_.size() == 1) return parts_.front().matrix()->gradients(weight, gradient, threads);
   std::vector<at::Tensor> matrices, of_matrices, result;
   for (const Part& part : parts_) {
-    if (part.planes) {
-      matrices.push_back(part.planes->weight(threads).set_requires_grad(true));
+    if (!part.rotation) {
+      matrices.push_back(part.matrix()->weight(threads).set_requires_grad(true));
     }
   }
   {
@@ -134,10 +143,10 @@ std::vector<at::Tensor> LayerTrainable::gradients(const at::Tensor& weight,
   }
   size_t next = 0;
   for (const Part& part : parts_) {
-    if (!part.planes) continue;
+    if (part.rotation) continue;
     const at::Tensor matrix = matrices[next].detach();
     const at::Tensor of_matrix = of_matrices[next++].contiguous();
-    for (at::Tensor& found : part.planes->gradients(matrix, of_matrix, threads)) {
+    for (at::Tensor& found : part.matrix()->gradients(matrix, of_matrix, threads)) {
       result.push_back(std::move(found));
     }
   }
@@ -146,15 +155,15 @@ std::vector<at::Tensor> LayerTrainable::gradients(const at::Tensor& weight,
 
 void LayerTrainable::refresh(int threads) {
   for (Part& part : parts_) {
-    if (part.planes) part.planes->refresh(threads);
+    if (!part.rotation) part.matrix()->refresh(threads);
   }
 }
 
 NamedTensors LayerTrainable::state() const {
   NamedTensors result;
   for (size_t i = 0; i < parts_.size(); ++i) {
-    if (!parts_[i].planes) continue;
-    for (const auto& [name, tensor] : parts_[i].planes->state()) {
+    if (parts_[i].rotation) continue;
+    for (const auto& [name, tensor] : parts_[i].matrix()->state()) {
       result.emplace_back(part_prefix(parts_.size(), i) + name, tensor);
     }
   }
@@ -163,13 +172,13 @@ NamedTensors LayerTrainable::state() const {
 
 void LayerTrainable::restore(const NamedTensors& state) {
   for (size_t i = 0; i < parts_.size(); ++i) {
-    if (!parts_[i].planes) continue;
+    if (parts_[i].rotation) continue;
     const std::string prefix = part_prefix(parts_.size(), i);
     NamedTensors own;
     for (const auto& [name, tensor] : state) {
       if (name.starts_with(prefix)) own.emplace_back(name.substr(prefix.size()), tensor);
     }
-    parts_[i].planes->restore(own);
+    parts_[i].matrix()->restore(own);
   }
 }
 
@@ -177,6 +186,7 @@ LayerCodes LayerTrainable::codes(int threads) const {
   LayerCodes codes = start_;
   for (size_t i = 0; i < parts_.size(); ++i) {
     if (parts_[i].planes) codes.factors[i] = parts_[i].planes->codes(threads);
+    if (parts_[i].trellis) codes.factors[i] = parts_[i].trellis->codes();
   }
   return codes;
 }

@@ -10,6 +10,7 @@
 #include "billm/codes/layer_codes.h"
 #include "device_rotation.h"
 #include "region_trainable.h"
+#include "trellis_trainable.h"
 
 namespace billm {
 
@@ -33,13 +34,16 @@ class LayerTrainable : public Trainable {
   LayerCodes codes(int threads) const;
 
  private:
-  // One of the two.
+  // One of the three.
   struct Part {
     std::unique_ptr<RegionTrainable> planes;
+    std::unique_ptr<TrellisTrainable> trellis;
     std::optional<DeviceRotation> rotation;
+    // What learns, with a matrix; null: the rotation.
+    Trainable* matrix() const;
   };
 
-  // The layer's weight from those of its factors with planes, in their order.
+  // The layer's weight from the matrices of its factors, in their order.
   at::Tensor product(std::span<const at::Tensor> matrices) const;
 
   LayerCodes start_;

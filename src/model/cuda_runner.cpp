@@ -97,6 +97,18 @@ class CudaLinear : public LinearOperator {
   CudaLayer* layer_ = nullptr;
 };
 
+// What of a layer the CUDA kernels do not run; empty: nothing.
+std::string without_cuda(const PackedLayer& packed) {
+  if (packed.product()) return kNoCudaProducts;
+  const char* const problem = factor_operators()[packed.factors.front().index()].without_cuda;
+  return problem == nullptr ? "" : problem;
+}
+
+Error cannot_run(const PackedFactor& factor) {
+  const char* const problem = factor_operators()[factor.index()].without_cuda;
+  return Error(ErrorCode::kFailure, std::string("device cuda: ") + problem, "use --device cpu");
+}
+
 class CudaRunner : public LinearRunner {
  public:
   CudaRunner(const Target& target, int threads) : target_(target), threads_(threads) {
@@ -115,12 +127,14 @@ class CudaRunner : public LinearRunner {
     return result;
   }
   std::string unsupported(const PackedLayer& packed) const override {
-    if (packed.product()) return kNoCudaProducts;
-    return LinearRunner::unsupported(packed);
+    const std::string problem = without_cuda(packed);
+    return problem.empty() ? LinearRunner::unsupported(packed) : problem;
   }
   std::unique_ptr<LinearOperator> make_rotation(const Rotation& rotation) override {
-    const char* const problem = factor_operators()[PackedFactor(rotation).index()].without_cuda;
-    throw Error(ErrorCode::kFailure, std::string("device cuda: ") + problem, "use --device cpu");
+    throw cannot_run(PackedFactor(rotation));
+  }
+  std::unique_ptr<LinearOperator> make_trellis(const PackedTrellis&) override {
+    throw cannot_run(PackedFactor(PackedTrellis()));
   }
   int threads() const override { return threads_; }
 
@@ -149,12 +163,12 @@ const CudaApi& cuda_kernels() {
 }
 
 c10::Device resolve_running_device(const std::string& name, const PackedModules& packed) {
-  std::string product;
+  std::string problem;
   for (const std::string& module : packed.names()) {
-    if (packed.description(module).product()) product = module;
+    const std::string what = without_cuda(packed.description(module));
+    if (!what.empty()) problem = module + " is " + what;
   }
-  if (product.empty()) return resolve_device(name, DeviceUse::kKernels);
-  const std::string problem = product + " is " + kNoCudaProducts;
+  if (problem.empty()) return resolve_device(name, DeviceUse::kKernels);
   if (name == "cuda") {
     throw Error(ErrorCode::kFailure, "device cuda: " + problem, "use --device cpu");
   }

@@ -16,9 +16,14 @@ std::unique_ptr<LinearOperator> make_rotation(LinearRunner& runner, const Packed
   return runner.make_rotation(std::get<Rotation>(factor));
 }
 
+std::unique_ptr<LinearOperator> make_trellis(LinearRunner& runner, const PackedFactor& factor) {
+  return runner.make_trellis(std::get<PackedTrellis>(factor));
+}
+
 constexpr FactorOperator kRows[] = {
     {"planes", make_planes, nullptr},
     {"rotation", make_rotation, "a rotation, which the CUDA kernels do not run yet"},
+    {"trellis", make_trellis, "a trellis, which the CUDA kernels do not run yet"},
 };
 static_assert(std::size(kRows) == kFactorKinds);
 

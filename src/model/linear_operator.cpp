@@ -19,6 +19,7 @@
 #include "kernels/cpu/gemv.h"
 #include "kernels/cpu/rotation.h"
 #include "shared_pieces.h"
+#include "trellis_linear.h"
 
 namespace billm {
 namespace {
@@ -215,6 +216,10 @@ class CpuRotation : public LinearOperator {
 
 std::unique_ptr<LinearOperator> CpuRunner::make_rotation(const Rotation& rotation) {
   return std::make_unique<CpuRotation>(*impl_, rotation);
+}
+
+std::unique_ptr<LinearOperator> CpuRunner::make_trellis(const PackedTrellis& packed) {
+  return std::make_unique<TrellisLinear>(impl_->team, packed);
 }
 
 std::vector<std::unique_ptr<LinearOperator>> CpuRunner::make_copies(const PackedPlanes& packed,

@@ -41,21 +41,6 @@ void for_each_tensor(const TensorMap& tensors, const std::string& module, const 
   }
 }
 
-PackedLayer without_planes(const PackedLayer& layer) {
-  PackedLayer result;
-  for (const PackedFactor& factor : layer.factors) {
-    if (const auto* rotation = std::get_if<Rotation>(&factor)) {
-      result.factors.emplace_back(*rotation);
-      continue;
-    }
-    PackedPlanes planes;
-    planes.shape = std::get<PackedPlanes>(factor).shape;
-    planes.index_bits = std::get<PackedPlanes>(factor).index_bits;
-    result.factors.emplace_back(std::move(planes));
-  }
-  return result;
-}
-
 }  // namespace
 
 bool is_packed_model(const Checkpoint& checkpoint) {
@@ -131,9 +116,9 @@ PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpo
       const std::string module = where + ": " + printable(key);
       Entry entry{&shard, parse_description(text, module)};
       if (format_version(entry.description) > version) {
-        throw bad_input(module + ": a product of factors in a shard of billm_format " +
-                            std::to_string(version) + ", expected " +
-                            std::to_string(format_version(entry.description)),
+        throw bad_input(module + ": a layer of layout " + entry.description.layout() +
+                            " in a shard of billm_format " + std::to_string(version) +
+                            ", expected " + std::to_string(format_version(entry.description)),
                         kOtherVersion);
       }
       if (!names_.insert(key).second) {
@@ -186,8 +171,6 @@ PackedLayer PackedModules::open(const std::string& module) const {
                      found.shard->path().string() + ": " + module);
 }
 
-int format_version(const PackedLayer& packed) { return packed.product() ? 2 : 1; }
-
 int shard_version(const Metadata& metadata, const std::string& where) {
   const auto found = metadata.find(std::string(kFormatKey));
   if (found == metadata.end()) return 0;
@@ -222,9 +205,9 @@ PackedLayer open_packed(const TensorMap& tensors, const std::string& module,
                         const PackedLayer& description, const std::string& where) {
   PackedLayer packed = without_planes(description);
   // A product's planes are named after their factor.
-  std::map<std::string, PackedPlanes*> planes_of;
+  std::map<std::string, std::vector<Plane>*> planes_of;
   for (size_t i = 0; i < packed.factors.size(); ++i) {
-    auto* planes = std::get_if<PackedPlanes>(&packed.factors[i]);
+    std::vector<Plane>* planes = stored_planes(packed.factors[i]);
     if (planes != nullptr) planes_of[packed.product() ? std::to_string(i) : ""] = planes;
   }
   for_each_tensor(tensors, module, [&](const std::string& name, const TensorView& plane) {
@@ -233,8 +216,8 @@ PackedLayer open_packed(const TensorMap& tensors, const std::string& module,
     if (found == planes_of.end()) {
       throw bad_input(where + "." + printable(name) + ": expected no such plane in this module");
     }
-    found->second->planes.push_back({dot == std::string::npos ? name : name.substr(dot + 1),
-                                     dtype_name(plane.dtype), plane.shape, plane.data});
+    found->second->push_back({dot == std::string::npos ? name : name.substr(dot + 1),
+                              dtype_name(plane.dtype), plane.shape, plane.data});
   });
   check_packed(packed, where);
   return packed;

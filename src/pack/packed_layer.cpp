@@ -19,9 +19,15 @@ FactorSize shape_of(const PackedPlanes& planes) {
   return {planes.shape.rows, planes.shape.cols, false};
 }
 FactorSize shape_of(const Rotation& rotation) { return {rotation.size, rotation.size, true}; }
+FactorSize shape_of(const PackedTrellis& packed) {
+  return {packed.format.rows, packed.format.cols, false};
+}
 
-std::span<const Plane> planes_of(const PackedPlanes& packed) { return packed.planes; }
-std::span<const Plane> planes_of(const Rotation&) { return {}; }
+template <typename Packed>
+std::vector<Plane>* planes_of(Packed& packed) {
+  return &packed.planes;
+}
+std::vector<Plane>* planes_of(Rotation&) { return nullptr; }
 
 // "factor 1" of a product; the layer itself is its one factor.
 std::string where_factor(const std::string& where, const PackedLayer& packed, size_t i) {
@@ -55,13 +61,36 @@ nlohmann::ordered_json describe_factor(const PackedFactor& factor) {
 }  // namespace
 
 std::span<const Layout> layouts() {
-  static const Layout table[] = {kPlanesLayout, kRotationLayout};
+  static const Layout table[] = {kPlanesLayout, kRotationLayout, kTrellisLayout};
   static_assert(std::size(table) == kFactorKinds);
   return table;
 }
 
 FactorSize size_of(const PackedFactor& factor) {
   return std::visit([](const auto& kind) { return shape_of(kind); }, factor);
+}
+
+std::vector<Plane>* stored_planes(PackedFactor& factor) {
+  return std::visit([](auto& kind) { return planes_of(kind); }, factor);
+}
+const std::vector<Plane>* stored_planes(const PackedFactor& factor) {
+  return stored_planes(const_cast<PackedFactor&>(factor));
+}
+
+PackedLayer without_planes(const PackedLayer& packed) {
+  PackedLayer result;
+  for (const PackedFactor& factor : packed.factors) {
+    result.factors.push_back(layout_of(factor).without_planes(factor));
+  }
+  return result;
+}
+
+int format_version(const PackedLayer& packed) {
+  int version = packed.product() ? 2 : 1;
+  for (const PackedFactor& factor : packed.factors) {
+    version = std::max(version, layout_of(factor).first_version);
+  }
+  return version;
 }
 
 int64_t PackedLayer::rows() const { return size_of(factors.front()).rows; }
@@ -86,9 +115,9 @@ void for_each_plane(const PackedLayer& packed,
                     const std::function<void(const std::string& name, const Plane& plane)>& body) {
   for (size_t i = 0; i < packed.factors.size(); ++i) {
     const std::string prefix = packed.product() ? std::to_string(i) + "." : "";
-    const auto planes =
-        std::visit([](const auto& kind) { return planes_of(kind); }, packed.factors[i]);
-    for (const Plane& plane : planes) body(prefix + plane.name, plane);
+    const std::vector<Plane>* planes = stored_planes(packed.factors[i]);
+    if (planes == nullptr) continue;
+    for (const Plane& plane : *planes) body(prefix + plane.name, plane);
   }
 }
 
@@ -115,8 +144,9 @@ void check_packed(const PackedLayer& packed, const std::string& where) {
 }
 
 void decode(const PackedLayer& packed, int threads, float* out) {
-  if (!packed.product()) {  // straight to its place: no second copy of the weight
-    decode_rows(std::get<PackedPlanes>(packed.factors.front()), threads, out);
+  const auto* planes = std::get_if<PackedPlanes>(&packed.factors.front());
+  if (!packed.product() && planes != nullptr) {  // straight to its place: no second copy
+    decode_rows(*planes, threads, out);
     return;
   }
   std::vector<DecodedFactor> factors;

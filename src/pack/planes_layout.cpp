@@ -90,6 +90,12 @@ const Layout kPlanesLayout = {
     },
     .describe = describe_planes,
     .parse = parse_planes,
+    .without_planes = [](const PackedFactor& factor) -> PackedFactor {
+      PackedPlanes packed;
+      packed.shape = planes_of(factor).shape;
+      packed.index_bits = planes_of(factor).index_bits;
+      return packed;
+    },
     .check = [](const PackedFactor& factor,
                 const std::string& where) { check_packed(planes_of(factor), where); },
     .decode = decode_planes,

@@ -33,6 +33,9 @@ const Layout kRotationLayout = {
           (*json)["transposed"] = rotation.transposed;
         },
     .parse = parse_rotation,
+    .without_planes = [](const PackedFactor& factor) -> PackedFactor {
+      return rotation_of(factor);
+    },
     .check = [](const PackedFactor& factor,
                 const std::string& where) { check_rotation(rotation_of(factor), where); },
     .decode =

@@ -16,6 +16,13 @@ void add_layer(int64_t rows, int64_t cols, int64_t latents, bool product, Factor
   counts->temporary_bytes = std::max(counts->temporary_bytes, 4 * (2 * latents + rows * cols));
 }
 
+// Of what learns with a matrix; 0 of a rotation.
+LayerSize matrix_size(const PackedPlanes& planes) { return {planes.shape.rows, planes.shape.cols}; }
+LayerSize matrix_size(const Rotation&) { return {}; }
+LayerSize matrix_size(const PackedTrellis& packed) {
+  return {packed.format.rows, packed.format.cols};
+}
+
 double operations(int64_t rows, int64_t rank, int64_t cols) {
   return 2.0 * static_cast<double>(rows) * static_cast<double>(rank) * static_cast<double>(cols);
 }
@@ -45,9 +52,9 @@ FactorCounts factor_counts(const PackedModules& packed) {
     const PackedLayer& layer = packed.description(module);
     int64_t latents = 0, rows = 0;  // rows: of the product of the planes so far
     for (const PackedFactor& factor : layer.factors) {
-      const auto* planes = std::get_if<PackedPlanes>(&factor);
-      if (planes == nullptr) continue;
-      const RegionFormat& shape = planes->shape;
+      const LayerSize shape =
+          std::visit([](const auto& kind) { return matrix_size(kind); }, factor);
+      if (shape.rows == 0) continue;
       latents += shape.rows * shape.cols;
       if (rows > 0) counts.products += operations(rows, shape.rows, shape.cols);
       if (rows == 0) rows = shape.rows;

@@ -168,6 +168,8 @@ DistillEstimate estimate_distill(const DistillRequest& request, int64_t sequence
   int64_t scales = 0;
   for (const std::string& module : packed.packed()->names()) {
     for (const PackedFactor& factor : packed.packed()->description(module).factors) {
+      const auto* trellis = std::get_if<PackedTrellis>(&factor);
+      if (trellis != nullptr) scales += trellis->format.rows;
       const auto* planes = std::get_if<PackedPlanes>(&factor);
       if (planes == nullptr) continue;
       const RegionFormat& format = planes->shape;

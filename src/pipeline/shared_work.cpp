@@ -154,4 +154,18 @@ void GroupRows::complete(int64_t tile_rows, RegionCodes* linear) const {
   }
 }
 
+void GroupRows::complete(TrellisCodes* codes) const {
+  const int64_t rows = codes->format.rows, segment = codes->format.segment_rows();
+  for (int rank = 0; rank < processes_.size(); ++rank) {
+    const Tiles theirs = tiles_of(codes->format.segments(), rank, processes_.size());
+    const int64_t first = theirs.first * segment;
+    const int64_t count = std::min(rows, (theirs.first + theirs.count) * segment) - first;
+    if (count <= 0) continue;
+    for (std::vector<uint8_t>& states : codes->states) {
+      broadcast_rows(processes_, rank, rows, first, count, states);
+    }
+    broadcast_rows(processes_, rank, rows, first, count, codes->scale);
+  }
+}
+
 }  // namespace billm

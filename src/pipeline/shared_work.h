@@ -56,6 +56,7 @@ class GroupRows : public RowShare {
   explicit GroupRows(ProcessGroup& processes) : processes_(processes) {}
   Tiles own(int64_t tiles) const override;
   void complete(int64_t tile_rows, RegionCodes* linear) const override;
+  void complete(TrellisCodes* codes) const override;
 
  private:
   ProcessGroup& processes_;

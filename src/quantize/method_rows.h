@@ -41,6 +41,11 @@ double nominal_bits_dbf(const LayerCodes& layer);  // (r (n + m) + 16 (n + r + m
 int64_t rank_dbf(const LayerSize& layer, double bits);
 std::vector<double> plan_dbf(std::span<const LayerSize> layers, const MethodConfig& config);
 
+// trellis.cpp
+LayerCodes quantize_trellis(const WeightView& weight, const Hessian& hessian,
+                            const MethodConfig& config, const QuantizeContext& context);
+double nominal_bits_trellis(const LayerCodes& layer);  // the rates of its planes
+
 // reference.cpp: the published search and feedback of BiLLM (and, with a mask, of STBLLM).
 RegionCodes quantize_reference(const WeightView& weight, const Hessian& hessian,
                                const std::vector<uint8_t>& keep, const RegionFormat& shape,

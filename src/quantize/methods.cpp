@@ -132,6 +132,15 @@ constexpr auto kDbfSettings = with_calibration({
     {.name = "damping"},
 });
 
+// Rotated by default: the table is made for Gaussian weights.
+constexpr auto kTrellisSettings = with_calibration({
+    {.name = "bits", .value = 1, .range = steps(0.25, 0.25, 3)},
+    {.name = "sweeps"},
+    {.name = "rotate", .value = "both"},
+    {.name = "rotate_seed"},
+    {.name = "damping"},
+});
+
 constexpr Method kMethods[] = {
     {.name = "billm",
      .summary =
@@ -178,6 +187,13 @@ constexpr Method kMethods[] = {
      .plan_bits = plan_dbf,
      .rank = rank_dbf,
      .same_on_every_cpu = false},
+    {.name = "trellis",
+     .summary =
+         "trellis codes (QTIP, arXiv 2406.11235): --bits 0.25 to 3 by a table of 256 entries",
+     .quantize = quantize_trellis,
+     .nominal_bits = nominal_bits_trellis,
+     .settings = kTrellisSettings,
+     .weight_bytes = 12},  // the weights in tiles, their errors, their values
 };
 
 }  // namespace

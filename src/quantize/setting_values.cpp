@@ -89,10 +89,14 @@ void assign(const Setting& setting, const SettingValue& value, const Range* rang
 
 bool Range::holds(double value) const {
   const bool within = value >= low && value <= high && !(without_low && value == low);
-  return within && (!whole || value == std::floor(value));
+  const double place = step == 0 ? 0 : value / step;
+  return within && (!whole || value == std::floor(value)) && place == std::floor(place);
 }
 
 std::string Range::text() const {
+  if (step != 0) {
+    return number_text(low) + ".." + number_text(high) + " in steps of " + number_text(step);
+  }
   if (!without_low) return number_text(low) + ".." + number_text(high);
   return "above " + number_text(low) + " and up to " + number_text(high);
 }

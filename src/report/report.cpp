@@ -38,6 +38,8 @@ Json statistics_of(const Rotation& rotation, int) {
   return {{"seed", rotation.seed}, {"transposed", rotation.transposed}};
 }
 
+Json statistics_of(const TrellisCodes& codes, int) { return {{"rates", codes.format.rates}}; }
+
 bool is_one_of_planes(const LayerReport& layer) {
   return layer.factors.size() == 1 && layer.factors[0].kind == kPlanes;
 }

@@ -55,7 +55,9 @@ class BadUsage(usage_testing.UsageTestCase):
                                ("gptq", "--compat", "none"), ("rtn", "--damping", "0.01"),
                                ("gptq", "--scales", "log8"), ("arb", "--nm-alloc", "uniform"),
                                ("dbf", "--block-size", "128"), ("dbf", "--nm", "4:8"),
-                               ("dbf", "--scales", "f16"), ("arb", "--bits", "1")):
+                               ("dbf", "--scales", "f16"), ("arb", "--bits", "1"),
+                               ("trellis", "--block-size", "128"), ("trellis", "--scales", "f16"),
+                               ("arb", "--sweeps", "1")):
             with self.subTest(method=method, flags=flags):
                 self.refused(bt.USAGE, *flags, needles=[flags[0], method, "leave it out"],
                              method=method)
@@ -67,14 +69,16 @@ class BadUsage(usage_testing.UsageTestCase):
                     self.refused(bt.USAGE, *flags, method=method,
                                  needles=[f"{flags[0]}: --method {method} does not use it (leave "
                                           "it out, or choose a method that does: billm, arb, rtn, "
-                                          "gptq)"])
+                                          "gptq, trellis)"])
         self.refused(bt.USAGE, "--compat", "reference", "--rotate", "both", method="billm",
                      needles=["--rotate: --method billm does not use it with --compat reference "
                               "(leave it out)"])
         self.refused(bt.USAGE, "--compat", "reference", "--rotate", "both", method="stbllm",
                      needles=["--rotate: --method stbllm does not use it (leave it out"])
         for flags in (("--rotate-seed", "0"), ("--rotate-seed", "3", "--rotate", "none")):
-            for method in ("billm", "arb", "rtn", "gptq"):
+            for method in ("billm", "arb", "rtn", "gptq", "trellis"):
+                if method == "trellis" and "--rotate" not in flags:
+                    continue  # rotated by default
                 with self.subTest(method=method, flags=flags):
                     self.refused(bt.USAGE, *flags, method=method,
                                  needles=[f"--rotate-seed: --method {method} does not use it "
@@ -105,6 +109,9 @@ class BadUsage(usage_testing.UsageTestCase):
                                     ("dbf", "--bits", "-1"), ("dbf", "--bits", "nan"),
                                     ("dbf", "--bits", "inf"), ("dbf", "--bits", "abc"),
                                     ("dbf", "--bits", "1bit"),
+                                    ("trellis", "--bits", "0"), ("trellis", "--bits", "1.1"),
+                                    ("trellis", "--bits", "3.25"), ("trellis", "--bits", "nan"),
+                                    ("trellis", "--sweeps", "-1"), ("trellis", "--sweeps", "0.5"),
                                     ("pbllm", "--salient", "0"),
                                     ("pbllm", "--salient", "0.6"), ("pbllm", "--salient", "nan"),
                                     ("pbllm", "--salient", "x"),

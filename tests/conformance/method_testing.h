@@ -90,6 +90,8 @@ inline std::vector<Variant> variants(const Method& method) {
       add(std::to_string(bits) + " bits", {{"bits", bits}});
     }
   }
+  add("no sweeps", {{"sweeps", 0}});
+  add("two planes", {{"bits", 1.5}, {"sweeps", 1}});
   add("no act-order", {{"act_order", false}});
   add("no act-order, blocks of 16", {{"act_order", false}, {"block_size", 16}});
   for (const double share : {0.001, 0.3, 0.5}) {

@@ -29,6 +29,7 @@ VARIANTS = {
     "arb": ("--method", "arb"),
     "one class": ("--method", "arb", "--classes", "1"),
     "rotated": ("--method", "arb", "--rotate", "both", "--rotate-seed", "5"),
+    "trellis": ("--method", "trellis", "--bits", "1.5"),
     "inputs rotated": ("--method", "gptq", "--rotate", "in"),
     "rotated, tuned": ("--method", "arb", "--classes", "1", "--rotate", "both", "--tune",
                        "--tune-steps", "5", "--tune-window", "50"),

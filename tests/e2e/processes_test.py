@@ -22,6 +22,7 @@ METHODS = (
     ["rtn", "--targets", "corrected"],
     ["arb", "--targets", "corrected", "--sink-weight", "4"],
     ["dbf", "--bits", "0.7"],
+    ["trellis", "--bits", "0.75"],
 )
 SEQUENCES = 11
 BLOCKS = 3

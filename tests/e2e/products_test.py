@@ -1,4 +1,5 @@
-"""Products of factors from checkpoint to text: rotated layers and binary factors.
+"""Products of factors from checkpoint to text: rotated layers, of planes and on a trellis, and binary
+factors.
 
 What the file stores, says and decodes to, by the independent reader and by transformers; the same
 bytes at any number of threads; tuned and distilled; run by generate.
@@ -25,7 +26,8 @@ CASES = {"dbf": (["planes"] * 2, "--method", "dbf"),
          "dbf .7": (["planes"] * 2, "--method", "dbf", "--bits", "0.7"),
          "arb": (ROTATED, "--method", "arb", "--rotate", "both"),
          "billm": (ROTATED, "--method", "billm", "--rotate", "both"),
-         "gptq": (["planes", "rotation"], "--method", "gptq", "--bits", "2", "--rotate", "in")}
+         "gptq": (["planes", "rotation"], "--method", "gptq", "--bits", "2", "--rotate", "in"),
+         "trellis": (["rotation", "trellis", "rotation"], "--method", "trellis", "--bits", "1.5")}
 BITS = {"dbf": 1.0, "dbf .7": 0.7}  # asked for
 LEARNING = ("dbf", "arb")
 FEW_STEPS = ("--tune", "--tune-steps", 12, "--tune-window", 48)

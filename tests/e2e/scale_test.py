@@ -105,6 +105,7 @@ class DryRun(bt.TestCase):
         tokens = self.calibration()
         for method in (["billm"], ["arb"], ["stbllm", "--nm", "5:8"], ["gptq", "--bits", "3"],
                        ["pbllm"], ["rtn"], ["arb", "--rotate", "both"], ["dbf"],
+                       ["trellis", "--bits", "1.25"],
                        ["dbf", "--bits", "0.7"],
                        ["arb", "--classes", 1, "--salient-classes", 2, "--block-size", 4096]):
             with self.subTest(method=method):

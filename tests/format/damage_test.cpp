@@ -77,19 +77,24 @@ TEST(Damage, EveryBitOfEveryPlane) {
   }
 }
 
+std::vector<LayerCodes> products_and_trellises() {
+  std::vector<LayerCodes> all = small_products();
+  for (LayerCodes& codes : small_trellises()) all.push_back(std::move(codes));
+  return all;
+}
+
 TEST(Damage, EveryBitOfEveryPlaneOfProducts) {
-  for (const LayerCodes& codes : small_products()) {
+  for (const LayerCodes& codes : products_and_trellises()) {
     const PackedLayer good = pack(codes);
     SCOPED_TRACE(billm::describe(good));
     ASSERT_TRUE(accepted(good));
     int refused = 0;
     for (size_t i = 0; i < good.factors.size(); ++i) {
-      const auto* planes = std::get_if<PackedPlanes>(&good.factors[i]);
-      for (size_t p = 0; planes != nullptr && p < planes->planes.size(); ++p) {
-        for (size_t bit = 0; bit < 8 * planes->planes[p].bytes.size(); ++bit) {
+      const std::vector<Plane>* planes = stored_planes(good.factors[i]);
+      for (size_t p = 0; planes != nullptr && p < planes->size(); ++p) {
+        for (size_t bit = 0; bit < 8 * (*planes)[p].bytes.size(); ++bit) {
           PackedLayer bad = copy_of(good);
-          std::get<PackedPlanes>(bad.factors[i]).owned[p][bit / 8] ^=
-              static_cast<std::byte>(1 << bit % 8);
+          bytes_of(bad.factors[i], p)[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
           if (!accepted(bad)) {
             ++refused;
             continue;

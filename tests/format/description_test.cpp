@@ -227,6 +227,38 @@ TEST(Description, Products) {
   EXPECT_NE(refusal(many.dump()), "");
 }
 
+TEST(Description, Trellises) {
+  for (const LayerCodes& codes : small_trellises()) {
+    const std::string text = billm::describe(pack(codes));
+    SCOPED_TRACE(text);
+    const PackedLayer back = parse_description(text, "here");
+    EXPECT_STREQ(back.layout(), "trellis");
+    EXPECT_EQ(format_version(back), 2);
+    EXPECT_EQ(billm::describe(back), text);
+    EXPECT_TRUE(std::get<PackedTrellis>(back.factors.front()).format ==
+                std::get<TrellisCodes>(codes.factors.front()).format);
+    const json good = json::parse(text);
+    const auto refused = [&](const char* key, const json& value) {
+      json bad = good;
+      bad[key] = value;
+      EXPECT_NE(refusal(bad.dump()), "") << bad;
+    };
+    for (const char* key : {"rows", "cols"}) {
+      for (const json& value : {json(0), json(-1), json(1.5), json(uint64_t{1} << 63), json("1")}) {
+        refused(key, value);
+      }
+    }
+    for (const char* rates : {"[]", "[0]", "[5]", "[4, -1]", "[true]", "[2.0]", "[\"4\"]", "4",
+                              "{}", "[1, 1, 1, 1, 1]", "[18446744073709551615]"}) {
+      refused("rates", json::parse(rates));
+    }
+    refused("seed", 1);
+    json bad = good;
+    bad.erase("rates");
+    EXPECT_NE(refusal(bad.dump()), "");
+  }
+}
+
 TEST(Description, NotAnObject) {
   for (const std::string text : {"", "{", "[]", "7", "null", "\"planes\"", "{}{}"}) {
     EXPECT_NE(refusal(text), "") << text;

@@ -78,21 +78,36 @@ inline std::vector<float> decode_all(const PackedLayer& packed) {
   return weight;
 }
 
+inline PackedTrellis copy_of(const PackedTrellis& packed) {
+  PackedTrellis copy;
+  copy.format = packed.format;
+  for (const Plane& plane : packed.planes) {
+    copy.owned.emplace_back(plane.bytes.begin(), plane.bytes.end());
+    copy.planes.push_back({plane.name, plane.dtype, plane.shape, copy.owned.back()});
+  }
+  return copy;
+}
+inline Rotation copy_of(const Rotation& rotation) { return rotation; }
+
 inline PackedLayer copy_of(const PackedLayer& packed) {
   PackedLayer copy;
   for (const PackedFactor& factor : packed.factors) {
-    if (const auto* rotation = std::get_if<Rotation>(&factor)) {
-      copy.factors.emplace_back(*rotation);
-    } else {
-      copy.factors.emplace_back(copy_of(std::get<PackedPlanes>(factor)));
-    }
+    std::visit([&](const auto& kind) { copy.factors.emplace_back(copy_of(kind)); }, factor);
   }
   return copy;
 }
 
+// The bytes of plane `p` of a factor of a copy.
+inline std::vector<std::byte>& bytes_of(PackedFactor& factor, size_t p) {
+  auto* trellis = std::get_if<PackedTrellis>(&factor);
+  return trellis != nullptr ? trellis->owned[p] : std::get<PackedPlanes>(factor).owned[p];
+}
+
 // Products of every sort of factor, small enough to damage every bit of: rotated layers (with
-// masks, integers, both sides or one), binary factors, and these rotated.
+// masks, integers, both sides or one, a trellis), binary factors, and these rotated.
 std::vector<LayerCodes> small_products();
+// Layers of one factor of another layout than planes.
+std::vector<LayerCodes> small_trellises();
 
 inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() ||  // memcmp takes no null pointer

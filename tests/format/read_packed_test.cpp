@@ -79,22 +79,24 @@ TEST(ReadPacked, SameWeightsOfProducts) {
   BILLM_NEED(python, "BILLM_PYTHON");
   Cases cases;
   for (const LayerCodes& codes : small_products()) cases.add(pack(codes));
-  EXPECT_EQ(cases.check(python), "6 modules: 6 equal, 0 refused\n");
+  for (const LayerCodes& codes : small_trellises()) cases.add(pack(codes));
+  EXPECT_EQ(cases.check(python), "13 modules: 13 equal, 0 refused\n");
 }
 
 TEST(ReadPacked, SameRefusalsOfProducts) {
   BILLM_NEED(python, "BILLM_PYTHON");
   Cases cases;
-  for (const LayerCodes& codes : small_products()) {
+  std::vector<LayerCodes> layers = small_products();
+  for (LayerCodes& codes : small_trellises()) layers.push_back(std::move(codes));
+  for (const LayerCodes& codes : layers) {
     const PackedLayer good = pack(codes);
     for (size_t i = 0; i < good.factors.size(); ++i) {
-      const auto* planes = std::get_if<PackedPlanes>(&good.factors[i]);
-      for (size_t p = 0; planes != nullptr && p < planes->planes.size(); ++p) {
-        const size_t bits = 8 * planes->planes[p].bytes.size();
+      const std::vector<Plane>* planes = stored_planes(good.factors[i]);
+      for (size_t p = 0; planes != nullptr && p < planes->size(); ++p) {
+        const size_t bits = 8 * (*planes)[p].bytes.size();
         for (size_t bit = 0; bit < bits; bit += 1 + bits / 16) {
           PackedLayer bad = copy_of(good);
-          std::get<PackedPlanes>(bad.factors[i]).owned[p][bit / 8] ^=
-              static_cast<std::byte>(1 << bit % 8);
+          bytes_of(bad.factors[i], p)[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
           cases.add(std::move(bad));
         }
       }

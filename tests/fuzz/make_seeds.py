@@ -56,6 +56,8 @@ class Packed(bt.TestCase):
         "arb": ("--method", "arb"),
         "pbllm": ("--method", "pbllm"),
         "gptq": ("--method", "gptq", "--bits", "2"),
+        "trellis": ("--method", "trellis", "--bits", "1.25", "--rotate", "none"),
+        "trellis_rotated": ("--method", "trellis", "--bits", "0.75"),
         "rtn": ("--method", "rtn"),
     }
 
@@ -63,8 +65,10 @@ class Packed(bt.TestCase):
         model = bt.make_tiny_llama(self.dir / "model", hidden=16, intermediate=24, blocks=1)
         for name, arguments in self.METHODS.items():
             out = self.dir / name
-            self.billm("quantize", "--model", model, "--calib", self.calibration(), "--block-size",
-                       "16", "--out", out, *arguments)
+            if "trellis" not in arguments:
+                arguments += ("--block-size", "16")
+            self.billm("quantize", "--model", model, "--calib", self.calibration(), "--out", out,
+                       *arguments)
             shard = out / "model-00001-of-00002.safetensors"
             (SEEDS / "packed_shard" / f"{name}.safetensors").write_bytes(shard.read_bytes())
         (SEEDS / "manifest" / "rtn.json").write_bytes((out / "manifest.json").read_bytes())

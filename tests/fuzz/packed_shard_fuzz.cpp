@@ -27,6 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       const std::vector<float> rebuilt = dequantize(unpack(layer));
       fuzz::require(std::memcmp(decoded.data(), rebuilt.data(), decoded.size() * 4) == 0);
       if (!unsupported(layer).empty() || layer.product()) continue;
+      if (!std::holds_alternative<PackedPlanes>(layer.factors.front())) continue;
       const auto& packed = std::get<PackedPlanes>(layer.factors.front());
       const PlaneTiles tiles(packed, kernels::cpu_tile_order(), 1);
       kernels::GemvInput input;

@@ -88,7 +88,7 @@ inline void write_packed(const std::filesystem::path& dense, const std::filesyst
     });
     modules.insert(module);
     metadata[module] = describe(packed);
-    if (packed.product()) version = 2;
+    version = std::max(version, format_version(packed));
   }
   metadata["billm_format"] = std::to_string(version);
   replace_weight(

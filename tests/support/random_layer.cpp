@@ -104,6 +104,23 @@ RegionCodes random_codes(const RegionFormat& shape, uint32_t seed) {
   return linear;
 }
 
+TrellisCodes random_trellis(int64_t rows, int64_t cols, const std::vector<int>& rates,
+                            uint32_t seed) {
+  Random random(seed);
+  TrellisCodes codes = make_trellis_codes({rows, cols, rates});
+  const int64_t segment = codes.format.segment_rows();
+  for (size_t p = 0; p < rates.size(); ++p) {
+    for (size_t at = 0; at < codes.states[p].size(); ++at) {
+      const bool starts = static_cast<int64_t>(at) % rows % segment == 0;
+      const uint32_t before = starts ? random.below(256) : codes.states[p][at - 1];
+      codes.states[p][at] = static_cast<uint8_t>(before << rates[p] | random.below(1u << rates[p]));
+    }
+  }
+  for (float& scale : codes.scale) scale = round_to_half(0.01f + random.uniform());
+  if (rows > 1) codes.scale[1] = 0;
+  return codes;
+}
+
 CalibrationStats correlated_stats(int64_t width, int64_t tokens, uint32_t seed) {
   constexpr int64_t kDirections = 8;
   const std::vector<float> mix = random_normal(kDirections * width, seed);

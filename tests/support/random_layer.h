@@ -9,6 +9,7 @@
 
 #include "billm/calibrate/stats.h"
 #include "billm/codes/region_codes.h"
+#include "billm/codes/trellis.h"
 
 namespace billm::test {
 
@@ -28,6 +29,11 @@ std::vector<float> random_normal(int64_t count, uint32_t seed, float scale = 1.0
 // A layer that passes check_codes: random masks, salient columns, classes, signs, and scales and
 // offsets that are exact in their format.
 RegionCodes random_codes(const RegionFormat& shape, uint32_t seed);
+
+// A factor on a trellis that passes check_codes: any path, and scales that are exact in fp16, of
+// which one is 0 if there are several.
+TrellisCodes random_trellis(int64_t rows, int64_t cols, const std::vector<int>& rates,
+                            uint32_t seed);
 
 // Statistics of correlated inputs X = A Z, Z random with few strong directions.
 CalibrationStats correlated_stats(int64_t width, int64_t tokens, uint32_t seed);

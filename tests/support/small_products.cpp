@@ -43,6 +43,16 @@ std::vector<LayerCodes> small_products() {
       product_of({Rotation{9, 3, true}, random_codes(binary, 6), random_codes(wide, 7),
                   Rotation{20, 4, false}}),
       product_of({random_codes(binary, 8), Rotation{8, 5, false}, random_codes(wide, 9)}),
+      product_of({Rotation{9, 3, true}, random_trellis(9, 21, {4, 2}, 10), Rotation{21, 4, false}}),
+      product_of({random_trellis(5, 7, {3}, 11), Rotation{7, 4, false}}),
+      product_of({random_codes(binary, 12), random_trellis(8, 10, {1}, 13)}),
+  };
+}
+
+std::vector<LayerCodes> small_trellises() {
+  return {
+      random_trellis(9, 21, {4, 2}, 1), random_trellis(1, 1, {1}, 2),
+      random_trellis(3, 4, {2, 3, 1, 4}, 3), random_trellis(515, 5, {3}, 4),  // two segments
   };
 }
 

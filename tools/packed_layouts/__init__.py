@@ -2,7 +2,7 @@
 
 Each class has: check(description, where), which refuses what the format does not allow;
 Class(description, tensors, where), where `tensors` maps the names of its planes to (dtype, shape,
-bytes); bytes(), of its planes. Planes and Product have decode(): the weight and which weights are kept;
+bytes); bytes(), of its planes. Planes, Trellis and Product have decode(): the weight and which weights are kept;
 a Rotation is applied to the rows of a matrix.
 """
 
@@ -11,10 +11,12 @@ from .checks import FormatError, require
 from .planes import Planes
 from .product import FACTORS, Product
 from .rotation import Rotation
+from .trellis import Trellis
 
-LAYOUTS = {"planes": Planes, "product": Product}
+LAYOUTS = {"planes": Planes, "product": Product, "trellis": Trellis}
 
-__all__ = ["FACTORS", "FormatError", "LAYOUTS", "Planes", "Product", "Rotation", "layout_of", "require"]
+__all__ = ["FACTORS", "FormatError", "LAYOUTS", "Planes", "Product", "Rotation", "Trellis",
+           "layout_of", "require"]
 
 
 def layout_of(description, where):

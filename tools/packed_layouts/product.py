@@ -7,8 +7,9 @@ import numpy as np
 from .checks import layout_of, require, require_keys
 from .planes import Planes
 from .rotation import Rotation
+from .trellis import Trellis
 
-FACTORS = {"planes": Planes, "rotation": Rotation}
+FACTORS = {"planes": Planes, "rotation": Rotation, "trellis": Trellis}
 
 
 class Product:
@@ -35,7 +36,7 @@ class Product:
             require(rows <= most, f"{where}: factor {i}: expected at most {most} rows")
         outer = description.get("rows"), description.get("cols")
         require(outer == (shapes[0][0], shapes[-1][1]), f"{where}: the factors have another shape")
-        planes = any(factor["layout"] == "planes" for factor in factors)
+        planes = any(factor["layout"] != "rotation" for factor in factors)
         require(planes, f"{where}: expected a factor with planes")
 
     def __init__(self, description, tensors, where):
@@ -59,7 +60,7 @@ class Product:
 
     def decode(self):
         """(float32 weight, None): what is pruned in a factor is not 0 in the product."""
-        matrices = [f.decode()[0] if isinstance(f, Planes) else f for f in self.factors]
+        matrices = [f if isinstance(f, Rotation) else f.decode()[0] for f in self.factors]
         start = next(i for i, m in enumerate(matrices) if not isinstance(m, Rotation))
         product = matrices[start].astype(np.float64)
         for factor in matrices[start + 1 :]:

@@ -11,19 +11,21 @@
 
 #include "billm/codes/region_codes.h"
 #include "billm/codes/rotation.h"
+#include "billm/codes/trellis.h"
 
 namespace billm {
 
 // The kinds of factors, closed: what is to be known of a kind stands in one row of a table of each
 // folder (codes, pack, model, learn, and tools/read_packed.py), in this order.
-using Factor = std::variant<RegionCodes, Rotation>;
+using Factor = std::variant<RegionCodes, Rotation, TrellisCodes>;
 inline constexpr size_t kFactorKinds = std::variant_size_v<Factor>;
-// The kinds' names by their index in Factor, as files say them: "planes", "rotation".
+// The kinds' names by their index in Factor, as files say them: "planes", "rotation", "trellis".
 std::span<const char* const> factor_kind_names();
 
 struct LayerCodes {
   LayerCodes() = default;
-  LayerCodes(RegionCodes codes) { factors.emplace_back(std::move(codes)); }  // NOLINT: one factor
+  LayerCodes(RegionCodes codes) { factors.emplace_back(std::move(codes)); }   // NOLINT: one factor
+  LayerCodes(TrellisCodes codes) { factors.emplace_back(std::move(codes)); }  // NOLINT
 
   std::vector<Factor> factors;
 

@@ -35,6 +35,8 @@ class LinearRunner {
   virtual std::string unsupported(const PackedLayer& packed) const;
   // y = R x of a rotation. Throws Error{kFailure} on a device that has none.
   virtual std::unique_ptr<LinearOperator> make_rotation(const Rotation& rotation) = 0;
+  // y = W x of a factor on a trellis. Likewise.
+  virtual std::unique_ptr<LinearOperator> make_trellis(const PackedTrellis& packed) = 0;
   // The same planes until they have `bytes` in all, at least once: benchmarks use copies in turn,
   // so that caches hold none of them.
   virtual std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedPlanes& packed,
@@ -56,6 +58,7 @@ class CpuRunner : public LinearRunner {
   std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedPlanes& packed,
                                                            int64_t bytes) override;
   std::unique_ptr<LinearOperator> make_rotation(const Rotation& rotation) override;
+  std::unique_ptr<LinearOperator> make_trellis(const PackedTrellis& packed) override;
   int threads() const override;
   WorkerTeam* team() override;
 

@@ -14,11 +14,9 @@
 
 namespace billm {
 
-// The format's version of results without products, and the newest that is known.
+// The format's oldest version, and the newest that is known (format_version() of a layer).
 inline constexpr int kFirstFormatVersion = 1;
 inline constexpr int kFormatVersion = 2;
-// The lowest version that has what the layer is made of: 2 for products.
-int format_version(const PackedLayer& packed);
 // "billm_format" of a shard's metadata; 0 without. Throws Error{kBadInput} starting with `where`
 // for a version that is not known.
 int shard_version(const Metadata& metadata, const std::string& where);

@@ -10,27 +10,38 @@
 
 #include "billm/codes/layer_codes.h"
 #include "billm/pack/packed_planes.h"
+#include "billm/pack/packed_trellis.h"
 
 namespace billm {
 
 // The kinds in the order of Factor; a rotation is its description and has no bytes.
-using PackedFactor = std::variant<PackedPlanes, Rotation>;
+using PackedFactor = std::variant<PackedPlanes, Rotation, PackedTrellis>;
 static_assert(std::variant_size_v<PackedFactor> == kFactorKinds);
+
+// The planes of a factor; null for a rotation, which has none.
+std::vector<Plane>* stored_planes(PackedFactor& factor);
+const std::vector<Plane>* stored_planes(const PackedFactor& factor);
 
 struct PackedLayer {
   PackedLayer() = default;
-  PackedLayer(PackedPlanes planes) { factors.emplace_back(std::move(planes)); }  // NOLINT
+  PackedLayer(PackedPlanes planes) { factors.emplace_back(std::move(planes)); }     // NOLINT
+  PackedLayer(PackedTrellis trellis) { factors.emplace_back(std::move(trellis)); }  // NOLINT
 
   std::vector<PackedFactor> factors;  // outermost first
 
   int64_t rows() const;
   int64_t cols() const;
   bool product() const { return factors.size() > 1; }
-  // "planes", or "product"; of the one factor, or of several.
+  // "planes", "trellis", or "product"; of the one factor, or of several.
   const char* layout() const;
   int64_t bytes() const;       // of all planes
   double stored_bits() const;  // 8 * bytes / (rows * cols)
 };
+
+// The layer without its planes, as its description has it.
+PackedLayer without_planes(const PackedLayer& packed);
+// The lowest version of the format that has what the layer is made of.
+int format_version(const PackedLayer& packed);
 
 // Calls body(name, plane) for every plane, named as the file does below the module: "signs", or
 // "0.signs" in the first factor of a product.

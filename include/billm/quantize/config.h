@@ -39,6 +39,7 @@ struct MethodConfig {
   int column_rounds = 0;     // ARB: times that codes are found anew for refitted column scales
   int max_salient = 0;       // largest number of salient columns tried per group
   double bits = 0;           // of a weight; 0: the method has no such setting
+  int sweeps = 0;            // trellis: times that every group is coded again given the others
   bool act_order = false;    // GPTQ: columns by descending diag H
   double salient_share = 0;  // PB-LLM: of the weights
   SalientMetric salient_metric = {};  // PB-LLM

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "billm/codes/region_codes.h"
+#include "billm/codes/trellis.h"
 
 namespace billm {
 
@@ -20,6 +21,8 @@ class RowShare {
   // Fills in the rows that the others coded (region, code, scales, offsets, steps), tiles of
   // `tile_rows` rows each. Called once per coding, by all processes.
   virtual void complete(int64_t tile_rows, RegionCodes* linear) const = 0;
+  // The same of tiles that are segments (states, scales).
+  virtual void complete(TrellisCodes* codes) const = 0;
 };
 
 }  // namespace billm

@@ -25,6 +25,7 @@ struct Range {
   double low = 0, high = 0;
   bool whole = true;         // integers only
   bool without_low = false;  // low itself is not in it
+  double step = 0;           // multiples of it only; 0: any
   bool empty() const { return low == high; }
   bool holds(double value) const;  // false for NaN
   std::string text() const;        // "0..100", "above 0 and up to 0.5"
@@ -32,6 +33,9 @@ struct Range {
 constexpr Range integers(int low, int high) { return {.low = double(low), .high = double(high)}; }
 constexpr Range reals(double low, double high) {
   return {.low = low, .high = high, .whole = false};
+}
+constexpr Range steps(double step, double low, double high) {
+  return {.low = low, .high = high, .whole = false, .step = step};
 }
 constexpr Range reals_above(double low, double high) {
   return {.low = low, .high = high, .whole = false, .without_low = true};

@@ -59,6 +59,15 @@ LayerCodes binary(uint32_t seed) {
   return codes;
 }
 
+LayerCodes on_trellis(uint32_t seed) {
+  TrellisCodes codes = test::random_trellis(40, 96, {4, 2}, seed);
+  for (float& scale : codes.scale) scale = 0.25f + std::fabs(scale);
+  for (float& scale : codes.scale) scale = round_to_half(scale);
+  LayerCodes layer;
+  layer.factors = {Rotation{40, seed, true}, std::move(codes), Rotation{96, seed + 1, false}};
+  return layer;
+}
+
 TEST(LayerTrainable, EveryKindOfFactorHasARow) {
   const auto rows = factor_learning();
   const auto names = factor_kind_names();
@@ -88,7 +97,7 @@ TEST(LayerTrainable, RotationsAreThoseOfTheFormat) {
 }
 
 TEST(LayerTrainable, StartsAtTheProduct) {
-  for (const LayerCodes& codes : {rotated(1), binary(2)}) {
+  for (const LayerCodes& codes : {rotated(1), binary(2), on_trellis(3)}) {
     const at::Tensor expected = weight_of(codes);
     for (const double code_rate : {0.0, 0.1}) {
       LayerTrainable layer(codes, random_matrix(40, 96, 3), {code_rate, 0.1}, 0.05, kCpu, 1);
@@ -136,6 +145,40 @@ TEST(LayerTrainable, GradientsReachEveryFactor) {
       }
     }
   }
+}
+
+// Of a trellis the scales of rows learn, and nothing else.
+TEST(LayerTrainable, ScalesOfATrellis) {
+  const LayerCodes start = on_trellis(41);
+  // The goal: the same paths with other scales.
+  LayerCodes goal = start;
+  auto& scales = std::get<TrellisCodes>(goal.factors[1]).scale;
+  for (size_t row = 0; row < scales.size(); ++row) {
+    scales[row] = round_to_half(scales[row] * (row % 2 == 0 ? 1.2f : 0.8f));
+  }
+  const at::Tensor target = weight_of(goal);
+  LayerTrainable layer(start, target, {0.02, 0.02}, 0.05, kCpu, 2);
+  const std::vector<Parameter> parameters = layer.parameters();
+  ASSERT_EQ(parameters.size(), 1u);
+  EXPECT_EQ(parameters[0].name, "1.scale");
+  AdamW optimizer(parameters);
+  const auto error = [&] { return layer.weight(2).sub(target); };
+  const double before = error().square().sum().item<double>();
+  for (int step = 1; step <= 60; ++step) {
+    optimizer.step(layer.gradients(layer.weight(2), error(), 2), step, 1 - step / 61.0, 2);
+    layer.refresh(2);
+  }
+  EXPECT_LT(error().square().sum().item<double>(), 0.01 * before);
+  const LayerCodes learned = layer.codes(1);
+  check_codes(learned);
+  EXPECT_EQ(std::get<TrellisCodes>(learned.factors[1]).states,
+            std::get<TrellisCodes>(start.factors[1]).states);
+  EXPECT_TRUE(test::close(dequantize(learned), values(layer.weight(1)), {.absolute = 1e-4}));
+  LayerTrainable other(start, target, {0.02, 0.02}, 0.05, kCpu, 1);
+  other.restore(layer.state());
+  EXPECT_EQ(dequantize(other.codes(1)), dequantize(learned));
+  LayerTrainable frozen(start, target, {0.02, 0}, 0.05, kCpu, 1);
+  EXPECT_TRUE(frozen.parameters().empty());
 }
 
 TEST(LayerTrainable, LearnsAndComesBackFromItsState) {

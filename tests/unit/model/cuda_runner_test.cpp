@@ -71,6 +71,14 @@ TEST_F(CudaRunnerTest, AnyNumberOfTokens) {
   }
 }
 
+TEST_F(CudaRunnerTest, NoTrellises) {
+  const PackedLayer packed = pack(LayerCodes(test::random_trellis(70, 200, {4}, 1)));
+  const auto runner = make_cuda_runner(fake_cuda_api(), kCpu, 1);
+  EXPECT_EQ(runner->unsupported(packed), "a trellis, which the CUDA kernels do not run yet");
+  EXPECT_EQ(runner->make(packed), nullptr);
+  EXPECT_THROW(runner->make_trellis(PackedTrellis()), Error);
+}
+
 TEST_F(CudaRunnerTest, RefusesOtherInputsAndSaysWhatWentWrong) {
   const PackedLayer packed = pack(LayerCodes(test::random_codes(scattered_shape(), 1)));
   const auto runner = make_cuda_runner(fake_cuda_api(), kCpu, 1);

@@ -79,6 +79,26 @@ TEST(LinearOperator, ManyTokensOfLayersWithManyPlanes) {
   }
 }
 
+TEST(LinearOperator, Trellises) {
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{70, 30}, {1100, 260}}) {
+    const TrellisCodes codes = test::random_trellis(rows, cols, {4, 1}, 3);
+    const PackedLayer packed = pack(LayerCodes(codes));
+    std::vector<float> w = dequantize(codes);
+    CpuRunner one(1), three(3);
+    const auto a = one.make(packed), b = three.make(packed);
+    ASSERT_NE(a, nullptr);
+    EXPECT_GE(a->bytes(), packed.bytes());
+    for (const int64_t tokens : {1, 2, 3, 33}) {
+      std::vector<float> values = test::random_normal(tokens * cols, 2);
+      const at::Tensor x = matrix(values, tokens, cols);
+      const at::Tensor y = a->apply(x), expected = at::mm(x, matrix(w, rows, cols).t());
+      ASSERT_EQ(y.sizes(), (at::IntArrayRef{tokens, rows}));
+      EXPECT_LT(relative_error(y, expected), 0.02) << tokens;
+      EXPECT_TRUE(b->apply(x).equal(y)) << tokens;
+    }
+  }
+}
+
 // How sums of a wide product are rounded depends on how it is cut.
 TEST(LinearOperator, DecodedProductsDoNotDependOnThreads) {
   RegionFormat shape = some_shape(1024, 4096);

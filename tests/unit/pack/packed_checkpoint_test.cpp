@@ -277,7 +277,7 @@ TEST_F(PackedModel, OtherVersionOfAShard) {
   expect_modules_refused("billm_format: expected 1 or 2, got 3");
   // What a reader of version 1 cannot know must not be called so.
   metadata_["billm_format"] = "1";
-  expect_modules_refused("layer.x_rotated: a product of factors in a shard of billm_format 1");
+  expect_modules_refused("layer.x_rotated: a layer of layout product in a shard of billm_format 1");
 }
 
 TEST_F(PackedModel, NothingPacked) {

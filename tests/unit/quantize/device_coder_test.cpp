@@ -162,6 +162,7 @@ class Third : public RowShare {
   explicit Third(int64_t first) : first_(first) {}
   Tiles own(int64_t tiles) const override { return {first_, first_ < tiles ? 1 : 0}; }
   void complete(int64_t, RegionCodes*) const override {}
+  void complete(TrellisCodes*) const override {}
 
  private:
   int64_t first_;
