@@ -1,5 +1,5 @@
 // Highway implementation of trellis_gemv.h. The parts: trellis_input (tables), trellis_vbmi and
-// trellis_pshufb (states and lookups).
+// trellis_words (states and lookups).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/trellis_gemv.cpp"
 #include "hwy/foreach_target.h"  // must come before highway.h
@@ -11,12 +11,12 @@
 #include <algorithm>
 
 #include "kernels/cpu/trellis_gemv.h"
-#include "kernels/cpu/trellis_input-inl.h"
 #if HWY_TARGET <= HWY_AVX3_DL
 #include "kernels/cpu/trellis_vbmi-inl.h"
 #elif HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
-#include "kernels/cpu/trellis_pshufb-inl.h"
+#include "kernels/cpu/trellis_words-inl.h"
 #endif
+#include "kernels/cpu/trellis_input-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
@@ -41,12 +41,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Tiles that pass a chunk's tables while these are in the nearest cache.
 constexpr int64_t kBatch = 8;
 
-// Where ChunkSums puts a row: the even rows of a vector, then the odd ones.
-constexpr int Place(int row) {
-  const int in_vector = row % kStateBytes;
-  return row - in_vector + in_vector % 2 * (kStateBytes / 2) + in_vector / 2;
-}
-
 // total[i] += sums[i] * factor for some tiles.
 HWY_INLINE void AddSums(const int16_t* sums, int64_t tiles, float factor, float* total) {
   const hn::CappedTag<float, 16> d;
@@ -67,9 +61,9 @@ void AddChunk(const TrellisTilesView& view, const TrellisTilesView::Plane& plane
   const StateReader reader(k);
   const int64_t begin = chunk * kTrellisChunk, tile_bytes = view.tile_bytes(k);
   const int64_t groups = std::min<int64_t>(kTrellisChunk, view.groups - begin);
-  const int64_t chunk_bytes = groups * TrellisTilesView::group_bytes(k);
+  const int64_t group_bytes = TrellisTilesView::group_bytes(k), chunk_bytes = groups * group_bytes;
   const uint8_t* tables = input.tables() + begin * kTrellisTableBytes;
-  const uint8_t* bytes = plane.bytes + begin * TrellisTilesView::group_bytes(k);
+  const uint8_t* bytes = plane.bytes + begin * group_bytes;
   const float factor = plane.gain * input.step()[chunk];
   alignas(64) int16_t sums[kTilesAtOnce * kTrellisTileRows];
   for (int64_t t = 0; t < count;) {
@@ -83,9 +77,9 @@ void AddChunk(const TrellisTilesView& view, const TrellisTilesView::Plane& plane
       }
     }
     if (now == kTilesAtOnce) {
-      ChunkSums<kTilesAtOnce>(reader, k, of_tile, tile_bytes, groups, tables, sums);
+      ChunkSums<kTilesAtOnce>(reader, group_bytes, of_tile, tile_bytes, groups, tables, sums);
     } else {
-      ChunkSums<1>(reader, k, of_tile, tile_bytes, groups, tables, sums);
+      ChunkSums<1>(reader, group_bytes, of_tile, tile_bytes, groups, tables, sums);
     }
     AddSums(sums, now, factor, total + t * kTrellisTileRows);
     t += now;
@@ -145,9 +139,6 @@ void DecodeColumn(const TrellisTilesView& view, const uint8_t (*states)[kTrellis
 void Decode(const TrellisTilesView& view, int64_t first, int64_t count, float* out,
             int64_t stride) {
   alignas(64) uint8_t states[kMaxTrellisPlanes][kTrellisTileRows];
-  StateReader readers[kMaxTrellisPlanes] = {StateReader(1), StateReader(1), StateReader(1),
-                                            StateReader(1)};
-  for (int p = 0; p < view.plane_count; ++p) readers[p] = StateReader(view.planes[p].k);
   for (int64_t tile = first; tile < first + count; ++tile) {
     float* to = out + (tile - first) * kTrellisTileRows;
     for (int64_t g = 0; g < view.groups; ++g) {
@@ -155,7 +146,7 @@ void Decode(const TrellisTilesView& view, int64_t first, int64_t count, float* o
         const int k = view.planes[p].k;
         const uint8_t* bytes =
             view.planes[p].bytes + tile * view.tile_bytes(k) + g * TrellisTilesView::group_bytes(k);
-        ReadStates(readers[p], k, bytes, states[p]);
+        ReadStates(StateReader(k), bytes, states[p]);
       }
       const int64_t column = g * kTrellisColumns;
       const auto columns = static_cast<int>(std::min<int64_t>(kTrellisColumns, view.cols - column));
@@ -177,11 +168,13 @@ HWY_AFTER_NAMESPACE();
 namespace billm::kernels {
 
 HWY_EXPORT(FillChunk);
+HWY_EXPORT(SplitTables);
 HWY_EXPORT(Gemv);
 HWY_EXPORT(Decode);
 
 void TrellisInput::reserve(int64_t cols) {
   const int64_t count = chunks(cols);
+  split_ = trellis_split_tables();
   if (chunks_ >= count) return;
   const auto bytes = static_cast<size_t>(count * kTrellisChunk * kTrellisTableBytes);
   tables_ = hwy::AllocateAligned<uint8_t>(bytes);
@@ -189,6 +182,8 @@ void TrellisInput::reserve(int64_t cols) {
   if (tables_ == nullptr || step_ == nullptr) throw std::bad_alloc();
   chunks_ = count;
 }
+
+bool trellis_split_tables() { return HWY_DYNAMIC_DISPATCH(SplitTables)(); }
 
 void TrellisInput::fill(const TrellisTable& table, int64_t cols, const float* x, int64_t first,
                         int64_t count) {

@@ -2,10 +2,8 @@
 // of four columns the 256 sums that a state can mean are computed once per token, and a row's plane
 // costs one lookup for four weights, whatever K is.
 //
-// Entries have 11 bits, kept as two bytes: 6 low bits, and 5 high ones plus 16. Bytes of one number
-// alone would err by about 1 % of a sum of independent terms, these do by 0.3 %. So many bytes can
-// be added as bytes before they are sums of 16 bits: shuffles and not additions are what limits. A
-// chunk of columns has one scale. Its sums are exact integers and the rest is fp32 in one order
+// Entries have 11 bits: 8 would err by about 1 % of a sum of independent terms, these do by 0.3 %.
+// A chunk of columns has one scale. Its sums are exact integers and the rest is fp32 in one order
 // with nothing fused, so every instruction set and every sharing out of rows gives the same floats.
 //
 // Error bound: an entry is off by less than 1.5 steps,
@@ -22,7 +20,7 @@ namespace billm::kernels {
 
 inline constexpr int kMaxTrellisTokens = 8;
 inline constexpr int kTrellisChunk = 32;        // groups that share a scale
-inline constexpr int kTrellisTableBytes = 512;  // of a group: low parts, high parts
+inline constexpr int kTrellisTableBytes = 512;  // of a group
 
 // The input of one token, made ready for the layers whose columns it is: it depends on the table
 // and on x alone, so that layers that read the same x can share it.
@@ -41,11 +39,15 @@ class TrellisInput {
     fill(table, cols, x, 0, chunks(cols));
   }
 
-  const uint8_t* tables() const { return tables_.get(); }  // [chunks][32][512]
-  const float* step() const { return step_.get(); }        // [chunks] worth of 1 in a table
+  // [chunks][32][512]; of a group with split tables 256 bytes, the low 6 bits of the entries, and
+  // as many with the other bits plus 16; else 256 int16.
+  const uint8_t* tables() const { return tables_.get(); }
+  int entry(int64_t group, int state) const;
+  const float* step() const { return step_.get(); }  // [chunks] worth of 1 in a table
 
  private:
   int64_t chunks_ = 0;  // allocated
+  bool split_ = false;
   hwy::AlignedFreeUniquePtr<uint8_t[]> tables_;
   hwy::AlignedFreeUniquePtr<float[]> step_;
 };
@@ -60,16 +62,17 @@ void trellis_gemv(const TrellisTilesView& view, const TrellisInput* inputs, int 
 void trellis_decode(const TrellisTilesView& view, int64_t first, int64_t count, float* out,
                     int64_t stride);
 
-// The same floats in plain loops, and the table of one chunk: x [32 * 4].
+// The same floats in plain loops, and the entries of one chunk: x [32 * 4], entries [32][256].
 void trellis_gemv_reference(const TrellisTilesView& view, const TrellisInput* inputs, int tokens,
                             int64_t first, int64_t count, float* y, int64_t stride);
 void trellis_decode_reference(const TrellisTilesView& view, int64_t first, int64_t count,
                               float* out, int64_t stride);
-void trellis_chunk_reference(const TrellisTable& table, const float* x, uint8_t* tables,
+void trellis_chunk_reference(const TrellisTable& table, const float* x, int16_t* entries,
                              float* step);
-
-// The tables of zeros.
-void trellis_zero_chunk(uint8_t* tables);
+// Whether this machine's tables are split: AVX-512 VBMI looks up bytes. Small numbers, because
+// several can be added as bytes before they must become sums of 16 bits, for which there would be
+// more shuffles.
+bool trellis_split_tables();
 
 // The state of a row (0..63) of a tile, from the bytes of its group.
 inline int trellis_state(const uint8_t* bytes, int k, int row) {

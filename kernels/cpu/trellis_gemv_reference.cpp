@@ -2,19 +2,24 @@
 // what runs where there are no vectors.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/cpu/trellis_gemv.h"
 
 namespace billm::kernels {
 
-void trellis_zero_chunk(uint8_t* tables) {
-  for (int g = 0; g < kTrellisChunk; ++g, tables += kTrellisTableBytes) {
-    std::fill_n(tables, kTrellisStates, uint8_t{0});
-    std::fill_n(tables + kTrellisStates, kTrellisStates, uint8_t{kTrellisHighBias});
+int TrellisInput::entry(int64_t group, int state) const {
+  const uint8_t* table = tables() + group * kTrellisTableBytes;
+  if (split_) {
+    return table[state] +
+           (table[kTrellisStates + state] - kTrellisHighBias) * (1 << kTrellisLowBits);
   }
+  int16_t entry;
+  std::memcpy(&entry, table + sizeof(entry) * static_cast<size_t>(state), sizeof(entry));
+  return entry;
 }
 
-void trellis_chunk_reference(const TrellisTable& table, const float* x, uint8_t* tables,
+void trellis_chunk_reference(const TrellisTable& table, const float* x, int16_t* entries,
                              float* step) {
   constexpr int kSize = kTrellisChunk * kTrellisColumns;
   float largest = 0;
@@ -24,7 +29,7 @@ void trellis_chunk_reference(const TrellisTable& table, const float* x, uint8_t*
     finite = finite && std::isfinite(x[i]);
   }
   if (!finite || largest < kTrellisSmallest) {
-    trellis_zero_chunk(tables);
+    std::fill_n(entries, kTrellisChunk * kTrellisStates, int16_t{0});
     *step = finite ? 0.0f : NAN;
     return;
   }
@@ -42,7 +47,7 @@ void trellis_chunk_reference(const TrellisTable& table, const float* x, uint8_t*
   const float steps = trellis_input_steps(table) / longest;
   *step = largest / steps * 2048.0f;
   for (int g = 0; g < kTrellisChunk; ++g) {
-    uint8_t* to = tables + g * kTrellisTableBytes;
+    int16_t* to = entries + g * kTrellisStates;
     int input[kTrellisColumns];
     for (int j = 0; j < kTrellisColumns; ++j) {
       input[j] = static_cast<int>(std::lrint((x[g * kTrellisColumns + j] * inverse) * steps));
@@ -52,9 +57,7 @@ void trellis_chunk_reference(const TrellisTable& table, const float* x, uint8_t*
       for (int j = 0; j < kTrellisColumns; ++j) {
         sum += (input[j] * table.wide[j][s] + (1 << 14)) >> 15;
       }
-      const int entry = (sum + 8) >> 4;
-      to[s] = static_cast<uint8_t>(entry & ((1 << kTrellisLowBits) - 1));
-      to[kTrellisStates + s] = static_cast<uint8_t>((entry >> kTrellisLowBits) + kTrellisHighBias);
+      to[s] = static_cast<int16_t>((sum + 8) >> 4);
     }
   }
 }
@@ -76,9 +79,7 @@ void trellis_gemv_reference(const TrellisTilesView& view, const TrellisInput* in
           for (int64_t g = begin; g < end; ++g) {
             const uint8_t* bytes = plane.bytes + tile * view.tile_bytes(plane.k) +
                                    g * TrellisTilesView::group_bytes(plane.k);
-            const uint8_t* entry = inputs[t].tables() + g * kTrellisTableBytes +
-                                   trellis_state(bytes, plane.k, in_tile);
-            sum += entry[0] + (entry[kTrellisStates] - kTrellisHighBias) * (1 << kTrellisLowBits);
+            sum += inputs[t].entry(g, trellis_state(bytes, plane.k, in_tile));
           }
           total += static_cast<float>(sum) * (plane.gain * step);
         }

@@ -17,7 +17,11 @@ HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
 
-#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+
+constexpr bool kSplit = false;
+
+#else
 
 // The tables of a group whose columns are worth `input`.
 HWY_INLINE void MakeTable(const TrellisTable& table, const int16_t* input, uint8_t* to) {
@@ -27,9 +31,9 @@ HWY_INLINE void MakeTable(const TrellisTable& table, const int16_t* input, uint8
   const int n = static_cast<int>(hn::Lanes(d));
   hn::Vec<decltype(d)> x[kTrellisColumns];
   for (int j = 0; j < kTrellisColumns; ++j) x[j] = hn::Set(d, input[j]);
-  const auto bias = hn::Set(d, kTrellisHighBias << kTrellisLowBits);
-  const auto mask = hn::Set(d, (1 << kTrellisLowBits) - 1);
-  const auto bytes = [&](auto a, auto b) HWY_ATTR {
+  [[maybe_unused]] const auto bias = hn::Set(d, kTrellisHighBias << kTrellisLowBits);
+  [[maybe_unused]] const auto mask = hn::Set(d, (1 << kTrellisLowBits) - 1);
+  [[maybe_unused]] const auto bytes = [&](auto a, auto b) HWY_ATTR {
     return hn::ConcatEven(d8, hn::BitCast(d8, b), hn::BitCast(d8, a));
   };
   const auto entries = [&](int s) HWY_ATTR {
@@ -37,11 +41,15 @@ HWY_INLINE void MakeTable(const TrellisTable& table, const int16_t* input, uint8
     for (int j = 1; j < kTrellisColumns; ++j) {
       sum = hn::Add(sum, hn::MulFixedPoint15(x[j], hn::Load(d, table.wide[j] + s)));
     }
-    const auto entry = hn::MulFixedPoint15(sum, hn::Set(d, 1 << 11));  // (sum + 8) / 16
-    return hn::Add(entry, bias);
+    return hn::MulFixedPoint15(sum, hn::Set(d, 1 << 11));  // (sum + 8) / 16
   };
+  if constexpr (!kSplit) {
+    auto* words = reinterpret_cast<int16_t*>(to);
+    for (int s = 0; s < kTrellisStates; s += n) hn::Store(entries(s), d, words + s);
+    return;
+  }
   for (int s = 0; s < kTrellisStates; s += 2 * n) {
-    const auto a = entries(s), b = entries(s + n);
+    const auto a = hn::Add(entries(s), bias), b = hn::Add(entries(s + n), bias);
     hn::Store(bytes(hn::And(a, mask), hn::And(b, mask)), d8, to + s);
     hn::Store(bytes(hn::ShiftRight<kTrellisLowBits>(a), hn::ShiftRight<kTrellisLowBits>(b)), d8,
               to + kTrellisStates + s);
@@ -50,10 +58,22 @@ HWY_INLINE void MakeTable(const TrellisTable& table, const int16_t* input, uint8
 
 #endif
 
+// The tables of zeros.
+inline void ZeroChunk(uint8_t* tables) {
+  for (int g = 0; g < kTrellisChunk; ++g, tables += kTrellisTableBytes) {
+    std::fill_n(tables, kTrellisTableBytes, uint8_t{0});
+    if (kSplit) {
+      std::fill_n(tables + kTrellisStates, kTrellisStates, uint8_t{kTrellisHighBias});
+    }
+  }
+}
+
+bool SplitTables() { return kSplit; }
+
 // x [32 * 4], aligned.
 void FillChunk(const TrellisTable& table, const float* x, uint8_t* tables, float* step) {
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
-  trellis_chunk_reference(table, x, tables, step);
+  trellis_chunk_reference(table, x, reinterpret_cast<int16_t*>(tables), step);
 #else
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::CappedTag<float, 16> d;
@@ -69,7 +89,7 @@ void FillChunk(const TrellisTable& table, const float* x, uint8_t* tables, float
   const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
   const bool finite = hn::GetLane(hn::SumOfLanes(d, nothing)) == 0;
   if (!finite || largest < kTrellisSmallest) {
-    trellis_zero_chunk(tables);
+    ZeroChunk(tables);
     *step = finite ? 0.0f : NAN;
     return;
   }

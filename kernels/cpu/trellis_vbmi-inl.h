@@ -16,8 +16,12 @@ HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
 
+constexpr bool kSplit = true;    // tables of two bytes an entry
 constexpr int kStateBytes = 64;  // of a vector of states
 constexpr int kTilesAtOnce = 4;  // as many share the loads of a table
+
+// Where ChunkSums puts a row: the even rows, then the odd ones.
+constexpr int Place(int row) { return row % 2 * (kStateBytes / 2) + row / 2; }
 
 // Makes the states of a tile's 64 rows from the bytes of a group. Eight rows begin at a byte, 8
 // rows of at most 36 bits: vpermb brings those of each eight into a number of 64 bits, the first
@@ -71,8 +75,7 @@ inline void LookUp64(const uint8_t* table, const uint8_t* states, uint8_t* out) 
   _mm512_store_si512(out, ByteTable(table).look_up(s, upper, _knot_mask64(upper)));
 }
 
-inline void ReadStates(const StateReader& reader, int k, const uint8_t* bytes, uint8_t* states) {
-  (void)k;
+inline void ReadStates(const StateReader& reader, const uint8_t* bytes, uint8_t* states) {
   _mm512_store_si512(states, reader.read(bytes));
 }
 
@@ -96,9 +99,8 @@ HWY_INLINE __m512i Combine(__m512i low, __m512i high, int64_t groups) {
 
 // sums[tile][place of a row] = the sum of the entries of `groups` groups, of kTiles tiles.
 template <int kTiles>
-void ChunkSums(const StateReader& reader, int k, const uint8_t* bytes, int64_t tile_bytes,
-               int64_t groups, const uint8_t* tables, int16_t* sums) {
-  const int64_t group_bytes = TrellisTilesView::group_bytes(k);
+void ChunkSums(const StateReader& reader, int64_t group_bytes, const uint8_t* bytes,
+               int64_t tile_bytes, int64_t groups, const uint8_t* tables, int16_t* sums) {
   ByteSums lows[kTiles], highs[kTiles];
   for (int64_t g = 0; g < groups;) {
     __m512i high_bytes[kTiles], low_bytes[kTiles];
