@@ -2,10 +2,10 @@
 // it, and measures what other shapes of the trellis would give. A program of its own: T is part of
 // the format, so it was made once and its digest is pinned; this says how, and can be run again.
 //
-//   g++ -std=c++20 -O3 -march=native -ffp-contract=off -pthread \
-//       tools/make_trellis_table.cpp -o /tmp/make_trellis_table
-//   /tmp/make_trellis_table table        # the numbers of src/codes/trellis_table.cpp
-//   /tmp/make_trellis_table shapes       # distortion by width of the state and columns of a step
+//   flags="-std=c++20 -O3 -march=native -ffp-contract=off -pthread"
+//   g++ $flags tools/make_trellis_table.cpp -o /tmp/make_trellis_table
+//   /tmp/make_trellis_table table     # the numbers of src/codes/trellis_table.cpp, what planes give
+//   /tmp/make_trellis_table shapes    # distortion by width of the state and columns of a step
 //
 // Training data are Gaussian and seeded. The table starts random; Lloyd's rule: code sequences with
 // the best path (Viterbi), replace every entry by the mean of the weights that it coded, and so on;

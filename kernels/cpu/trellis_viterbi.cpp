@@ -168,10 +168,38 @@ HWY_INLINE V16 Path(const TrellisMetric& metric, const RowVectors& row, const in
   return hn::SaturatedAdd(Predecessors<K>(best, first), hn::SaturatedSub(norm, sum));
 }
 
+// The better one, lane by lane, of the states so far and those of the other h. Recursion, so
+// that no loop is left.
+template <int K, bool kWeighted, int kH = 1>
+HWY_INLINE void Compete(const TrellisMetric& metric, const RowVectors& row, const int16_t* best,
+                        int m, V16& lowest, V16& arg) {
+  if constexpr (kH < (1 << K)) {
+    const V16 path = Path<K, kWeighted>(metric, row, best, m + kH * (kTrellisStates >> K));
+    arg = hn::IfThenElse(hn::Lt(path, lowest), hn::Set(D16(), kH), arg);
+    lowest = hn::Min(path, lowest);
+    Compete<K, kWeighted, kH + 1>(metric, row, best, m, lowest, arg);
+  }
+}
+
+// Of the sets [kM, ...): the best states, of which `from` gets the h and `found` the metrics.
+template <int K, bool kWeighted, int kM = 0>
+HWY_INLINE void CompeteSets(const TrellisMetric& metric, const RowVectors& row, const int16_t* best,
+                            int16_t* from, V16* found, V16& least) {
+  const D16 d;
+  if constexpr (kM < (kTrellisStates >> K)) {
+    V16 lowest = Path<K, kWeighted>(metric, row, best, kM), arg = hn::Zero(d);
+    Compete<K, kWeighted>(metric, row, best, kM, lowest, arg);
+    hn::Store(arg, d, from + kM);
+    *found = lowest;
+    least = hn::Min(least, lowest);
+    CompeteSets<K, kWeighted, kM + kLanes>(metric, row, best, from, found + 1, least);
+  }
+}
+
 template <int K, bool kWeighted>
 void Search(const TrellisMetric& metric, int64_t rows, const ViterbiMemory& memory,
             uint8_t* states) {
-  constexpr int kSets = kTrellisStates >> K, kBits = 1 << K;
+  constexpr int kSets = kTrellisStates >> K;
   static_assert(kSets % kLanes == 0);
   const D16 d;
   const V16 floor = hn::Set(d, kTrellisFloor);
@@ -190,17 +218,7 @@ void Search(const TrellisMetric& metric, int64_t rows, const ViterbiMemory& memo
     const RowVectors row = row_vectors(i);
     int16_t* from = memory.from + i * kSets;
     V16 least = hn::Set(d, 32767), found[kSets / kLanes];
-    for (int m = 0; m < kSets; m += kLanes) {
-      V16 lowest = Path<K, kWeighted>(metric, row, best, m), arg = hn::Zero(d);
-      for (int h = 1; h < kBits; ++h) {
-        const V16 path = Path<K, kWeighted>(metric, row, best, m + h * kSets);
-        arg = hn::IfThenElse(hn::Lt(path, lowest), hn::Set(d, static_cast<int16_t>(h)), arg);
-        lowest = hn::Min(path, lowest);
-      }
-      hn::Store(arg, d, from + m);
-      found[m / kLanes] = lowest;
-      least = hn::Min(least, lowest);
-    }
+    CompeteSets<K, kWeighted>(metric, row, best, from, found, least);
     const V16 down = hn::Sub(hn::Max(hn::MinOfLanes(d, least), floor), floor);
     const V16 square = hn::Set(d, memory.square[i + 1]);
     for (int m = 0; m < kSets; m += kLanes) {

@@ -51,38 +51,46 @@ Row make_row(const TrellisMetric& metric, const float* x, float weight) {
 TrellisMetric make_trellis_metric(const int8_t table[kTrellisStates][kTrellisColumns],
                                   float table_unit,
                                   const float factor[kTrellisColumns][kTrellisColumns]) {
-  std::vector<double> points(kTrellisStates * kTrellisColumns, 0.0), square(kTrellisStates, 0.0);
-  for (size_t s = 0; s < kTrellisStates; ++s) {
-    for (size_t j = 0; j < kTrellisColumns; ++j) {
-      double sum = 0;
-      for (size_t i = 0; i < kTrellisColumns; ++i) sum += double{factor[i][j]} * table[s][i];
-      sum *= table_unit;
-      points[s * kTrellisColumns + j] = sum;
+  TrellisMetric metric;
+  double size = 0;
+  for (int i = 0; i < kTrellisColumns; ++i) {
+    for (int j = 0; j < kTrellisColumns; ++j) {
+      if (!std::isfinite(factor[i][j])) return metric;
+      size = std::max(size, std::fabs(double{factor[i][j]}));
+    }
+  }
+  float by_size[kTrellisColumns][kTrellisColumns];
+  for (int i = 0; i < kTrellisColumns; ++i) {
+    for (int j = 0; j < kTrellisColumns; ++j) {
+      by_size[i][j] = size > 0 ? static_cast<float>(factor[i][j] / size) : 0.0f;
+    }
+  }
+  // Loops over states in whole vectors: this is done for every group.
+  float point[kTrellisColumns][kTrellisStates], square[kTrellisStates] = {};
+  for (int j = 0; j < kTrellisColumns; ++j) {
+    for (int s = 0; s < kTrellisStates; ++s) {
+      float sum = by_size[0][j] * table[s][0];
+      for (int i = 1; i < kTrellisColumns; ++i) sum += by_size[i][j] * table[s][i];
+      point[j][s] = sum;
       square[s] += sum * sum;
     }
   }
-  double largest = 0;
-  for (const double value : square) largest = std::isnan(value) ? value : std::max(largest, value);
-  const double inverse = 1 / std::sqrt(largest);
-  double steepest = 0;
-  for (int i = 0; i < kTrellisColumns; ++i) {
-    for (int j = 0; j < kTrellisColumns; ++j) {
-      steepest = std::max(steepest, std::fabs(factor[i][j] * inverse));
+  const double longest = std::sqrt(*std::max_element(square, square + kTrellisStates));
+  if (!(longest > 0) || !(table_unit > 0)) return metric;
+  const auto point_steps = static_cast<float>(32358 / longest);
+  const auto square_steps = static_cast<float>(7900 / (longest * longest));
+  const auto rounded = [](float value) {
+    return static_cast<int16_t>(static_cast<int>(value + std::copysign(0.5f, value)));
+  };
+  for (int s = 0; s < kTrellisStates; ++s) metric.norm[s] = rounded(square[s] * square_steps);
+  for (int j = 0; j < kTrellisColumns; ++j) {
+    for (int s = 0; s < kTrellisStates; ++s) {
+      metric.table[j][s] = rounded(point[j][s] * point_steps);
     }
-  }
-  TrellisMetric metric;
-  // With more than 1e10 the square of a row is no finite float.
-  if (!(largest > 0) || !std::isfinite(largest) || !(steepest <= 1e10)) return metric;
-  for (size_t s = 0; s < kTrellisStates; ++s) {
-    for (size_t j = 0; j < kTrellisColumns; ++j) {
-      const double point = points[s * kTrellisColumns + j] * inverse;
-      metric.table[j][s] = static_cast<int16_t>(std::lrint(point * 32358));
-    }
-    metric.norm[s] = static_cast<int16_t>(std::lrint(square[s] / largest * 7900));
-  }
-  for (int i = 0; i < kTrellisColumns; ++i) {
-    for (int j = 0; j < kTrellisColumns; ++j) {
-      metric.factor[i][j] = static_cast<float>(factor[i][j] * inverse / 2);
+    for (int i = 0; i < kTrellisColumns; ++i) {
+      // The square of a row is to be a finite float.
+      const double scaled = by_size[i][j] / (2 * longest * table_unit);
+      metric.factor[i][j] = static_cast<float>(std::clamp(scaled, -1e10, 1e10));
     }
   }
   return metric;

@@ -41,7 +41,23 @@ std::string shares_text(const std::vector<double>& shares, const RegionFormat& s
   return text;
 }
 
-// The region shares of each factor, outermost first.
+std::string share_text(const nlohmann::ordered_json& share) {
+  if (share.is_null()) return "-";  // of layers without regions
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.4f", share.get<double>());
+  return text;
+}
+
+// "rotation", "trellis 4+2".
+std::string kind_text(const FactorReport& factor) {
+  std::string text = factor.kind;
+  const auto rates = factor.statistics.find("rates");
+  if (rates == factor.statistics.end()) return text;
+  for (size_t p = 0; p < rates->size(); ++p) text += (p == 0 ? " " : "+") + rates->at(p).dump();
+  return text;
+}
+
+// The region shares of each factor, or what else it is, outermost first.
 std::string factors_text(const LayerCodes& codes, const LayerReport& layer) {
   std::string text;
   for (size_t i = 0; i < codes.factors.size(); ++i) {
@@ -49,7 +65,7 @@ std::string factors_text(const LayerCodes& codes, const LayerReport& layer) {
     const FactorReport& factor = layer.factors.at(i);
     text +=
         (i > 0 ? " x " : "") +
-        (regions == nullptr ? factor.kind
+        (regions == nullptr ? kind_text(factor)
                             : shares_text(factor.statistics.at("region_shares"), regions->shape));
   }
   return text;
@@ -108,9 +124,9 @@ void run(const Options& options) {
     json["layers"].push_back(std::move(entry));
     if (!options.common.print()) continue;
     const std::string shape = std::to_string(layer.rows) + "x" + std::to_string(layer.cols);
-    std::printf("%-40s %-13s %-6s %-5s %7.4f %7.4f %7.4f %9s  %s\n", layer.name.c_str(),
+    std::printf("%-40s %-13s %-6s %-5s %7s %7.4f %7.4f %9s  %s\n", layer.name.c_str(),
                 shape.c_str(), method.c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
-                statistic(layer, "salient_share").get<double>(), layer.nominal_bits,
+                share_text(statistic(layer, "salient_share")).c_str(), layer.nominal_bits,
                 layer.stored_bits, error_text(layer.error).c_str(),
                 factors_text(codes, layer).c_str());
   }

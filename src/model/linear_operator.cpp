@@ -50,10 +50,14 @@ kernels::VectorRotation make_vector_rotation(const Rotation& rotation) {
 
 struct CpuRunner::Impl {
   explicit Impl(int threads)
-      : team(threads), inputs(kTokensAtOnce), decoded(static_cast<size_t>(team.size())) {}
+      : team(threads),
+        inputs(kTokensAtOnce),
+        decoded(static_cast<size_t>(team.size())),
+        trellis(team) {}
   WorkerTeam team;
   std::vector<kernels::GemvInput> inputs;
   std::vector<std::vector<float>> decoded;  // by worker: tiles of a layer
+  TrellisRoom trellis;
 };
 
 class CpuLinear : public LinearOperator {
@@ -219,7 +223,7 @@ std::unique_ptr<LinearOperator> CpuRunner::make_rotation(const Rotation& rotatio
 }
 
 std::unique_ptr<LinearOperator> CpuRunner::make_trellis(const PackedTrellis& packed) {
-  return std::make_unique<TrellisLinear>(impl_->team, packed);
+  return std::make_unique<TrellisLinear>(impl_->trellis, packed);
 }
 
 std::vector<std::unique_ptr<LinearOperator>> CpuRunner::make_copies(const PackedPlanes& packed,

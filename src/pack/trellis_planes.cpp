@@ -102,14 +102,6 @@ int64_t rows_of_segment(const TrellisFormat& format, int64_t segment) {
   return std::min(format.segment_rows(), format.rows - segment * format.segment_rows());
 }
 
-std::vector<float> load_scales(const PackedTrellis& packed) {
-  std::vector<float> scales;
-  for (int64_t row = 0; row < packed.format.rows; ++row) {
-    scales.push_back(half_to_float(load_half(packed.scales(), row)));
-  }
-  return scales;
-}
-
 // The columns of some groups of a segment, at their places in `out` [rows of the segment, cols].
 void decode_groups(const PackedTrellis& packed, const float* scales, int64_t segment,
                    int64_t first_group, int64_t end_group, float* out) {
@@ -142,7 +134,14 @@ void decode_groups(const PackedTrellis& packed, const float* scales, int64_t seg
 const std::byte* PackedTrellis::codes(int plane) const {
   return find(*this, codes_name(plane))->bytes.data();
 }
-const std::byte* PackedTrellis::scales() const { return find(*this, kScales)->bytes.data(); }
+std::vector<float> PackedTrellis::row_scales() const {
+  const std::byte* halves = find(*this, kScales)->bytes.data();
+  std::vector<float> scales;
+  for (int64_t row = 0; row < format.rows; ++row) {
+    scales.push_back(half_to_float(load_half(halves, row)));
+  }
+  return scales;
+}
 
 PackedTrellis pack(const TrellisCodes& codes, int threads) {
   check_codes(codes, threads);
@@ -189,23 +188,16 @@ void check_packed(const PackedTrellis& packed, const std::string& where) {
                     std::to_string(packed.planes.size()));
   }
   for (int p = 0; p < format.planes(); ++p) check_group_padding(format, p, packed.codes(p), where);
-  for (int64_t row = 0; row < format.rows; ++row) {
-    const float scale = half_to_float(load_half(packed.scales(), row));
+  for (const float scale : packed.row_scales()) {
     if (!std::isfinite(scale) || std::signbit(scale)) {
       throw bad_input(where + "." + kScales + ": expected finite numbers >= 0");
     }
   }
 }
 
-void decode_segment(const PackedTrellis& packed, int64_t segment, float* out) {
-  const std::vector<float> scales = load_scales(packed);
-  decode_groups(packed, scales.data() + segment * packed.format.segment_rows(), segment, 0,
-                packed.format.groups(), out);
-}
-
 void decode(const PackedTrellis& packed, int threads, float* out) {
   const TrellisFormat& format = packed.format;
-  const std::vector<float> scales = load_scales(packed);
+  const std::vector<float> scales = packed.row_scales();
   const int64_t segments = format.segments(), segment_rows = format.segment_rows();
   parallel_parts(format.groups() * segments, kGroupsAtOnce, threads,
                  [&](int64_t part, int64_t end) {
@@ -233,7 +225,7 @@ TrellisCodes unpack(const PackedTrellis& packed, int threads) {
       }
     });
   }
-  codes.scale = load_scales(packed);
+  codes.scale = packed.row_scales();
   return codes;
 }
 

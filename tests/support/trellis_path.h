@@ -1,4 +1,4 @@
-// The best path of one segment of a column group through the trellis of one plane (Viterbi): the
+// The best path of one segment of a column group through the trellis of one plane (Viterbi): a
 // reference, in fp32 with plain loops, the same on every machine.
 #pragma once
 

@@ -25,7 +25,7 @@ struct PackedTrellis {
 
   // By role, whatever their order in `planes`; check_packed() found them.
   const std::byte* codes(int plane) const;  // [groups, group_bytes(plane)]
-  const std::byte* scales() const;          // [rows] fp16
+  std::vector<float> row_scales() const;    // [rows]
 };
 
 // The planes of a factor's codes, which are checked first. The same bytes for any number of
@@ -38,9 +38,6 @@ void check_packed(const PackedTrellis& packed, const std::string& where);
 
 // W [rows, cols] as fp32 at `out`. The planes must have passed check_packed (or come from pack()).
 void decode(const PackedTrellis& packed, int threads, float* out);
-
-// The rows of one segment, [rows of the segment, cols] at `out`. Pure and thread-safe.
-void decode_segment(const PackedTrellis& packed, int64_t segment, float* out);
 
 // All the codes back.
 TrellisCodes unpack(const PackedTrellis& packed, int threads = 1);

@@ -7,8 +7,10 @@
 #include "billm/pack/packed_layer.h"
 #include "billm/quantize/methods.h"
 #include "billm/quantize/row_share.h"
+#include "kernels/cpu/trellis_viterbi.h"
 #include "support/compare.h"
 #include "support/random_layer.h"
+#include "support/trellis_path.h"
 
 namespace billm::test {
 namespace {
@@ -148,6 +150,41 @@ TEST(TrellisMethod, AnyScaleOfWeights) {
     Layer scaled = layer;
     for (float& w : scaled.w) w *= factor;
     EXPECT_NEAR(scaled.error(scaled.quantize(1)), error, 0.05 * error) << factor;
+  }
+}
+
+// What the integers of the kernel cost against a search in floats.
+TEST(TrellisMethod, TheSearchIsNearlyExact) {
+  constexpr int64_t kRows = 512;
+  const float factor[4][4] = {
+      {1, 0.3f, -0.2f, 0}, {0, 0.8f, 0.5f, 0.1f}, {0, 0, 1.2f, -0.4f}, {0, 0, 0, 0.9f}};
+  for (int rate = 1; rate <= 4; ++rate) {
+    const float unit = std::ldexp(static_cast<float>(trellis_gains({rate})[0]), -kTrellisShift);
+    const std::vector<float> x = random_normal(4 * kRows, 3);
+    std::vector<float> weight = random_normal(kRows, 4);
+    for (float& each : weight) each = 0.5f + each * each;
+    const auto cost = [&](const std::vector<uint8_t>& states) {
+      double sum = 0;
+      for (int64_t row = 0; row < kRows; ++row) {
+        for (int j = 0; j < 4; ++j) {
+          double moved = 0;
+          for (int i = 0; i < 4; ++i) {
+            moved += (double{x[row * 4 + i]} - unit * kTrellisTable[states[row]][i]) * factor[i][j];
+          }
+          sum += weight[row] * moved * moved;
+        }
+      }
+      return sum;
+    };
+    std::vector<uint8_t> found(kRows), exact(kRows);
+    kernels::TrellisScratch scratch;
+    kernels::trellis_viterbi(kernels::make_trellis_metric(kTrellisTable, unit, factor), rate,
+                             x.data(), weight.data(), kRows, found.data(), &scratch);
+    PathScratch memory;
+    best_path(make_path_metric(kTrellisTable, unit, factor), rate, x.data(), weight.data(), kRows,
+              exact.data(), &memory);
+    EXPECT_GE(cost(found), cost(exact) * (1 - 1e-6)) << rate;
+    EXPECT_LE(cost(found), cost(exact) * 1.01) << rate;
   }
 }
 
