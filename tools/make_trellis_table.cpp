@@ -4,7 +4,7 @@
 //
 //   flags="-std=c++20 -O3 -march=native -ffp-contract=off -pthread"
 //   g++ $flags tools/make_trellis_table.cpp -o /tmp/make_trellis_table
-//   /tmp/make_trellis_table table     # the numbers of src/codes/trellis_table.cpp, what planes give
+//   /tmp/make_trellis_table table     # the numbers of trellis_table.cpp, and what planes give
 //   /tmp/make_trellis_table shapes    # distortion by width of the state and columns of a step
 //
 // Training data are Gaussian and seeded. The table starts random; Lloyd's rule: code sequences with

@@ -29,7 +29,7 @@ CASES = {"dbf": (["planes"] * 2, "--method", "dbf"),
          "gptq": (["planes", "rotation"], "--method", "gptq", "--bits", "2", "--rotate", "in"),
          "trellis": (["rotation", "trellis", "rotation"], "--method", "trellis", "--bits", "1.5")}
 BITS = {"dbf": 1.0, "dbf .7": 0.7}  # asked for
-LEARNING = ("dbf", "arb")
+LEARNING = ("dbf", "arb", "trellis")
 FEW_STEPS = ("--tune", "--tune-steps", 12, "--tune-window", 48)
 
 

@@ -7,6 +7,7 @@
 
 #include "billm/pack/packed_layer.h"
 #include "billm/quantize/methods.h"
+#include "billm/quantize/rotated.h"
 #include "support/compare.h"
 #include "support/environment.h"
 #include "support/random_layer.h"
@@ -223,6 +224,31 @@ TEST(Golden, BinaryFactors) {
   };
   EXPECT_LT(error_of(1), 1.1 * 2597);
   EXPECT_LT(error_of(0.55), 1.1 * 5741);
+}
+
+// A trellis against signs of as many bits, in the basis as it is and in a rotated one.
+TEST(Golden, TrellisBeatsSigns) {
+  BILLM_GOLDEN(golden);
+  CalibrationStats stats = golden.stats;
+  const LayerRotation rotation = {.out = Rotation{kSide, 2}, .in = Rotation{kSide, 1}};
+  const std::vector<float> w = rotate_weight(golden.weight(), dead_columns(stats), rotation, 2);
+  rotate_stats(*rotation.in, 2, &stats);
+  const Hessian hessian = make_hessian(std::move(stats), true, 0.01, 2);
+  const auto error_of = [&](const char* method, const GivenSettings& given, bool rotated) {
+    const WeightView weight = {rotated ? w.data() : golden.w.data(), kSide, kSide};
+    const Hessian& metric = rotated ? hessian : golden.hessian;
+    const LayerCodes codes =
+        find_method(method).quantize(weight, metric, configure(method, given), {.threads = 2});
+    const std::vector<float> original(weight.data, weight.data + kSide * kSide);
+    return layer_error(original, dequantize(codes), metric.matrix, metric.lambda, kSide);
+  };
+  for (const bool rotated : {false, true}) {
+    const double trellis = error_of("trellis", {{"bits", 1}}, rotated);
+    const double signs = error_of("arb", {{"classes", 1}}, rotated);
+    EXPECT_LT(trellis, 0.9 * signs);
+    EXPECT_LT(trellis, 0.2 * error_of("rtn", {{"bits", 1}}, rotated));
+  }
+  EXPECT_LT(error_of("trellis", {{"bits", 1}}, true), error_of("trellis", {{"bits", 1}}, false));
 }
 
 }  // namespace
