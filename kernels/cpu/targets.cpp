@@ -21,4 +21,9 @@ void limit_targets(const std::string& best) {
   throw Error(ErrorCode::kUsage, "expected one of " + names + ", got " + best);
 }
 
+std::string best_target() {
+  const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
+  return hwy::TargetName(targets & -targets);
+}
+
 }  // namespace billm::kernels

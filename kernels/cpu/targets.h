@@ -10,4 +10,7 @@ namespace billm::kernels {
 // Error{kUsage} for one that this machine or this build has not.
 void limit_targets(const std::string& best);
 
+// The name of the best one that kernels use.
+std::string best_target();
+
 }  // namespace billm::kernels

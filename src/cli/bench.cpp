@@ -6,10 +6,12 @@
 #include <optional>
 
 #include "billm/base/error.h"
+#include "billm/bench/encode.h"
 #include "billm/model/running_device.h"
 #include "billm/model/runtime.h"
 #include "command.h"
 #include "common.h"
+#include "kernels/cpu/targets.h"
 #include "layer_report.h"
 
 namespace billm {
@@ -23,6 +25,7 @@ struct Options {
   std::vector<std::string> layers, shapes = {"4096x4096"};
   std::vector<int64_t> batches = {1};
   bool skip_layers = false, skip_model = false, skip_dense = false, no_graph = false;
+  bool encode = false;
   int64_t prompt = 512, generate = 128, cold = 512;
   int repetitions = 5, head_bits = 8;
 };
@@ -34,6 +37,7 @@ class Bench {
 
   void run() {
     options_.common.check_json();
+    if (options_.encode) return measure_encoder();
     (void)bench_shapes(options_.shapes);
     // Before anything is measured: whether there is such a device and such a model, and whether it
     // can run there.
@@ -65,6 +69,22 @@ class Bench {
   }
 
  private:
+  void measure_encoder() {
+    report_ = {{"instructions", kernels::best_target()}, {"encode", Json::array()}};
+    if (options_.common.print()) {
+      std::printf("trellis encoder, one thread, %s: ns a weight and plane\n",
+                  kernels::best_target().c_str());
+    }
+    for (const EncodeBench& row : bench_encode(options_.repetitions)) {
+      report_["encode"].push_back(
+          {{"bits_of_four", row.rate}, {"seconds", row.seconds}, {"seconds_fastest", row.fastest}});
+      if (!options_.common.print()) continue;
+      std::printf("%.2f bits      %.2f (best %.2f)\n", row.rate / 4.0, 1e9 * row.seconds,
+                  1e9 * row.fastest);
+    }
+    options_.common.write_json(report_);
+  }
+
   // All is measured on one device, which must have the kernels, also for the model.
   c10::Device common_device() const {
     if (model_) {
@@ -203,6 +223,8 @@ std::function<void()> setup_bench(CLI::App& app) {
       ->type_name("MB");
   app.add_flag("--skip-layers", options->skip_layers, "Only the model");
   app.add_flag("--skip-model", options->skip_model, "Only single layers");
+  app.add_flag("--encode", options->encode,
+               "Only the search of trellis codes: ns a weight and plane, one thread of the CPU");
   app.add_flag("--skip-dense", options->skip_dense,
                "Leave out the same model decoded to fp32, of which the rest is compared");
   app.add_option("--head-bits", options->head_bits,
@@ -221,7 +243,8 @@ std::function<void()> setup_bench(CLI::App& app) {
       "Examples:\n"
       "  billm bench --skip-model --layer billm stbllm --shape 4096x4096 11008x4096 --batch 1 8\n"
       "  billm bench --device cuda --skip-model --shape llama --batch 1 4 8 512 1024 2048\n"
-      "  billm bench --model ./result --skip-layers -p 512 -n 128 --json bench.json");
+      "  billm bench --model ./result --skip-layers -p 512 -n 128 --json bench.json\n"
+      "  billm bench --encode");
   return [options] { Bench(*options).run(); };
 }
 

@@ -79,6 +79,19 @@ class Bench(bt.TestCase):
         if "AVX3_DL" in bits:  # its tiles have 16 rows, those of others 64
             self.assertLess(bits["AVX3_DL"], bits["AVX2"])
 
+    def test_encode(self):
+        report = self.report("bench", "--encode", "-r", "3")
+        self.assertEqual(sorted(report), ["encode", "instructions"])
+        self.assertEqual([row["bits_of_four"] for row in report["encode"]], [1, 2, 3, 4])
+        for row in report["encode"]:
+            self.assertGreater(row["seconds_fastest"], 1e-11)
+            self.assertGreaterEqual(row["seconds"], row["seconds_fastest"])
+        result = self.run_billm("bench", "--encode", "-r", "1",
+                                variables={"BILLM_CPU_TARGET": report["instructions"]})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for needle in (report["instructions"], "0.25 bits", "1.00 bits"):
+            self.assertIn(needle, result.stdout)
+
     def test_refused(self):
         for shape in ("4096", "0x4", "4x", "4x4x", "axb", "-1x4", "2000000x4"):
             self.fails(2, "bench", "--skip-model", "--shape", shape, needles=["--shape"])
