@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "billm/base/error.h"
 #include "billm/hub/model_name.h"
@@ -10,6 +11,7 @@
 #include "billm/pipeline/process_group.h"
 #include "billm/pipeline/quantize_model.h"
 #include "billm/quantize/methods.h"
+#include "calibration.h"
 #include "command.h"
 #include "common.h"
 #include "estimate_text.h"
@@ -78,14 +80,16 @@ void print_needs(const Options& options) {
     throw bad_input(request.where + ": quantization_config: expected none",
                     "give the original checkpoint, not a quantized one");
   }
-  const auto [sequences, length] = options.calibration.size();
-  request.sequences = sequences;
-  request.length = length;
+  const CalibrationSize size = options.calibration.size();
+  request.sequences = size.sequences;
+  request.length = size.length;
   request.device = options.device;
   request.threads = options.common.resolved_threads();
   const Estimate estimate = estimate_quantize(request);
-  if (options.common.print()) print_estimate(estimate, request);
-  options.common.write_json(estimate_json(estimate));
+  if (options.common.print()) print_estimate(estimate, request, size.parts);
+  nlohmann::ordered_json json = estimate_json(estimate);
+  if (!size.parts.empty()) json["calibration_parts"] = size.parts;
+  options.common.write_json(json);
 }
 
 void quantize(const Options& options, ProcessGroup& processes) {
@@ -110,7 +114,9 @@ void quantize(const Options& options, ProcessGroup& processes) {
     }
   }
   request.out = processes.broadcast_text(0, request.out.string());
-  request.calibration = options.calibration.tokens(request.model, quiet);
+  Calibration calibration = options.calibration.tokens(request.model, quiet);
+  request.calibration = std::move(calibration.tokens);
+  request.calibration_parts = std::move(calibration.parts);
   request.calibration_source = options.calibration.source();
   request.seed = options.calibration.seed;
   request.device = options.device;

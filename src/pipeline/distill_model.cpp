@@ -25,7 +25,6 @@
 #include "model_digest.h"
 #include "output_directory.h"
 #include "packed_model_writer.h"
-#include "settings.h"
 #include "training_journal.h"
 
 namespace billm {
@@ -109,18 +108,20 @@ std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& origin
 
 nlohmann::ordered_json settings_of(const DistillRequest& request) {
   const DistillConfig& config = request.config;
-  return {{"steps", config.steps},
-          {"window", config.window},
-          {"batch", config.batch},
-          {"code_rate", config.code_rate},
-          {"scale_rate", config.scale_rate},
-          {"norm_rate", config.norm_rate},
-          {"margin", config.margin},
-          {"seed", config.seed},
-          {"calibration", request.calibration_source},
-          {"calibration_digest", tokens_digest(request.calibration)},
-          {"nsamples", request.calibration.rows},
-          {"seqlen", request.calibration.cols}};
+  nlohmann::ordered_json json = {{"steps", config.steps},
+                                 {"window", config.window},
+                                 {"batch", config.batch},
+                                 {"code_rate", config.code_rate},
+                                 {"scale_rate", config.scale_rate},
+                                 {"norm_rate", config.norm_rate},
+                                 {"margin", config.margin},
+                                 {"seed", config.seed},
+                                 {"calibration", request.calibration_source},
+                                 {"calibration_digest", tokens_digest(request.calibration)},
+                                 {"nsamples", request.calibration.rows},
+                                 {"seqlen", request.calibration.cols}};
+  if (!request.calibration_parts.empty()) json["calibration_parts"] = request.calibration_parts;
+  return json;
 }
 
 }  // namespace

@@ -41,6 +41,7 @@ class Run {
         quantizer_(job_.spec(), request.method, job_.context(), job_.device, &report_.seconds) {
     if (job_.directory) writer_.emplace(job_.model, *job_.directory);
     report_.method = request.method.method;
+    report_.calibration_parts = request.calibration_parts;
     report_.blocks = job_.spec().blocks();
     report_.resumed_blocks = static_cast<int64_t>(job_.journal.blocks.size());
   }

@@ -1,7 +1,6 @@
 // See settings.h.
 #include "settings.h"
 
-#include "billm/base/sha256.h"
 #include "billm/model/runtime.h"
 #include "billm/quantize/methods.h"
 #include "billm/quantize/settings.h"
@@ -18,13 +17,6 @@ nlohmann::ordered_json tune_json(const TuneConfig& tune) {
 }
 
 }  // namespace
-
-std::string tokens_digest(const TokenMatrix& tokens) {
-  Sha256 hash;
-  hash.update(std::to_string(tokens.rows) + "x" + std::to_string(tokens.cols) + ";");
-  hash.update(std::as_bytes(std::span(tokens.values)));
-  return hash.hex();
-}
 
 nlohmann::ordered_json settings_json(const QuantizeRequest& request,
                                      const std::string& model_digest) {
@@ -47,6 +39,7 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
       {"nsamples", request.calibration.rows},
       {"seqlen", request.calibration.cols},
       {"seed", request.seed}});
+  if (!request.calibration_parts.empty()) json["calibration_parts"] = request.calibration_parts;
   if (!find_method(request.method.method).same_on_every_cpu) json["cpu"] = kernels::dense_kind();
   return json;
 }

@@ -132,6 +132,11 @@ void from_json(const Json& json, TuneReport& tune) {
   tune.seconds = json.at("seconds");
 }
 
+void to_json(Json& json, const CalibrationPart& part) {
+  json = {{"name", part.name}, {"weight", part.weight}, {"windows", part.windows}};
+  if (!part.digest.empty()) json["digest"] = part.digest;
+}
+
 void to_json(Json& json, const QuantizeReport& report) {
   const QuantizeSeconds& seconds = report.seconds;
   json = {{"output", report.output.string()},
@@ -152,6 +157,7 @@ void to_json(Json& json, const QuantizeReport& report) {
             {"write", seconds.write},
             {"total", seconds.total}}},
           {"peak_rss_bytes", report.peak_rss_bytes}};
+  if (!report.calibration_parts.empty()) json["calibration_parts"] = report.calibration_parts;
   for (const LayerReport& layer : report.layers) json["layers"].push_back(layer);
   for (const TuneReport& tune : report.tune) json["tune"].push_back(tune);
 }

@@ -18,6 +18,7 @@ FLAGS = {
                  "--nsamples", "--seqlen", "--seed", "--block-size", "128", "--out", "--device",
                  "auto", "cpu", "cuda", "--data-dir", "--compat", "--resume", "--overwrite", "arb",
                  "--classes", "--salient-classes", "--rotate", "none|in|both", "--rotate-seed",
+                 "wikitext2:3,c4:1",
                  "--sequential", "--tune", "--tune-steps",
                  "--tune-window", "--tune-batch", "--tune-code-rate", "--tune-scale-rate",
                  "--tune-norm-rate"),

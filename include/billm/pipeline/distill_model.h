@@ -8,6 +8,7 @@
 
 #include "billm/checkpoint/npy.h"
 #include "billm/learn/config.h"
+#include "billm/report/report.h"
 
 namespace billm {
 
@@ -16,8 +17,9 @@ struct DistillRequest {
   std::filesystem::path original;  // the dense checkpoint that it was quantized from
   std::filesystem::path out;       // result directory, whole or not at all
   DistillConfig config;
-  TokenMatrix calibration;         // [sequences, length]
-  std::string calibration_source;  // what the user asked for, for the manifest
+  TokenMatrix calibration;                         // [sequences, length]
+  std::string calibration_source;                  // what the user asked for, for the manifest
+  std::vector<CalibrationPart> calibration_parts;  // of a mixture; of one text none
   std::string device = "auto";
   int threads = 1;
   bool overwrite = false;

@@ -46,6 +46,14 @@ struct TuneReport {
   double seconds = 0;
 };
 
+// A text of a mixture of calibration texts (--calib wikitext2:3,c4:1).
+struct CalibrationPart {
+  std::string name;   // a data set, or the name of a file
+  double weight = 1;  // as the user gave it
+  int64_t windows = 0;
+  std::string digest;  // tokens_digest() of its windows; empty while they are not known (--dry-run)
+};
+
 // Mean bits of a weight, over all weights of the layers.
 struct MeanBits {
   double nominal = 0, stored = 0;
@@ -72,7 +80,8 @@ struct QuantizeReport {
   QuantizeSeconds seconds;
   int64_t peak_rss_bytes = 0;
   std::vector<LayerReport> layers;
-  std::vector<TuneReport> tune;  // per block; empty without tuning
+  std::vector<TuneReport> tune;                    // per block; empty without tuning
+  std::vector<CalibrationPart> calibration_parts;  // of a mixture; of one text none
 };
 
 // A layer that is one factor of planes has its statistics among its own keys, any other has
@@ -81,6 +90,7 @@ void to_json(nlohmann::ordered_json& json, const LayerReport& layer);
 void from_json(const nlohmann::ordered_json& json, LayerReport& layer);
 void to_json(nlohmann::ordered_json& json, const TuneReport& tune);
 void from_json(const nlohmann::ordered_json& json, TuneReport& tune);
+void to_json(nlohmann::ordered_json& json, const CalibrationPart& part);
 void to_json(nlohmann::ordered_json& json, const QuantizeReport& report);
 
 }  // namespace billm
