@@ -67,6 +67,7 @@ void run(const Options& options) {
   if (options.common.print()) {
     std::printf("output        %s\n", report.output.c_str());
     std::printf("stored bits   %.4f   (as before: distillation adds none)\n", report.stored_bits);
+    std::printf("file bits     %.4f   (the whole file, for each parameter)\n", report.file_bits);
     std::printf("KL held out   %.4f -> %.4f nats per token%s\n", report.tune.loss_before,
                 report.tune.loss_after,
                 report.tune.best_step == 0 ? "   (no gain: the weights are as before)" : "");
@@ -77,6 +78,7 @@ void run(const Options& options) {
                                  {"model", request.model.string()},
                                  {"nominal_bits", report.nominal_bits},
                                  {"stored_bits", report.stored_bits},
+                                 {"file_bits", report.file_bits},
                                  {"losses", report.losses},
                                  {"resumed_step", report.resumed_step},
                                  {"peak_rss_bytes", report.peak_rss_bytes},

@@ -51,6 +51,8 @@ void print_estimate(const Estimate& estimate, const EstimateRequest& request,
               static_cast<long>(request.sequences), static_cast<long>(request.length));
   print_parts(parts);
   std::printf("stored bits   %.4f per quantized weight\n", estimate.stored_bits);
+  std::printf("file bits     %.4f per parameter, everything that is in the file\n",
+              estimate.file_bits);
   std::printf("output        %.2f GB\n", gigabytes(estimate.output_bytes));
   std::printf("disk          %.2f GB at most while it runs\n", gigabytes(estimate.disk_bytes));
   std::printf(
@@ -73,6 +75,7 @@ nlohmann::ordered_json estimate_json(const Estimate& estimate) {
           {"weights", estimate.weights},
           {"other_weights", estimate.other_weights},
           {"stored_bits", estimate.stored_bits},
+          {"file_bits", estimate.file_bits},
           {"output_bytes", estimate.output_bytes},
           {"disk_bytes", estimate.disk_bytes},
           {"hidden_bytes", estimate.hidden_bytes},

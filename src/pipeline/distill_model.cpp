@@ -18,6 +18,7 @@
 #include "billm/checkpoint/json.h"
 #include "billm/learn/distill.h"
 #include "billm/model/model.h"
+#include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
 #include "billm/report/report.h"
 #include "block_shard.h"
@@ -213,9 +214,9 @@ DistillReport distill_model(const DistillRequest& request) {
   report.output = directory.out();
   report.stored_bits = head.at("stored_bits");
   report.nominal_bits = head.at("nominal_bits");
-  PackedModelHead result = {read_json(request.model / "config.json"), std::move(head), {}};
+  PackedModelHead result = {read_json(request.model / "config.json"), std::move(head), {}, {}};
   if (has_final_norm) result.replaced[final_norm] = last.norm;
-  writer.finish(shards, std::move(result));
+  report.file_bits = file_bits(writer.finish(shards, std::move(result)), parameters(packed));
   report.peak_rss_bytes = peak_rss_bytes();
   return report;
 }

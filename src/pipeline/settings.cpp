@@ -39,6 +39,13 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
       {"nsamples", request.calibration.rows},
       {"seqlen", request.calibration.cols},
       {"seed", request.seed}});
+  // Where they are as always they are not named: the bytes are those of results made before.
+  if (request.embedding_bits.embedding != kAsItIs) {
+    json["embedding_bits"] = request.embedding_bits.embedding;
+  }
+  if (request.embedding_bits.head_bits() != kAsItIs) {
+    json["head_bits"] = request.embedding_bits.head_bits();
+  }
   if (!request.calibration_parts.empty()) json["calibration_parts"] = request.calibration_parts;
   if (!find_method(request.method.method).same_on_every_cpu) json["cpu"] = kernels::dense_kind();
   return json;

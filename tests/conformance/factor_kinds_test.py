@@ -73,7 +73,7 @@ class FactorKinds(unittest.TestCase):
 
     def test_numpy_decoder(self):
         self.assertEqual(sorted(packed_layouts.FACTORS), sorted(kinds()))
-        self.assertEqual(sorted(packed_layouts.LAYOUTS), ["planes", "product"])
+        self.assertEqual(sorted(packed_layouts.LAYOUTS), ["integer_rows", "planes", "product"])
 
     def test_format(self):
         document = text_of("docs/format.md")

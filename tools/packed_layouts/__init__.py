@@ -2,19 +2,23 @@
 
 Each class has: check(description, where), which refuses what the format does not allow;
 Class(description, tensors, where), where `tensors` maps the names of its planes to (dtype, shape,
-bytes); bytes(), of its planes. Planes and Product have decode(): the weight and which weights are kept;
+bytes); bytes(), of its planes. Planes, Product and IntegerRows have decode(): the weight and which
+weights are kept;
 a Rotation is applied to the rows of a matrix.
 """
 
 from . import checks
 from .checks import FormatError, require
+from .integer_rows import IntegerRows
 from .planes import Planes
 from .product import FACTORS, Product
 from .rotation import Rotation
 
-LAYOUTS = {"planes": Planes, "product": Product}
+LAYOUTS = {"planes": Planes, "product": Product, "integer_rows": IntegerRows}
+VERSIONS = {"planes": 1, "product": 2, "integer_rows": 3}  # of the format that has them
 
-__all__ = ["FACTORS", "FormatError", "LAYOUTS", "Planes", "Product", "Rotation", "layout_of", "require"]
+__all__ = ["FACTORS", "FormatError", "IntegerRows", "LAYOUTS", "Planes", "Product", "Rotation",
+           "VERSIONS", "layout_of", "require"]
 
 
 def layout_of(description, where):

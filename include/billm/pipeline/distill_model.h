@@ -30,6 +30,7 @@ struct DistillRequest {
 struct DistillReport {
   std::filesystem::path output;
   double nominal_bits = 0, stored_bits = 0;
+  double file_bits = 0;        // of the whole file per parameter
   TuneReport tune;             // KL per token on the held-out windows
   std::vector<double> losses;  // of every step, before it
   int resumed_step = 0;        // steps that an earlier run had made

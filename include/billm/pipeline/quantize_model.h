@@ -9,6 +9,7 @@
 
 #include "billm/checkpoint/npy.h"
 #include "billm/learn/config.h"
+#include "billm/pipeline/embedding_bits.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/config.h"
 #include "billm/report/report.h"
@@ -24,6 +25,7 @@ struct QuantizeRequest {
   std::string calibration_source;                  // what the user asked for, for the manifest
   std::vector<CalibrationPart> calibration_parts;  // of a mixture; of one text none
   uint64_t seed = 0;                               // of the calibration windows, for the manifest
+  EmbeddingBits embedding_bits;  // what the matrices outside of the blocks are stored in
   std::string device = "auto";
   int threads = 1;
   // Calibrate a block's input groups (q/k/v, o, gate/up, down) in turn, each on what the quantized

@@ -39,6 +39,15 @@ LayerReport report_codes(const LayerCodes& codes, int threads);
 // A statistic of the first factor that has it; null if none does.
 const nlohmann::ordered_json& statistic(const LayerReport& layer, const char* name);
 
+// A matrix outside of the blocks that is stored as integers: the embedding, the output head.
+struct IntegerRowsReport {
+  std::string name;  // module
+  int64_t rows = 0, cols = 0;
+  int bits = 8;  // of an integer
+  double stored_bits = 0;
+  double error = 0;  // squared, relative: |W - decoded|^2 / |W|^2
+};
+
 struct TuneReport {
   // Mean loss on the held-out windows: the last eighth, never trained on.
   double loss_before = 0, loss_after = 0;
@@ -74,6 +83,8 @@ struct QuantizeReport {
   std::filesystem::path output;
   std::string method;
   double nominal_bits = 0, stored_bits = 0;   // means over the weights of the quantized layers
+  double file_bits = 0;                       // 8 * bytes_after / parameters
+  int64_t parameters = 0;                     // of the whole model
   int64_t bytes_before = 0, bytes_after = 0;  // of all safetensors files
   int64_t blocks = 0, resumed_blocks = 0;
   std::string hidden_place = "disk";  // "gpu", "memory", "disk" (hidden_place.h)
@@ -82,6 +93,7 @@ struct QuantizeReport {
   std::vector<LayerReport> layers;
   std::vector<TuneReport> tune;                    // per block; empty without tuning
   std::vector<CalibrationPart> calibration_parts;  // of a mixture; of one text none
+  std::vector<IntegerRowsReport> integer_rows;     // none where all is stored as it was
 };
 
 // A layer that is one factor of planes has its statistics among its own keys, any other has
@@ -91,6 +103,8 @@ void from_json(const nlohmann::ordered_json& json, LayerReport& layer);
 void to_json(nlohmann::ordered_json& json, const TuneReport& tune);
 void from_json(const nlohmann::ordered_json& json, TuneReport& tune);
 void to_json(nlohmann::ordered_json& json, const CalibrationPart& part);
+void to_json(nlohmann::ordered_json& json, const IntegerRowsReport& rows);
+void from_json(const nlohmann::ordered_json& json, IntegerRowsReport& rows);
 void to_json(nlohmann::ordered_json& json, const QuantizeReport& report);
 
 }  // namespace billm
