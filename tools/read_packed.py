@@ -22,9 +22,9 @@ import sys
 
 import numpy as np
 
-from packed_layouts import FormatError, Planes, layout_of, require
+from packed_layouts import VERSIONS, FormatError, IntegerRows, Planes, layout_of, require
 
-FORMAT_VERSIONS = (1, 2)  # 2: with products and trellises
+FORMAT_VERSIONS = (1, 2, 3)  # 2: with products and trellises; 3: with integer rows
 
 
 # --- containers -----------------------------------------------------------------------------------
@@ -157,9 +157,9 @@ class Module:
         self.shard, layout, description = packed.modules[name]
         self.name = name
         self.where = f"{self.shard.path}: {name}"
-        version = self.shard.metadata["billm_format"]
-        fits = layout is Planes or version != "1"
-        require(fits, f"{self.where}: another layout than planes in a shard of billm_format 1")
+        version, needed = int(self.shard.metadata["billm_format"]), VERSIONS[description["layout"]]
+        fits = version >= needed
+        require(fits, f"{self.where}: a shard of billm_format {version}: expected {needed}")
         planes = {
             plane: self.shard.tensor(f"{name}.{plane}")
             for plane in self.shard.planes_of.get(name, [])
@@ -224,10 +224,13 @@ def main():
                 f"{name} [{module.rows}, {module.cols}] N:M {nm} bits {bits:.4f} "
                 f"min {weight.min():.6g} max {weight.max():.6g}"
             )
+            if isinstance(module.layer, IntegerRows):
+                continue  # stored bits are those of the blocks' linears
             total_bytes += module.bytes()
             total_weights += weight.size
         checked = ", strict N:M checked" if arguments.check else ""
-        print(f"stored bits {8 * total_bytes / total_weights:.6f}{checked}")
+        if total_weights:
+            print(f"stored bits {8 * total_bytes / total_weights:.6f}{checked}")
     except FormatError as error:
         print(f"read_packed.py: error: {error}", file=sys.stderr)
         return 3

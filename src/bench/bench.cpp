@@ -166,7 +166,7 @@ ModelBench bench_model(const ModelBenchRequest& request) {
   generator_request.context_flags = "-p and -n";
   generator_request.threads = request.threads;
   generator_request.device = request.device;
-  generator_request.head_bits = request.head_bits;
+  generator_request.run_head_bits = request.run_head_bits;
   generator_request.run_packed = request.run_packed;
   generator_request.graphs = request.graphs;
   generator_request.quiet = request.quiet;

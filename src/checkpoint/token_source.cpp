@@ -2,34 +2,15 @@
 #include "billm/checkpoint/token_source.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 
 #include "billm/base/error.h"
+#include "billm/base/sha256.h"
+#include "split_mix.h"
 
 namespace billm {
 namespace {
-
-// SplitMix64 (Steele, Lea, Flood 2014): the whole state is the seed, every seed is a good one.
-class SplitMix64 {
- public:
-  explicit SplitMix64(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15ull;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return z ^ z >> 31;
-  }
-  // Uniform in [0, bound): draws below 2^64 mod bound would favour small results and are redone.
-  uint64_t below(uint64_t bound) {
-    const uint64_t reject = (0 - bound) % bound;
-    uint64_t drawn = next();
-    while (drawn < reject) drawn = next();
-    return drawn % bound;
-  }
-
- private:
-  uint64_t state_;
-};
 
 void check(std::span<const int32_t> tokens, int64_t length) {
   if (length < 1) {
@@ -76,6 +57,61 @@ TokenMatrix consecutive_windows(std::span<const int32_t> tokens, int64_t length,
   matrix.values.reserve(static_cast<size_t>(count * length));
   for (int64_t i = 0; i < count; ++i) append(tokens, i * length, matrix);
   return matrix;
+}
+
+std::vector<int64_t> share_windows(int64_t count, std::span<const int64_t> weights) {
+  const auto sum =
+      static_cast<uint64_t>(std::accumulate(weights.begin(), weights.end(), int64_t{0}));
+  std::vector<int64_t> shares;
+  std::vector<uint64_t> remainders;
+  int64_t left = count;
+  for (const int64_t weight : weights) {
+    const uint64_t product = static_cast<uint64_t>(count) * static_cast<uint64_t>(weight);
+    shares.push_back(static_cast<int64_t>(product / sum));
+    remainders.push_back(product % sum);
+    left -= shares.back();
+  }
+  std::vector<size_t> order(weights.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return remainders[a] > remainders[b]; });
+  for (size_t i = 0; left > 0; ++i, --left) ++shares[order[i]];
+  return shares;
+}
+
+TokenMatrix interleave_windows(std::span<const TokenMatrix> parts, uint64_t seed) {
+  // Window j of a part's n stands at (j + u) / n, u uniform in [0, 1) in steps of 2^-20.
+  struct Place {
+    size_t part;
+    int64_t window;
+    uint64_t numerator;  // of (j + u) * 2^20
+  };
+  constexpr int kDrawnBits = 20;  // with at most 2^20 windows no product below is above 2^61
+  SplitMix64 random(~seed);       // not the stream that chose the windows
+  std::vector<Place> places;
+  for (size_t part = 0; part < parts.size(); ++part) {
+    for (int64_t j = 0; j < parts[part].rows; ++j) {
+      const uint64_t drawn = random.next() >> (64 - kDrawnBits);
+      places.push_back({part, j, (static_cast<uint64_t>(j) << kDrawnBits) + drawn});
+    }
+  }
+  std::sort(places.begin(), places.end(), [&](const Place& a, const Place& b) {
+    const uint64_t left = a.numerator * static_cast<uint64_t>(parts[b.part].rows);
+    const uint64_t right = b.numerator * static_cast<uint64_t>(parts[a.part].rows);
+    return left != right ? left < right : a.part < b.part;
+  });
+  TokenMatrix mixed{0, parts.front().cols, {}};
+  for (const Place& place : places) {
+    append(parts[place.part].values, place.window * mixed.cols, mixed);
+  }
+  return mixed;
+}
+
+std::string tokens_digest(const TokenMatrix& tokens) {
+  Sha256 hash;
+  hash.update(std::to_string(tokens.rows) + "x" + std::to_string(tokens.cols) + ";");
+  hash.update(std::as_bytes(std::span(tokens.values)));
+  return hash.hex();
 }
 
 }  // namespace billm

@@ -27,7 +27,7 @@ struct Options {
   bool skip_layers = false, skip_model = false, skip_dense = false, no_graph = false;
   bool encode = false;
   int64_t prompt = 512, generate = 128, cold = 512;
-  int repetitions = 5, head_bits = 8;
+  int repetitions = 5, run_head_bits = 8;
 };
 
 class Bench {
@@ -104,7 +104,7 @@ class Bench {
     request.threads = threads_;
     request.repetitions = options_.repetitions;
     request.device = on_cpu_ ? "cpu" : "cuda";
-    request.head_bits = options_.head_bits;
+    request.run_head_bits = options_.run_head_bits;
     request.graphs = !options_.no_graph;
     request.quiet = options_.common.quiet;
     if (options_.common.print()) std::printf("\nmodel         %s\n", model.c_str());
@@ -227,8 +227,8 @@ std::function<void()> setup_bench(CLI::App& app) {
                "Only the search of trellis codes: ns a weight and plane, one thread of the CPU");
   app.add_flag("--skip-dense", options->skip_dense,
                "Leave out the same model decoded to fp32, of which the rest is compared");
-  app.add_option("--head-bits", options->head_bits,
-                 "Output head of a packed model: 8, or 32 for fp32")
+  app.add_option("--run-head-bits", options->run_head_bits,
+                 "How the output head of a packed model is run: 8 (from integers), or 32 for fp32")
       ->check(CLI::IsMember({8, 32}))
       ->capture_default_str();
   app.add_option("--device", options->device,

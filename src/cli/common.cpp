@@ -190,57 +190,12 @@ CLI::Validator learning_rate() {
   return CLI::Validator(check, "FLOAT in [0 - 10]");
 }
 
-void CalibrationOptions::add_to(CLI::App& app) {
-  const std::string calibration = "Calibration";
-  app.add_option(
-         "--calib", calib,
-         "wikitext2, c4, ptb, FILE.txt, or FILE.npy with token ids int32 [sequences, length]")
-      ->capture_default_str()
-      ->group(calibration);
-  app.add_option("--nsamples", nsamples, "Sequences")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 20))
-      ->group(calibration);
-  app.add_option("--seqlen", seqlen, "Tokens per sequence (a .npy has its own)")
-      ->capture_default_str()
-      ->check(CLI::Range(2, 1 << 20))
-      ->group(calibration);
-  app.add_option("--seed", seed, "Seed of the random windows")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber)  // without it -1 would become 2^64 - 1
-      ->group(calibration);
-  add_data_dir(app, data_dir, calibration);
-}
-
 void add_data_dir(CLI::App& app, std::string& data_dir, const std::string& group) {
   app.add_option("--data-dir", data_dir,
                  "Where wikitext2/, c4/ and ptb/ lie; what is missing there is looked for in "
                  "$BILLM_DATA_DIR and in the HuggingFace cache, and then downloaded")
       ->type_name("DIR")
       ->group(group);
-}
-
-TokenMatrix CalibrationOptions::tokens(const std::filesystem::path& model, bool quiet) const {
-  const TokenizedSource text = load_tokens(
-      {calib, data_dir, TextSplit::kCalibration, model, TextOptions{nsamples * seqlen, quiet}});
-  if (!quiet) std::fprintf(stderr, "calibration: %s\n", text.description.c_str());
-  if (!text.is_matrix) return sample_windows(text.tokens, nsamples, seqlen, seed);
-  TokenMatrix matrix = text.matrix;  // the first --nsamples sequences as they are
-  matrix.rows = std::min(matrix.rows, nsamples);
-  matrix.values.resize(static_cast<size_t>(matrix.rows * matrix.cols));
-  return matrix;
-}
-
-std::pair<int64_t, int64_t> CalibrationOptions::size() const {
-  if (fs::path(calib).extension() != ".npy") return {nsamples, seqlen};
-  const TokenMatrix matrix = read_npy(calib);
-  return {std::min(matrix.rows, nsamples), matrix.cols};
-}
-
-std::string CalibrationOptions::source() const {
-  const std::vector<std::string>& names = data_set_names();
-  const bool named = std::find(names.begin(), names.end(), calib) != names.end();
-  return named ? calib : directory_name(calib);
 }
 
 }  // namespace billm

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <utility>
 
 #include "billm/checkpoint/token_source.h"
 #include "billm/hub/texts.h"
@@ -60,19 +59,6 @@ std::string read_input(const std::string& file);
 
 // --data-dir of the commands that read texts.
 void add_data_dir(CLI::App& app, std::string& data_dir, const std::string& group);
-
-// The calibration text, on the commands that learn from one.
-struct CalibrationOptions {
-  std::string calib = "wikitext2", data_dir;
-  int64_t nsamples = 128, seqlen = 2048;
-  uint64_t seed = 0;
-  void add_to(CLI::App& app);
-  // Sequences of the model's tokens; says where they come from on stderr unless quiet.
-  TokenMatrix tokens(const std::filesystem::path& model, bool quiet) const;
-  // Sequences and their length, as tokens() would give them.
-  std::pair<int64_t, int64_t> size() const;
-  std::string source() const;  // for the manifest: the data set or the file's name
-};
 
 // billm_home()/results: where results go without --out. `stem`, else `stem`-2, ...: the first that
 // is neither there nor being made; with `resume` the latest unfinished one (Error{kUsage} if none).

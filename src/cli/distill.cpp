@@ -1,10 +1,12 @@
 // billm distill.
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "billm/base/error.h"
 #include "billm/hub/model_name.h"
 #include "billm/pipeline/distill_model.h"
+#include "calibration.h"
 #include "command.h"
 #include "common.h"
 #include "estimate_text.h"
@@ -27,10 +29,14 @@ void print_needs(const Options& options) {
   request.config = options.config;
   request.device = options.device;
   request.threads = options.common.resolved_threads();
-  const auto [sequences, length] = options.calibration.size();
-  const DistillEstimate estimate = estimate_distill(request, sequences, length);
-  if (options.common.print()) print_estimate(estimate, request.config, request.threads);
-  options.common.write_json(estimate_json(estimate));
+  const CalibrationSize size = options.calibration.size();
+  const DistillEstimate estimate = estimate_distill(request, size.sequences, size.length);
+  if (options.common.print()) {
+    print_estimate(estimate, request.config, request.threads, size.parts);
+  }
+  nlohmann::ordered_json json = estimate_json(estimate);
+  if (!size.parts.empty()) json["calibration_parts"] = size.parts;
+  options.common.write_json(json);
 }
 
 void run(const Options& options) {
@@ -48,7 +54,9 @@ void run(const Options& options) {
   }
   request.config = options.config;
   request.config.seed = options.calibration.seed;
-  request.calibration = options.calibration.tokens(request.model, options.common.quiet);
+  Calibration calibration = options.calibration.tokens(request.model, options.common.quiet);
+  request.calibration = std::move(calibration.tokens);
+  request.calibration_parts = std::move(calibration.parts);
   request.calibration_source = options.calibration.source();
   request.device = options.device;
   request.threads = options.common.resolved_threads();
@@ -59,20 +67,23 @@ void run(const Options& options) {
   if (options.common.print()) {
     std::printf("output        %s\n", report.output.c_str());
     std::printf("stored bits   %.4f   (as before: distillation adds none)\n", report.stored_bits);
+    std::printf("file bits     %.4f   (the whole file, for each parameter)\n", report.file_bits);
     std::printf("KL held out   %.4f -> %.4f nats per token%s\n", report.tune.loss_before,
                 report.tune.loss_after,
                 report.tune.best_step == 0 ? "   (no gain: the weights are as before)" : "");
     std::printf("seconds       %.1f\n", report.tune.seconds);
     std::printf("peak memory   %.0f MB\n", static_cast<double>(report.peak_rss_bytes) / 1e6);
   }
-  const nlohmann::ordered_json json = {{"output", report.output.string()},
-                                       {"model", request.model.string()},
-                                       {"nominal_bits", report.nominal_bits},
-                                       {"stored_bits", report.stored_bits},
-                                       {"losses", report.losses},
-                                       {"resumed_step", report.resumed_step},
-                                       {"peak_rss_bytes", report.peak_rss_bytes},
-                                       {"distill", report.tune}};
+  nlohmann::ordered_json json = {{"output", report.output.string()},
+                                 {"model", request.model.string()},
+                                 {"nominal_bits", report.nominal_bits},
+                                 {"stored_bits", report.stored_bits},
+                                 {"file_bits", report.file_bits},
+                                 {"losses", report.losses},
+                                 {"resumed_step", report.resumed_step},
+                                 {"peak_rss_bytes", report.peak_rss_bytes},
+                                 {"distill", report.tune}};
+  if (!request.calibration_parts.empty()) json["calibration_parts"] = request.calibration_parts;
   options.common.write_json(json);
   set_newest_result(report.output);
 }

@@ -31,9 +31,17 @@ const char* place_text(HiddenPlace place) {
   return "on disk";
 }
 
+void print_parts(const std::vector<CalibrationPart>& parts) {
+  for (const CalibrationPart& part : parts) {
+    std::printf("calibration   %ld windows of %s, weight %.13g\n", static_cast<long>(part.windows),
+                part.name.c_str(), part.weight);
+  }
+}
+
 }  // namespace
 
-void print_estimate(const Estimate& estimate, const EstimateRequest& request) {
+void print_estimate(const Estimate& estimate, const EstimateRequest& request,
+                    const std::vector<CalibrationPart>& parts) {
   const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
   const auto billions = [](int64_t weights) { return static_cast<double>(weights) / 1e9; };
   std::printf("model         %s, %ld blocks, %.3f billion weights to quantize, %.3f others\n",
@@ -41,7 +49,10 @@ void print_estimate(const Estimate& estimate, const EstimateRequest& request) {
               billions(estimate.weights), billions(estimate.other_weights));
   std::printf("method        %s, calibrated on %ld x %ld tokens\n", request.method.method.c_str(),
               static_cast<long>(request.sequences), static_cast<long>(request.length));
+  print_parts(parts);
   std::printf("stored bits   %.4f per quantized weight\n", estimate.stored_bits);
+  std::printf("file bits     %.4f per parameter, everything that is in the file\n",
+              estimate.file_bits);
   std::printf("output        %.2f GB\n", gigabytes(estimate.output_bytes));
   std::printf("disk          %.2f GB at most while it runs\n", gigabytes(estimate.disk_bytes));
   std::printf(
@@ -64,6 +75,7 @@ nlohmann::ordered_json estimate_json(const Estimate& estimate) {
           {"weights", estimate.weights},
           {"other_weights", estimate.other_weights},
           {"stored_bits", estimate.stored_bits},
+          {"file_bits", estimate.file_bits},
           {"output_bytes", estimate.output_bytes},
           {"disk_bytes", estimate.disk_bytes},
           {"hidden_bytes", estimate.hidden_bytes},
@@ -79,11 +91,13 @@ nlohmann::ordered_json estimate_json(const Estimate& estimate) {
             {"probe", estimate.probe_seconds}}}};
 }
 
-void print_estimate(const DistillEstimate& estimate, const DistillConfig& config, int threads) {
+void print_estimate(const DistillEstimate& estimate, const DistillConfig& config, int threads,
+                    const std::vector<CalibrationPart>& parts) {
   const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
   std::printf("model         %.3f billion quantized weights, %d steps of %d x %ld tokens\n",
               static_cast<double>(estimate.weights) / 1e9, config.steps, config.batch,
               static_cast<long>(config.window));
+  print_parts(parts);
   std::printf("output        %.2f GB\n", gigabytes(estimate.output_bytes));
   std::printf("disk          %.2f GB at most while it runs\n", gigabytes(estimate.disk_bytes));
   std::printf("peak memory   %.2f GB; of a GPU (--device cuda) %.2f GB\n",

@@ -60,6 +60,11 @@ void run(const Options& options) {
                 static_cast<long>(windows), static_cast<long>(length),
                 windows == options.windows ? ", limited by --windows" : "");
     if (result.kl_mean) std::printf("KL(original)  %.6f nats per token\n", *result.kl_mean);
+    if (result.stored_bits) {
+      std::printf("stored bits   %.4f   (of the packed linears, for each of their weights)\n",
+                  *result.stored_bits);
+    }
+    std::printf("file bits     %.4f   (the whole file, for each parameter)\n", result.file_bits);
     std::printf("seconds       %.1f\n", result.seconds);
     std::printf("peak memory   %.0f MB\n", static_cast<double>(result.peak_rss_bytes) / 1e6);
   }
@@ -73,9 +78,11 @@ void run(const Options& options) {
                                  {"predictions", result.predictions},
                                  {"seqlen", length},
                                  {"run_packed", options.run_packed},
+                                 {"file_bits", result.file_bits},
                                  {"window_nll", result.window_nll},
                                  {"seconds", result.seconds},
                                  {"peak_rss_bytes", result.peak_rss_bytes}};
+  if (result.stored_bits) json["stored_bits"] = *result.stored_bits;
   if (result.kl_mean) {
     json["kl_mean"] = *result.kl_mean;
     json["kl_model"] = request.kl_model->string();

@@ -35,7 +35,7 @@ struct Options {
   std::optional<int64_t> tokens, context, top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   uint64_t seed = 0;
-  int head_bits = 8;
+  int run_head_bits = 8;
 };
 
 // The text to continue or the one message; nothing if messages are to be read from the terminal.
@@ -157,7 +157,7 @@ class Generation {
     request.context = context_size(options_, config, ids.size(), limits_.tokens);
     request.threads = options_.common.resolved_threads();
     request.device = options_.device;
-    request.head_bits = options_.head_bits;
+    request.run_head_bits = options_.run_head_bits;
     request.graphs = !options_.no_graph;
     // A log has no use for a line a block.
     request.quiet = options_.common.quiet || isatty(STDERR_FILENO) == 0;
@@ -225,7 +225,7 @@ class Generation {
            {"seed", settings_.seed},
            {"max_new_tokens", tokens},
            {"context", generator_->context()},
-           {"head_bits", options_.head_bits},
+           {"run_head_bits", options_.run_head_bits},
            {"end_ids", ends},
            {"stop", stops}}},
          {"prefill",
@@ -313,8 +313,10 @@ std::function<void()> setup_generate(CLI::App& app) {
       ->type_name("TEXT");
   app.add_flag("--ignore-eos", options->ignore_eos, "Go on after a token that ends a text");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
-  app.add_option("--head-bits", options->head_bits,
-                 "Output head of a packed model: 8 (faster) or 32 (as it is stored)")
+  app.add_option(
+         "--run-head-bits", options->run_head_bits,
+         "How the output head of a packed model is run: 8 (faster; from integers: those that "
+         "are stored, or rounded to 8 bits) or 32 (in fp32)")
       ->capture_default_str()
       ->check(CLI::IsMember({8, 32}));
   app.add_flag("--no-graph", options->no_graph,

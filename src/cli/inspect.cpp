@@ -9,6 +9,7 @@
 #include "billm/base/file.h"
 #include "billm/checkpoint/json.h"
 #include "billm/model/model.h"
+#include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
 #include "billm/report/report.h"
 #include "command.h"
@@ -91,6 +92,7 @@ void run(const Options& options) {
   const nlohmann::ordered_json manifest = parse_json_object(read_text_file(path), path.string());
   std::vector<LayerReport> layers;
   nlohmann::json settings;
+  std::map<std::string, IntegerRowsReport> outside;
   std::string method;
   try {
     settings = manifest.at("settings");
@@ -98,6 +100,11 @@ void run(const Options& options) {
     for (const auto& entry : manifest.at("layers")) {
       layers.emplace_back();
       from_json(entry, layers.back());
+    }
+    for (const auto& entry : manifest.value("integer_rows", nlohmann::ordered_json::array())) {
+      IntegerRowsReport rows;
+      from_json(entry, rows);
+      outside[rows.name] = rows;
     }
   } catch (const nlohmann::json::exception& error) {
     throw bad_input(path.string() + ": " + error.what());
@@ -130,20 +137,40 @@ void run(const Options& options) {
                 layer.stored_bits, error_text(layer.error).c_str(),
                 factors_text(codes, layer).c_str());
   }
+  for (const auto& [name, rows] : model.packed()->all_integer_rows()) {
+    IntegerRowsReport& report = outside[name];
+    report.name = name;
+    report.rows = rows.rows;
+    report.cols = rows.cols;
+    report.bits = rows.bits;
+    report.stored_bits = rows.stored_bits();
+    nlohmann::ordered_json entry = report;
+    entry["layout"] = "integer_rows";
+    json["integer_rows"].push_back(std::move(entry));
+    if (!options.common.print()) continue;
+    const std::string shape = std::to_string(rows.rows) + "x" + std::to_string(rows.cols);
+    std::printf("%-40s %-13s %-6s %-5s %7s %7d %7.4f %9.6f  a scale for %ld columns\n",
+                name.c_str(), shape.c_str(), "rows", "-", "-", rows.bits, report.stored_bits,
+                report.error, static_cast<long>(rows.block_size));
+  }
   const MeanBits bits = mean_bits(layers);
+  const ModelBits whole = model_bits(model);
   json["totals"] = {
       {"layers", layers.size()},
       {"weights", static_cast<int64_t>(weights)},
       {"packed_bytes", bytes},
       {"nominal_bits", bits.nominal},
       {"stored_bits", bits.stored},
+      {"file_bits", whole.file_bits},
+      {"parameters", whole.parameters},
       {"largest_error", worst ? nlohmann::ordered_json(*worst) : nlohmann::ordered_json(nullptr)}};
   if (options.common.print()) {
     std::printf(
         "total: %zu layers, %.0f weights, %ld packed bytes; nominal %.4f bits, stored %.4f "
-        "bits; largest error %s\n",
+        "bits; largest error %s\n"
+        "whole file: %.4f bits for each of %ld parameters\n",
         layers.size(), weights, static_cast<long>(bytes), bits.nominal, bits.stored,
-        error_text(worst).c_str());
+        error_text(worst).c_str(), whole.file_bits, static_cast<long>(whole.parameters));
   }
   options.common.write_json(json);
 }

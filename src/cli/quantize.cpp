@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "billm/base/error.h"
 #include "billm/hub/model_name.h"
@@ -10,6 +11,7 @@
 #include "billm/pipeline/process_group.h"
 #include "billm/pipeline/quantize_model.h"
 #include "billm/quantize/methods.h"
+#include "calibration.h"
 #include "command.h"
 #include "common.h"
 #include "estimate_text.h"
@@ -24,6 +26,7 @@ struct Options {
   std::string model, out, method = "billm", device = "auto";
   SettingFlags settings;  // of the method
   TuneConfig tune;
+  EmbeddingBits embedding_bits;
   size_t tune_settings = 0;  // how many flags of tuning were given besides --tune
   bool tuned = false, sequential = false, overwrite = false, resume = false, dry_run = false;
 };
@@ -47,8 +50,16 @@ void print_report(const QuantizeReport& report) {
   std::printf("nominal bits  %.4f\n", report.nominal_bits);
   std::printf("stored bits   %.4f   (everything counted: codes, maps, scales, padding)\n",
               report.stored_bits);
-  std::printf("size          %.1f MB -> %.1f MB   (embeddings and norms stay as they are)\n",
-              megabytes(report.bytes_before), megabytes(report.bytes_after));
+  std::printf("file bits     %.4f   (the whole file, for each of its %.1f million parameters)\n",
+              report.file_bits, static_cast<double>(report.parameters) / 1e6);
+  for (const IntegerRowsReport& rows : report.integer_rows) {
+    std::printf("%-13s %d bits, stored %.4f, error %.2e\n", rows.name.c_str(), rows.bits,
+                rows.stored_bits, rows.error);
+  }
+  std::printf("size          %.1f MB -> %.1f MB   (%s)\n", megabytes(report.bytes_before),
+              megabytes(report.bytes_after),
+              report.integer_rows.empty() ? "embeddings and norms stay as they are"
+                                          : "norms stay as they are");
   if (!report.tune.empty()) {
     double before = 0, after = 0;
     for (const TuneReport& tune : report.tune) {
@@ -79,14 +90,17 @@ void print_needs(const Options& options) {
     throw bad_input(request.where + ": quantization_config: expected none",
                     "give the original checkpoint, not a quantized one");
   }
-  const auto [sequences, length] = options.calibration.size();
-  request.sequences = sequences;
-  request.length = length;
+  const CalibrationSize size = options.calibration.size();
+  request.sequences = size.sequences;
+  request.length = size.length;
+  request.embedding_bits = options.embedding_bits;
   request.device = options.device;
   request.threads = options.common.resolved_threads();
   const Estimate estimate = estimate_quantize(request);
-  if (options.common.print()) print_estimate(estimate, request);
-  options.common.write_json(estimate_json(estimate));
+  if (options.common.print()) print_estimate(estimate, request, size.parts);
+  nlohmann::ordered_json json = estimate_json(estimate);
+  if (!size.parts.empty()) json["calibration_parts"] = size.parts;
+  options.common.write_json(json);
 }
 
 void quantize(const Options& options, ProcessGroup& processes) {
@@ -111,8 +125,11 @@ void quantize(const Options& options, ProcessGroup& processes) {
     }
   }
   request.out = processes.broadcast_text(0, request.out.string());
-  request.calibration = options.calibration.tokens(request.model, quiet);
+  Calibration calibration = options.calibration.tokens(request.model, quiet);
+  request.calibration = std::move(calibration.tokens);
+  request.calibration_parts = std::move(calibration.parts);
   request.calibration_source = options.calibration.source();
+  request.embedding_bits = options.embedding_bits;
   request.seed = options.calibration.seed;
   request.device = options.device;
   request.threads = options.common.resolved_threads();
@@ -171,6 +188,15 @@ std::function<void()> setup_quantize(CLI::App& app) {
       "--sequential", options->sequential,
       "Calibrate q/k/v, o, gate/up, down in turn, each on already quantized inputs (corrected "
       "targets always do)");
+  app.add_option(
+         "--embedding-bits", options->embedding_bits.embedding,
+         "What the embeddings are stored in: 16 (as they are), or integers of 8 bits with a "
+         "scale a row, or of 4 bits with one for 32 columns; a tied head with them")
+      ->capture_default_str()
+      ->check(CLI::IsMember({16, 8, 4}));
+  app.add_option("--head-bits", options->embedding_bits.head,
+                 "The same of an output head that is not the embedding (default 16)")
+      ->check(CLI::IsMember({16, 8, 4}));
   app.add_option(
          "--device", options->device,
          "auto, cpu or cuda (forward passes, Hessians and their factors, reported errors; the "

@@ -16,6 +16,7 @@
 #include "billm/calibrate/collect.h"
 #include "billm/model/block.h"
 #include "billm/model/model.h"
+#include "billm/model/model_bits.h"
 #include "billm/model/running_device.h"
 #include "billm/model/runtime.h"
 
@@ -180,6 +181,9 @@ EvalResult evaluate(const EvalRequest& request) {
     result.nll_sum += loss.nll;
     kl_sum += loss.kl;
   }
+  const ModelBits bits = model_bits(model);
+  result.stored_bits = bits.stored_bits;
+  result.file_bits = bits.file_bits;
   result.predictions = windows * (request.windows.cols - 1);
   result.ppl = std::exp(result.nll_sum / static_cast<double>(result.predictions));
   if (original != nullptr) result.kl_mean = kl_sum / static_cast<double>(result.predictions);

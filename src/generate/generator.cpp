@@ -15,6 +15,7 @@
 #include "billm/model/block.h"
 #include "billm/model/kv_cache.h"
 #include "billm/model/model.h"
+#include "billm/model/model_bits.h"
 #include "billm/model/output_head.h"
 #include "billm/model/running_device.h"
 #include "billm/model/runtime.h"
@@ -54,7 +55,7 @@ struct Generator::Impl {
     if (runs_packed) runner = make_runner(device, threads);
     if (!runner && device.is_cpu()) own_team.emplace(threads);
     team = runner ? runner->team() : own_team ? &*own_team : nullptr;
-    if (runner && request.head_bits == 8) {
+    if (runner && request.run_head_bits == 8) {
       head.emplace(model.weights(), spec, *runner);
     } else {
       head.emplace(model.weights(), spec, threads, device, team);
@@ -197,16 +198,6 @@ int64_t Generator::linear_weights() const {
 
 int64_t Generator::head_bytes() const { return impl_->head->bytes(); }
 
-double Generator::stored_bits() const {
-  const PackedModules* packed = impl_->model.packed();
-  if (packed == nullptr) return 0;
-  double bytes = 0, weights = 0;
-  for (const std::string& name : packed->names()) {
-    const auto [rows, cols] = packed->size(name);
-    bytes += static_cast<double>(packed->bytes(name));
-    weights += static_cast<double>(rows * cols);
-  }
-  return 8 * bytes / weights;
-}
+double Generator::stored_bits() const { return model_bits(impl_->model).stored_bits.value_or(0); }
 
 }  // namespace billm

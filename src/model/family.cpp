@@ -170,77 +170,6 @@ void check_rotary(const ModelConfig& config, const Refusal& refuse) {
   }
 }
 
-class ModelCheck {
- public:
-  ModelCheck(const Checkpoint& checkpoint, const ModelSpec& spec, const PackedModules* packed)
-      : checkpoint_(checkpoint), spec_(spec), packed_(packed) {}
-
-  void run() const {
-    const Family& family = *spec_.family;
-    const ModelConfig& config = spec_.config;
-    const int64_t width = config.embed_width;
-    check(spec_.embed, {config.vocab_size, width});
-    check(spec_.head, {config.vocab_size, width});
-    if (spec_.has_projections()) {
-      check_module(spec_.base + family.project_in, {config.hidden_size, width}, true, false);
-      check_module(spec_.base + family.project_out, {width, config.hidden_size}, true, false);
-    }
-    if (family.position == PositionKind::kLearned) {
-      check(spec_.base + family.positions + ".weight",
-            {config.max_position_embeddings + kPositionOffset, config.hidden_size});
-    }
-    for (int64_t block = 0; block < spec_.blocks(); ++block) check_block(block);
-    if (spec_.has_final_norm()) {
-      check_module(spec_.final_norm(), {config.hidden_size}, spec_.norms_have_weights(),
-                   spec_.norms_have_biases());
-    }
-  }
-
- private:
-  void check(const std::string& tensor, const std::vector<int64_t>& shape) const {
-    checkpoint_.check_tensor(tensor, shape);
-  }
-
-  void check_block(int64_t block) const {
-    const std::string prefix = spec_.block_prefix(block);
-    for (const NormSpec& norm : spec_.family->norms) {
-      check_module(prefix + norm.suffix, {norm.width(spec_.config)}, spec_.norms_have_weights(),
-                   spec_.norms_have_biases());
-    }
-    for (const LinearSpec& linear : spec_.family->linears) {
-      const std::string module = spec_.module(block, linear);
-      const std::vector<int64_t> shape = {linear.out_width(spec_.config),
-                                          linear.in_width(spec_.config)};
-      const bool is_packed = packed_ != nullptr && packed_->has(module);
-      check_module(module, shape, !is_packed, linear.has_bias(spec_.config));
-      if (!is_packed) continue;
-      const auto [rows, cols] = packed_->size(module);
-      const std::vector<int64_t> got = {rows, cols};
-      if (got != shape) {
-        throw bad_input(checkpoint_.directory().string() + ": " + module + ": expected " +
-                        shape_text(shape) + ", got " + shape_text(got));
-      }
-    }
-  }
-
-  // A bias has as many values as the weight has rows.
-  void check_module(const std::string& module, const std::vector<int64_t>& shape, bool weight,
-                    bool bias) const {
-    if (weight) check(module + ".weight", shape);
-    if (bias) {
-      check(module + ".bias", {shape.front()});
-    } else if (checkpoint_.has(module + ".bias")) {
-      throw bad_input(checkpoint_.directory().string() + ": " + module +
-                          ".bias: expected no bias in this module",
-                      "config.json and the tensors do not match");
-    }
-  }
-
-  const Checkpoint& checkpoint_;
-  const ModelSpec& spec_;
-  const PackedModules* packed_;
-};
-
 }  // namespace
 
 std::span<const Family> families() {
@@ -333,17 +262,17 @@ ModelSpec model_spec(const Checkpoint& checkpoint) {
   if (!any_below(spec.base + blocks) && any_below(blocks)) spec.base = "";
   spec.embed = spec.base + spec.family->embed + ".weight";
   const std::string head = spec.family->head + std::string(".weight");
-  if (!config.tie_word_embeddings || checkpoint.has(head)) {
+  // As it is, or as integer rows.
+  const auto stored = [&](const std::string& weight) {
+    return checkpoint.has(weight) || checkpoint.has(weight.substr(0, weight.rfind('.')) + ".codes");
+  };
+  if (!config.tie_word_embeddings || stored(head)) {
     spec.head = head;
-    if (config.tie_word_embeddings && !checkpoint.has(spec.embed)) spec.embed = head;
+    if (config.tie_word_embeddings && !stored(spec.embed)) spec.embed = head;
   } else {
     spec.head = spec.embed;
   }
   return spec;
-}
-
-void check_model(const Checkpoint& checkpoint, const ModelSpec& spec, const PackedModules* packed) {
-  ModelCheck(checkpoint, spec, packed).run();
 }
 
 int64_t quantized_weights(const ModelSpec& spec) {

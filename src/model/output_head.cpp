@@ -19,8 +19,14 @@ OutputHead::OutputHead(const ModelWeights& weights, const ModelSpec& spec, int t
 
 OutputHead::OutputHead(const ModelWeights& weights, const ModelSpec& spec, LinearRunner& runner) {
   const int64_t vocab = spec.config.vocab_size;
+  const IntegerRows* const stored = weights.integer_rows(spec.head);
   for (int64_t first = 0; first < vocab; first += kHeadRows) {
-    const at::Tensor rows = weights.rows(spec.head, first, std::min(kHeadRows, vocab - first));
+    const int64_t count = std::min(kHeadRows, vocab - first);
+    if (stored != nullptr) {
+      parts_.push_back(runner.make(pack(region_codes(*stored, first, count, kHeadBlock))));
+      continue;
+    }
+    const at::Tensor rows = weights.rows(spec.head, first, count);
     parts_.push_back(runner.make(pack(round_to_8_bits(rows.const_data_ptr<float>(), rows.size(0),
                                                       rows.size(1), runner.threads()))));
   }

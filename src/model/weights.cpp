@@ -77,9 +77,46 @@ void for_row_tiles(int64_t rows, int threads, const std::function<void(int64_t, 
   });
 }
 
+[[noreturn]] void throw_no_token(const std::string& where, int32_t id, int64_t rows) {
+  throw bad_input(where + ": token id " + std::to_string(id) + " is outside the vocabulary of " +
+                      std::to_string(rows),
+                  "the tokens were made with another model's tokenizer");
+}
+
+// "model.embed_tokens" of "model.embed_tokens.weight".
+std::string module_of_weight(const std::string& name) {
+  return name.ends_with(".weight") ? name.substr(0, name.rfind('.')) : "";
+}
+
 }  // namespace
 
+const IntegerRows* ModelWeights::integer_rows(const std::string& name) const {
+  return packed_ == nullptr ? nullptr : packed_->integer_rows(module_of_weight(name));
+}
+
+at::Tensor ModelWeights::decoded_rows(const IntegerRows& stored, int64_t first, int64_t count,
+                                      int threads) const {
+  at::Tensor result = at::empty({count, stored.cols}, at::kFloat);
+  float* out = result.mutable_data_ptr<float>();
+  for_row_tiles(count, threads, [&](int64_t begin, int64_t rows) {
+    decode_rows(stored, first + begin, rows, out + begin * stored.cols);
+  });
+  return result;
+}
+
+void ModelWeights::release(const std::string& name) const {
+  if (integer_rows(name) == nullptr) return checkpoint_.release(name);
+  for (const std::string& tensor : PackedModules::tensors_of_rows(module_of_weight(name))) {
+    checkpoint_.release(tensor);
+  }
+}
+
 at::Tensor ModelWeights::dense(const std::string& name, int threads) const {
+  if (const IntegerRows* stored = integer_rows(name)) {
+    at::Tensor result = decoded_rows(*stored, 0, stored->rows, threads);
+    release(name);
+    return result;
+  }
   const TensorView& view = checkpoint_.tensor(name);
   const auto [rows, columns] = extent(checkpoint_, name, view);
   at::Tensor result = at::empty(view.shape, at::kFloat);
@@ -117,6 +154,12 @@ at::Tensor ModelWeights::linear(const std::string& module, int threads) const {
 }
 
 at::Tensor ModelWeights::rows(const std::string& name, int64_t first, int64_t count) const {
+  if (const IntegerRows* stored = integer_rows(name)) {
+    if (first < 0 || count < 0 || first + count > stored->rows) {
+      throw Error(ErrorCode::kFailure, name + ": rows past the end");
+    }
+    return decoded_rows(*stored, first, count, 1);
+  }
   const TensorView& view = checkpoint_.tensor(name);
   const auto [rows, columns] = extent(checkpoint_, name, view);
   if (first < 0 || count < 0 || first + count > rows) {
@@ -129,17 +172,23 @@ at::Tensor ModelWeights::rows(const std::string& name, int64_t first, int64_t co
 }
 
 at::Tensor ModelWeights::gather(const std::string& name, std::span<const int32_t> ids) const {
+  if (const IntegerRows* stored = integer_rows(name)) {
+    at::Tensor result = at::empty({static_cast<int64_t>(ids.size()), stored->cols}, at::kFloat);
+    float* out = result.mutable_data_ptr<float>();
+    for (const int32_t id : ids) {
+      if (id < 0 || id >= stored->rows) throw_no_token(name, id, stored->rows);
+      decode_rows(*stored, id, 1, out);
+      out += stored->cols;
+    }
+    return result;
+  }
   const TensorView& view = checkpoint_.tensor(name);
   const auto [rows, columns] = extent(checkpoint_, name, view);
   const std::string where = where_of(checkpoint_, name);
   at::Tensor result = at::empty({static_cast<int64_t>(ids.size()), columns}, at::kFloat);
   float* out = result.mutable_data_ptr<float>();
   for (const int32_t id : ids) {
-    if (id < 0 || id >= rows) {
-      throw bad_input(where + ": token id " + std::to_string(id) +
-                          " is outside the vocabulary of " + std::to_string(rows),
-                      "the tokens were made with another model's tokenizer");
-    }
+    if (id < 0 || id >= rows) throw_no_token(where, id, rows);
     convert_rows(where, view, columns, id, 1, out);
     out += columns;
   }

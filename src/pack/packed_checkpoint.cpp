@@ -18,13 +18,13 @@ constexpr std::string_view kFormatKey = "billm_format";
 constexpr const char* kOtherVersion = "the model was written by another version of billm";
 
 std::string known_versions() {
-  return std::to_string(kFirstFormatVersion) + " or " + std::to_string(kFormatVersion);
+  return std::to_string(kFirstFormatVersion) + " to " + std::to_string(kFormatVersion);
 }
 
 void check_version(const nlohmann::json& object, const char* key, const std::string& where) {
   const auto found = object.find(key);
-  if (found == object.end() || !found->is_number_integer() ||
-      (*found != kFirstFormatVersion && *found != kFormatVersion)) {
+  if (found == object.end() || !found->is_number_integer() || *found < kFirstFormatVersion ||
+      *found > kFormatVersion) {
     throw bad_input(where + ": " + key + ": expected " + known_versions() + ", got " +
                         (found == object.end() ? "nothing" : printable(found->dump())),
                     kOtherVersion);
@@ -114,6 +114,16 @@ PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpo
     for (const auto& [key, text] : metadata) {
       if (!is_module_key(key)) continue;
       const std::string module = where + ": " + printable(key);
+      if (describes_integer_rows(text)) {
+        if (version < kIntegerRowsVersion) {
+          throw bad_input(module + ": integer rows in a shard of billm_format " +
+                              std::to_string(version) + ", expected " +
+                              std::to_string(kIntegerRowsVersion),
+                          kOtherVersion);
+        }
+        add_rows(shard, key, text, module);
+        continue;
+      }
       Entry entry{&shard, parse_description(text, module)};
       if (format_version(entry.description) > version) {
         throw bad_input(module + ": a layer of layout " + entry.description.layout() +
@@ -121,7 +131,7 @@ PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpo
                             ", expected " + std::to_string(format_version(entry.description)),
                         kOtherVersion);
       }
-      if (!names_.insert(key).second) {
+      if (rows_.count(key) > 0 || !names_.insert(key).second) {
         throw bad_input(module + ": described in another shard too");
       }
       entries_.emplace(key, std::move(entry));
@@ -137,6 +147,27 @@ PackedModules::PackedModules(const Checkpoint& checkpoint) : checkpoint_(checkpo
   }
 }
 
+void PackedModules::add_rows(const TensorFile& shard, const std::string& module,
+                             const std::string& description, const std::string& where) {
+  IntegerRows rows = parse_integer_rows(description, where);
+  for_each_tensor(shard.tensors(), module, [&](const std::string& name, const TensorView& plane) {
+    rows.planes.push_back({name, dtype_name(plane.dtype), plane.shape, plane.data});
+  });
+  check_integer_rows(rows, where);
+  if (names_.count(module) > 0 || !rows_.emplace(module, std::move(rows)).second) {
+    throw bad_input(where + ": described in another shard too");
+  }
+}
+
+const IntegerRows* PackedModules::integer_rows(const std::string& module) const {
+  const auto found = rows_.find(module);
+  return found == rows_.end() ? nullptr : &found->second;
+}
+
+std::vector<std::string> PackedModules::tensors_of_rows(const std::string& module) {
+  return {module + ".codes", module + ".scales"};
+}
+
 const PackedModules::Entry& PackedModules::entry(const std::string& module) const {
   const auto found = entries_.find(module);
   if (found == entries_.end()) {
@@ -150,6 +181,7 @@ const PackedLayer& PackedModules::description(const std::string& module) const {
 }
 
 PackedModules::Size PackedModules::size(const std::string& module) const {
+  if (const IntegerRows* rows = integer_rows(module)) return {rows->rows, rows->cols};
   const PackedLayer& layer = entry(module).description;
   return {layer.rows(), layer.cols()};
 }
@@ -160,7 +192,7 @@ std::string PackedModules::module_of(const std::string& tensor) const {
   for (size_t dot = tensor.rfind('.'); dot != std::string::npos && dot > 0;
        dot = tensor.rfind('.', dot - 1)) {
     std::string module = tensor.substr(0, dot);
-    if (has(module)) return module;
+    if (has(module) || rows_.count(module) > 0) return module;
   }
   return "";
 }

@@ -18,6 +18,7 @@
 #include "billm/checkpoint/json.h"
 #include "billm/learn/distill.h"
 #include "billm/model/model.h"
+#include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
 #include "billm/report/report.h"
 #include "block_shard.h"
@@ -25,7 +26,6 @@
 #include "model_digest.h"
 #include "output_directory.h"
 #include "packed_model_writer.h"
-#include "settings.h"
 #include "training_journal.h"
 
 namespace billm {
@@ -109,18 +109,20 @@ std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& origin
 
 nlohmann::ordered_json settings_of(const DistillRequest& request) {
   const DistillConfig& config = request.config;
-  return {{"steps", config.steps},
-          {"window", config.window},
-          {"batch", config.batch},
-          {"code_rate", config.code_rate},
-          {"scale_rate", config.scale_rate},
-          {"norm_rate", config.norm_rate},
-          {"margin", config.margin},
-          {"seed", config.seed},
-          {"calibration", request.calibration_source},
-          {"calibration_digest", tokens_digest(request.calibration)},
-          {"nsamples", request.calibration.rows},
-          {"seqlen", request.calibration.cols}};
+  nlohmann::ordered_json json = {{"steps", config.steps},
+                                 {"window", config.window},
+                                 {"batch", config.batch},
+                                 {"code_rate", config.code_rate},
+                                 {"scale_rate", config.scale_rate},
+                                 {"norm_rate", config.norm_rate},
+                                 {"margin", config.margin},
+                                 {"seed", config.seed},
+                                 {"calibration", request.calibration_source},
+                                 {"calibration_digest", tokens_digest(request.calibration)},
+                                 {"nsamples", request.calibration.rows},
+                                 {"seqlen", request.calibration.cols}};
+  if (!request.calibration_parts.empty()) json["calibration_parts"] = request.calibration_parts;
+  return json;
 }
 
 }  // namespace
@@ -212,9 +214,9 @@ DistillReport distill_model(const DistillRequest& request) {
   report.output = directory.out();
   report.stored_bits = head.at("stored_bits");
   report.nominal_bits = head.at("nominal_bits");
-  PackedModelHead result = {read_json(request.model / "config.json"), std::move(head), {}};
+  PackedModelHead result = {read_json(request.model / "config.json"), std::move(head), {}, {}};
   if (has_final_norm) result.replaced[final_norm] = last.norm;
-  writer.finish(shards, std::move(result));
+  report.file_bits = file_bits(writer.finish(shards, std::move(result)), parameters(packed));
   report.peak_rss_bytes = peak_rss_bytes();
   return report;
 }

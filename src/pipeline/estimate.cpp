@@ -23,6 +23,7 @@
 #include "billm/base/stopwatch.h"
 #include "billm/calibrate/collect.h"
 #include "billm/model/family.h"
+#include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
 #include "billm/model/weights.h"
 #include "billm/pack/packed_layer.h"
@@ -31,6 +32,7 @@
 #include "billm/quantize/rotated.h"
 #include "block_quantizer.h"
 #include "collect_needs.h"
+#include "embedding_rows.h"
 #include "gpu_accelerator.h"
 #include "kernels/cuda/load.h"
 #include "layer_error.h"
@@ -189,6 +191,26 @@ int64_t quantizing_bytes(const Method& method, const MethodConfig& config, int64
   return std::max(8 * square, coding) + 8 * weights;
 }
 
+// What is outside of the blocks' linears: in the file, and while it is rounded.
+struct OutsideBytes {
+  int64_t stored = 0, rounding = 0;
+};
+OutsideBytes outside_bytes(const ModelSpec& spec, const EmbeddingBits& bits, int64_t weights) {
+  const int64_t rows = spec.config.vocab_size, cols = spec.config.embed_width;
+  OutsideBytes bytes;
+  const auto count = [&](int wanted) {
+    if (wanted == kAsItIs) return;
+    weights -= rows * cols;
+    const int64_t packed = integer_rows_bytes(rows, cols, wanted);
+    bytes.stored += packed;
+    bytes.rounding += packed + kRoundedPieceBytes;
+  };
+  count(bits.embedding);
+  count(bits.head_bits());
+  bytes.stored += weights * dtype_size(spec.config);
+  return bytes;
+}
+
 // The bytes of the mask in one layer's attention (block.h).
 int64_t mask_bytes(const ModelConfig& config, int64_t length) {
   const bool slides = std::any_of(config.windows.begin(), config.windows.end(),
@@ -220,6 +242,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   check_length(spec, request.length);
   check_rotations(spec, request.method);
   const ModelConfig& config = spec.config;
+  check_embedding_bits(request.embedding_bits, spec.head == spec.embed, request.where);
   const c10::Device device = resolve_device(request.device);
   const int64_t idle_bytes = peak_rss_bytes();
   const Method& method = find_method(request.method.method);
@@ -268,7 +291,9 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   if (planned) block_packed = *planned / estimate.blocks;
   const int64_t packed = planned.value_or(estimate.blocks * block_packed);
   estimate.stored_bits = 8.0 * static_cast<double>(packed) / static_cast<double>(estimate.weights);
-  estimate.output_bytes = packed + estimate.other_weights * dtype_size(config);
+  const OutsideBytes outside = outside_bytes(spec, request.embedding_bits, estimate.other_weights);
+  estimate.output_bytes = packed + outside.stored;
+  estimate.file_bits = file_bits(estimate.output_bytes, estimate.weights + estimate.other_weights);
   estimate.hidden_bytes = collect.streams * 4 * request.sequences * request.length * hidden;
   estimate.hidden_place =
       choose_hidden_place(estimate.hidden_bytes, beside_hidden_states(spec), device, 1);
@@ -299,6 +324,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   estimate.cpu_bytes =
       idle_bytes + here + 4 * sums + std::max(collecting, quantizing) + 2 * block_packed;
   if (estimate.hidden_place == HiddenPlace::kMemory) estimate.cpu_bytes += estimate.hidden_bytes;
+  estimate.cpu_bytes = std::max(estimate.cpu_bytes, idle_bytes + outside.rounding);
   // Two blocks, since the next one is loaded ahead; then the sums of all groups and of a part,
   // stored inputs and a pass; or the widest factor (gpu_accelerator.h), or the largest layer's
   // factor, H, weights and codes (coder_layer.h, layer_error.h).

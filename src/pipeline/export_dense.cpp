@@ -15,11 +15,17 @@ namespace billm {
 namespace {
 
 // The weight of a packed module as fp16 bytes, [rows, cols].
-std::vector<std::byte> decode_half(const PackedLayer& packed, const std::string& module,
+std::vector<std::byte> decode_half(const PackedModules& modules, const std::string& module,
                                    int threads) {
-  const int64_t rows = packed.rows(), cols = packed.cols();
+  const IntegerRows* const integers = modules.integer_rows(module);
+  const PackedModules::Size size = modules.size(module);
+  const int64_t rows = size.rows, cols = size.cols;
   std::vector<float> weight(static_cast<size_t>(rows * cols));
-  decode(packed, threads, weight.data());
+  if (integers != nullptr) {
+    decode_rows(*integers, 0, rows, weight.data());
+  } else {
+    decode(modules.open(module), threads, weight.data());
+  }
   std::vector<std::byte> bytes(weight.size() * 2);
   constexpr int64_t kTile = 64;
   parallel_parts(rows, kTile, threads, [&](int64_t first, int64_t end) {
@@ -63,7 +69,7 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
         const auto [rows, cols] = packed->size(module);
         tensors.push_back(
             {module + ".weight", DType::F16, {rows, cols}, {}, [packed, module, threads] {
-               return decode_half(packed->open(module), module, threads);
+               return decode_half(*packed, module, threads);
              }});
       }
     }

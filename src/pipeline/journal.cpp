@@ -28,11 +28,16 @@ bool is_as_written(const std::filesystem::path& directory, const WrittenFile& fi
 
 void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now) {
   std::string differences;
-  for (const auto& [key, value] : now.items()) {
-    const nlohmann::json before = old.contains(key) ? old.at(key) : nlohmann::json();
-    if (before == nlohmann::json(value)) continue;
+  const auto compare = [&](const std::string& key) {
+    const nlohmann::json before = old.value(key, nlohmann::json());
+    const nlohmann::json after(now.value(key, nlohmann::ordered_json()));
+    if (before == after) return;
     differences +=
-        (differences.empty() ? "" : "; ") + key + " was " + before.dump() + ", is " + value.dump();
+        (differences.empty() ? "" : "; ") + key + " was " + before.dump() + ", is " + after.dump();
+  };
+  for (const auto& [key, value] : now.items()) compare(key);
+  for (const auto& [key, value] : old.items()) {  // what only some runs have
+    if (!now.contains(key)) compare(key);
   }
   if (!differences.empty()) {
     throw Error(ErrorCode::kUsage, "--resume: settings have changed: " + differences,

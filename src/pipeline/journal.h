@@ -47,7 +47,7 @@ Journal journal_from(const nlohmann::ordered_json& json);
 inline constexpr const char* kJournalName = "journal.json";
 void write_journal(const std::filesystem::path& directory, const Journal& journal);
 
-// Throws Error{kUsage} "--resume: NAME was OLD, is NEW" unless all of `now` was so before.
+// Throws Error{kUsage} "--resume: NAME was OLD, is NEW" unless `old` and `now` are the same.
 void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now);
 
 // True and filled if there is a journal; without `hidden` if one of its files is missing or

@@ -13,9 +13,9 @@
 #include "billm/base/stopwatch.h"
 #include "billm/learn/distill.h"
 #include "billm/model/model.h"
+#include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
 #include "factor_counts.h"
-#include "result_files.h"
 
 namespace billm {
 namespace {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "billm/base/file.h"
+#include "billm/model/model_bits.h"
 #include "billm/pack/packed_checkpoint.h"
 #include "journal.h"
 
@@ -42,9 +43,11 @@ int64_t PackedModelWriter::finish(const std::vector<WrittenFile>& blocks,
   std::vector<WrittenFile> files = blocks;
   std::vector<std::string> shards;
   for (const WrittenFile& block : blocks) shards.push_back(block.name);
-  const int version = result_version(partial, shards);
-  files.push_back(write_rest(shards, head.replaced, shard_name(count, count + 1)));
+  files.push_back(write_rest(shards, head, shard_name(count, count + 1)));
   shards.push_back(files.back().name);
+  const int version = result_version(partial, shards);
+  int64_t bytes = 0;
+  for (const WrittenFile& file : files) bytes += file.bytes;
   write_index(partial, shards);
   head.config.at("quantization_config")["format_version"] = version;
   write_file_atomic(partial / "config.json", head.config.dump(2) + "\n");
@@ -52,47 +55,56 @@ int64_t PackedModelWriter::finish(const std::vector<WrittenFile>& blocks,
   names.insert(names.end(), {"config.json", "model.safetensors.index.json"});
   for (const std::string& name : names) files.push_back(written_file(partial, name));
   head.manifest["format_version"] = version;
+  head.manifest["file_bits"] = file_bits(bytes, parameters(source_));
   write_manifest(partial, head.manifest, files);
   remove_others(partial, files);
   directory_.finish();
   std::filesystem::remove(directory_.out() / kJournalName);  // nothing reads it there
-  int64_t bytes = 0;
-  for (const WrittenFile& file : files) {
-    if (std::filesystem::path(file.name).extension() == ".safetensors") bytes += file.bytes;
-  }
   return bytes;
 }
 
 // The last shard: every tensor of the source but those that the block shards have, be it in another
-// form, as it is or replaced.
+// form, as it is, replaced or as integer rows.
 WrittenFile PackedModelWriter::write_rest(const std::vector<std::string>& shards,
-                                          const std::map<std::string, at::Tensor>& replaced,
+                                          const PackedModelHead& head,
                                           const std::string& name) const {
   const Checkpoint& source = source_.checkpoint();
   const ModelSpec& spec = source_.spec();
   const BlockNames blocks = names_in(directory_.partial(), shards);
-  // A .bin file lists a tied head beside the embedding whose storage it shares.
-  const bool head_twice = spec.head != spec.embed && source.tensor(spec.head).data.data() ==
-                                                         source.tensor(spec.embed).data.data();
+  const bool head_twice = spec.head != spec.embed && head_is_embedding(source_);
   std::vector<TensorToWrite> tensors;
+  Metadata metadata = {{"format", "pt"}};
+  const auto add_rows = [&](const std::string& module, const IntegerRows& rows) {
+    metadata["billm_format"] = std::to_string(kIntegerRowsVersion);
+    metadata[module] = describe(rows);
+    for (const Plane& plane : rows.planes) {
+      tensors.push_back(
+          {module + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+    }
+  };
+  for (const auto& [module, rows] : head.integer_rows) add_rows(module, rows);
+  if (source_.packed() != nullptr) {
+    for (const auto& [module, rows] : source_.packed()->all_integer_rows()) add_rows(module, rows);
+  }
   std::vector<at::Tensor> stored;  // own the replaced bytes
   for (const std::string& tensor : source.names()) {
-    const bool weight = tensor.ends_with(".weight") &&
-                        blocks.modules.count(tensor.substr(0, tensor.rfind('.'))) > 0;
+    const std::string module =
+        tensor.ends_with(".weight") ? tensor.substr(0, tensor.rfind('.')) : "";
+    const bool weight = blocks.modules.count(module) > 0 || head.integer_rows.count(module) > 0;
     const bool plane = source_.packed() != nullptr && !source_.packed()->module_of(tensor).empty();
     if (weight || plane || blocks.tensors.count(tensor) > 0) continue;
     if (head_twice && tensor == spec.head) continue;
     const TensorView& view = source.tensor(tensor);
     std::span<const std::byte> bytes = view.data;
-    const auto found = replaced.find(tensor);
-    if (found != replaced.end()) {
+    const auto found = head.replaced.find(tensor);
+    if (found != head.replaced.end()) {
       stored.push_back(found->second.cpu().to(scalar_type(view.dtype)).contiguous());
       bytes = {static_cast<const std::byte*>(stored.back().const_data_ptr()),
                stored.back().nbytes()};
     }
     tensors.push_back({tensor, view.dtype, view.shape, bytes});
   }
-  return write_tensors(directory_.partial(), name, std::move(tensors), {{"format", "pt"}});
+  return write_tensors(directory_.partial(), name, std::move(tensors), metadata);
 }
 
 }  // namespace billm

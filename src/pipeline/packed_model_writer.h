@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "billm/model/model.h"
+#include "billm/pack/integer_rows.h"
 #include "block_shard.h"
 #include "output_directory.h"
 #include "result_files.h"
@@ -25,6 +26,8 @@ struct PackedModelHead {
   nlohmann::ordered_json manifest;  // manifest.json but for the files
   // Tensors outside the blocks that have changed; stored in the dtype that they have in the source.
   std::map<std::string, at::Tensor> replaced;
+  // Matrices outside the blocks, by module, to be stored so. What the source has so is kept.
+  std::map<std::string, IntegerRows> integer_rows;
 };
 
 class PackedModelWriter {
@@ -37,15 +40,14 @@ class PackedModelWriter {
   // The shard of block `index`; any order. A journal that is to go on from it records it.
   WrittenFile write_block(int64_t index, const BlockShard& shard) const;
 
-  // The result with these blocks, in order: writes the rest, sets the format version in `head`,
-  // removes what killed runs have left, and gives the directory its name. A journal stays until
-  // then, so that a run killed on the way is finished by --resume without any block done again.
-  // Returns the size of the safetensors files.
+  // The result with these blocks, in order: writes the rest, sets format version and file bits in
+  // `head`, removes what killed runs have left, and gives the directory its name. A journal stays
+  // until then, so that a run killed on the way is finished by --resume without any block done
+  // again. Returns the size of the safetensors files.
   int64_t finish(const std::vector<WrittenFile>& blocks, PackedModelHead head) const;
 
  private:
-  WrittenFile write_rest(const std::vector<std::string>& shards,
-                         const std::map<std::string, at::Tensor>& replaced,
+  WrittenFile write_rest(const std::vector<std::string>& shards, const PackedModelHead& head,
                          const std::string& name) const;
 
   const Model& source_;

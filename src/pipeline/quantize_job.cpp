@@ -7,6 +7,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/log.h"
+#include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
 #include "block_quantizer.h"
 #include "kernels/cuda/load.h"
@@ -65,6 +66,7 @@ void QuantizeJob::check_inputs() const {
         ": expected at least one sequence of at least two tokens, got " +
         shape_text(std::vector<int64_t>{request.calibration.rows, request.calibration.cols}));
   }
+  check_embedding_bits(request.embedding_bits, head_is_embedding(model), request.model.string());
   check_length(spec(), request.calibration.cols);
   check_rotations(spec(), request.method);
 }

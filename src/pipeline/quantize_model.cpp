@@ -16,11 +16,13 @@
 #include "billm/base/progress.h"
 #include "billm/base/stopwatch.h"
 #include "billm/learn/tune_block.h"
+#include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
 #include "block_loader.h"
 #include "block_quantizer.h"
 #include "block_shard.h"
 #include "collected_stats.h"
+#include "embedding_rows.h"
 #include "packed_model_writer.h"
 #include "quantize_job.h"
 #include "result_files.h"
@@ -41,6 +43,7 @@ class Run {
         quantizer_(job_.spec(), request.method, job_.context(), job_.device, &report_.seconds) {
     if (job_.directory) writer_.emplace(job_.model, *job_.directory);
     report_.method = request.method.method;
+    report_.calibration_parts = request.calibration_parts;
     report_.blocks = job_.spec().blocks();
     report_.resumed_blocks = static_cast<int64_t>(job_.journal.blocks.size());
   }
@@ -212,10 +215,16 @@ class Run {
     if (writer_) {
       const ScopeSeconds pack(&report_.seconds.pack);
       const Checkpoint& source = job_.model.checkpoint();
+      const EmbeddingBits& outside = job_.request.embedding_bits;
+      std::map<std::string, IntegerRows> rounded =
+          round_embeddings(job_.model, outside, job_.request.threads, &report_.integer_rows);
+      report_.parameters = parameters(job_.model);
       report_.bytes_before = checkpoint_bytes(source);
       report_.bytes_after = writer_->finish(
-          shards,
-          {packed_config(source, job_.request.method, bits), manifest_head(), /*replaced=*/{}});
+          shards, {packed_config(source, job_.request.method, bits, outside.head_bits() != kAsItIs),
+                   manifest_head(),
+                   /*replaced=*/{}, std::move(rounded)});
+      report_.file_bits = file_bits(report_.bytes_after, report_.parameters);
       report_.output = job_.directory->out();
     }
     job_.processes.barrier();
@@ -236,7 +245,9 @@ class Run {
     nlohmann::ordered_json head = {{"format_version", 0},  // the writer's
                                    {"settings", job_.journal.settings},
                                    {"nominal_bits", report_.nominal_bits},
-                                   {"stored_bits", report_.stored_bits}};
+                                   {"stored_bits", report_.stored_bits},
+                                   {"file_bits", 0}};  // the writer's
+    if (!report_.integer_rows.empty()) head["integer_rows"] = report_.integer_rows;
     for (const LayerReport& layer : report_.layers) head["layers"].push_back(layer);
     for (const TuneReport& tune : report_.tune) {
       head["tune"].push_back(tune);

@@ -58,11 +58,11 @@ int result_version(const fs::path& directory, const std::vector<std::string>& sh
 }
 
 nlohmann::ordered_json packed_config(const Checkpoint& source, const MethodConfig& method,
-                                     const MeanBits& bits) {
+                                     const MeanBits& bits, bool head_quantized) {
   nlohmann::ordered_json config =
       nlohmann::ordered_json::parse(read_text_file(source.directory() / "config.json"));
   nlohmann::ordered_json others = nlohmann::ordered_json::array();
-  if (!source.config().tie_word_embeddings) others.push_back("lm_head");
+  if (!source.config().tie_word_embeddings && !head_quantized) others.push_back("lm_head");
   if (source.config().embed_width != source.config().hidden_size) {
     for (const char* module : {"project_in", "project_out"}) others.push_back(module);
   }
@@ -131,14 +131,6 @@ void remove_others(const fs::path& directory, const std::vector<WrittenFile>& fi
     if (keep.count(entry.path().filename()) == 0) others.push_back(entry.path());
   }
   for (const fs::path& other : others) fs::remove_all(other);
-}
-
-int64_t checkpoint_bytes(const Checkpoint& checkpoint) {
-  int64_t total = 0;
-  for (const TensorFile& shard : checkpoint.shards()) {
-    total += static_cast<int64_t>(fs::file_size(shard.path()));
-  }
-  return total;
 }
 
 }  // namespace billm

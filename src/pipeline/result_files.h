@@ -26,8 +26,9 @@ std::vector<std::string> copy_side_files(const std::filesystem::path& from,
 int result_version(const std::filesystem::path& directory, const std::vector<std::string>& shards);
 
 // config.json of `source` with the quantization_config of the result, in the first format version.
+// `head_quantized`: the output head is stored as integer rows.
 nlohmann::ordered_json packed_config(const Checkpoint& source, const MethodConfig& method,
-                                     const MeanBits& bits);
+                                     const MeanBits& bits, bool head_quantized);
 
 // model.safetensors.index.json for the safetensors files `shards` in `directory`.
 void write_index(const std::filesystem::path& directory, const std::vector<std::string>& shards);
@@ -46,8 +47,5 @@ void write_manifest(const std::filesystem::path& directory, const nlohmann::orde
 
 // Removes what a killed run may have left: every file but `files`, the manifest and the journal.
 void remove_others(const std::filesystem::path& directory, const std::vector<WrittenFile>& files);
-
-// Sum of the sizes of all safetensors files of a checkpoint.
-int64_t checkpoint_bytes(const Checkpoint& checkpoint);
 
 }  // namespace billm

@@ -1,7 +1,6 @@
 // See settings.h.
 #include "settings.h"
 
-#include "billm/base/sha256.h"
 #include "billm/model/runtime.h"
 #include "billm/quantize/methods.h"
 #include "billm/quantize/settings.h"
@@ -18,13 +17,6 @@ nlohmann::ordered_json tune_json(const TuneConfig& tune) {
 }
 
 }  // namespace
-
-std::string tokens_digest(const TokenMatrix& tokens) {
-  Sha256 hash;
-  hash.update(std::to_string(tokens.rows) + "x" + std::to_string(tokens.cols) + ";");
-  hash.update(std::as_bytes(std::span(tokens.values)));
-  return hash.hex();
-}
 
 nlohmann::ordered_json settings_json(const QuantizeRequest& request,
                                      const std::string& model_digest) {
@@ -47,6 +39,14 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
       {"nsamples", request.calibration.rows},
       {"seqlen", request.calibration.cols},
       {"seed", request.seed}});
+  // Where they are as always they are not named: the bytes are those of results made before.
+  if (request.embedding_bits.embedding != kAsItIs) {
+    json["embedding_bits"] = request.embedding_bits.embedding;
+  }
+  if (request.embedding_bits.head_bits() != kAsItIs) {
+    json["head_bits"] = request.embedding_bits.head_bits();
+  }
+  if (!request.calibration_parts.empty()) json["calibration_parts"] = request.calibration_parts;
   if (!find_method(request.method.method).same_on_every_cpu ||
       request.method.targets == Targets::kCorrected) {
     json["cpu"] = kernels::dense_kind();

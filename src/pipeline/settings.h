@@ -8,9 +8,6 @@
 
 namespace billm {
 
-// SHA-256 of the sequences.
-std::string tokens_digest(const TokenMatrix& tokens);
-
 // Everything that decides the bytes of the result; `model_digest`: of the model (model_digest.h).
 nlohmann::ordered_json settings_json(const QuantizeRequest& request,
                                      const std::string& model_digest);

@@ -161,12 +161,36 @@ void from_json(const Json& json, SinkReport& sinks) {
   sinks.error = tokens * json.at("error").get<double>();
 }
 
+void to_json(Json& json, const CalibrationPart& part) {
+  json = {{"name", part.name}, {"weight", part.weight}, {"windows", part.windows}};
+  if (!part.digest.empty()) json["digest"] = part.digest;
+}
+
+void to_json(Json& json, const IntegerRowsReport& rows) {
+  json = {{"name", rows.name},
+          {"shape", {rows.rows, rows.cols}},
+          {"bits", rows.bits},
+          {"stored_bits", rows.stored_bits},
+          {"error", rows.error}};
+}
+
+void from_json(const Json& json, IntegerRowsReport& rows) {
+  rows.name = json.at("name").get<std::string>();
+  rows.rows = json.at("shape").at(0);
+  rows.cols = json.at("shape").at(1);
+  rows.bits = json.at("bits");
+  rows.stored_bits = json.at("stored_bits");
+  rows.error = json.at("error");
+}
+
 void to_json(Json& json, const QuantizeReport& report) {
   const QuantizeSeconds& seconds = report.seconds;
   json = {{"output", report.output.string()},
           {"method", report.method},
           {"nominal_bits", report.nominal_bits},
           {"stored_bits", report.stored_bits},
+          {"file_bits", report.file_bits},
+          {"parameters", report.parameters},
           {"bytes_before", report.bytes_before},
           {"bytes_after", report.bytes_after},
           {"blocks", report.blocks},
@@ -181,6 +205,8 @@ void to_json(Json& json, const QuantizeReport& report) {
             {"write", seconds.write},
             {"total", seconds.total}}},
           {"peak_rss_bytes", report.peak_rss_bytes}};
+  if (!report.calibration_parts.empty()) json["calibration_parts"] = report.calibration_parts;
+  if (!report.integer_rows.empty()) json["integer_rows"] = report.integer_rows;
   for (const LayerReport& layer : report.layers) json["layers"].push_back(layer);
   for (const TuneReport& tune : report.tune) json["tune"].push_back(tune);
   for (const SinkReport& sinks : report.sinks) json["sinks"].push_back(sinks);

@@ -104,7 +104,7 @@ class BadPacked(bt.TestCase):
                 self.refused(self.shard().name, "checksum", commands=("eval", "inspect", "export"))
 
     def test_another_version(self):
-        for value in (3, 0, "1", None):
+        for value in (4, 0, "1", None):
             with self.subTest(where="config.json", value=value):
                 self.restore()
                 path = self.packed / "config.json"
@@ -115,12 +115,12 @@ class BadPacked(bt.TestCase):
                 self.refused("config.json", "format_version", "expected 1", "another version")
         self.restore()
         path = self.packed / "manifest.json"
-        path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 3'))
+        path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 4'))
         self.sign_again()
-        self.refused("manifest.json", "format_version", "expected 1 or 2, got 3")
+        self.refused("manifest.json", "format_version", "expected 1 to 3, got 4")
         self.restore()
-        self.edit_shard(lambda header, data: header["__metadata__"].update(billm_format="3"))
-        self.refused("billm_format: expected 1 or 2, got 3", commands=("eval", "inspect", "export"))
+        self.edit_shard(lambda header, data: header["__metadata__"].update(billm_format="4"))
+        self.refused("billm_format: expected 1 to 3, got 4", commands=("eval", "inspect", "export"))
 
     def test_missing_and_additional_files(self):
         for path in sorted(self.good.iterdir()):

@@ -248,7 +248,7 @@ class Generate(bt.TestCase):
                             ("--top-p", "1.5"), ("--top-p", "nan"), ("--min-p", "-0.1"),
                             ("--repeat-penalty", "0"), ("--repeat-penalty", "inf"), ("-n", "-2"),
                             ("-n", "0"), ("-n", "x"), ("-c", "0"), ("-c", "9" * 30),
-                            ("--seed", "-1"), ("--device", "tpu"), ("--head-bits", "4")):
+                            ("--seed", "-1"), ("--device", "tpu"), ("--run-head-bits", "4")):
             with self.subTest(flag=flag, value=value):
                 self.refused(bt.USAGE, "-p", "x", flag, value)
 

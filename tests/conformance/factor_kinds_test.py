@@ -74,7 +74,7 @@ class FactorKinds(unittest.TestCase):
     def test_numpy_decoder(self):
         self.assertEqual(sorted(packed_layouts.FACTORS), sorted(kinds()))
         # A rotation alone is no layer.
-        alone = sorted(set(kinds()) - {"rotation"} | {"product"})
+        alone = sorted(set(kinds()) - {"rotation"} | {"product", "integer_rows"})
         self.assertEqual(sorted(packed_layouts.LAYOUTS), alone)
 
     def test_format(self):

@@ -91,7 +91,7 @@ class AgainstTransformers(bt.TestCase):
             prompts = [f"the {word} in spain" for word in "rain sun snow wind ice fog hail".split()]
             equal = 0
             for prompt in prompts:
-                one, other = (self.generate(m, prompt, "-n", 1, "--head-bits", 32)["ids"]
+                one, other = (self.generate(m, prompt, "-n", 1, "--run-head-bits", 32)["ids"]
                               for m in (packed, dense))
                 equal += one == other
             self.assertGreaterEqual(equal, 5)

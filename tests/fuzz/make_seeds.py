@@ -71,6 +71,13 @@ class Packed(bt.TestCase):
                        *arguments)
             shard = out / "model-00001-of-00002.safetensors"
             (SEEDS / "packed_shard" / f"{name}.safetensors").write_bytes(shard.read_bytes())
+        model = bt.make_tiny_llama(self.dir / "few words", hidden=16, intermediate=24, blocks=1,
+                                   vocab=24)
+        rows = self.dir / "rows"
+        self.billm("quantize", "--model", model, "--calib", self.calibration(vocab=24), "--method",
+                   "rtn", "--embedding-bits", "4", "--head-bits", "8", "--out", rows)
+        shard = (rows / "model-00002-of-00002.safetensors").read_bytes()
+        (SEEDS / "packed_shard" / "integer_rows.safetensors").write_bytes(shard)
         (SEEDS / "manifest" / "rtn.json").write_bytes((out / "manifest.json").read_bytes())
         index = json.loads((out / "model.safetensors.index.json").read_text())
         (SEEDS / "shard_index" / "packed.json").write_text(json.dumps(index))

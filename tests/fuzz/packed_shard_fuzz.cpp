@@ -17,6 +17,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto content = parse_safetensors(std::as_bytes(std::span(data, size)), "fuzz");
     for (const auto& [module, description] : content.metadata) {
       if (!is_module_key(module)) continue;
+      if (describes_integer_rows(description)) {
+        IntegerRows stored = parse_integer_rows(description, module);
+        for (const char* name : {"codes", "scales"}) {
+          const auto plane = content.tensors.find(module + "." + name);
+          if (plane == content.tensors.end()) continue;
+          const TensorView& view = plane->second;
+          stored.planes.push_back({name, dtype_name(view.dtype), view.shape, view.data});
+        }
+        check_integer_rows(stored, module);
+        if (stored.rows > kMostWeights / stored.cols) continue;
+        std::vector<float> values(static_cast<size_t>(stored.rows * stored.cols));
+        decode_rows(stored, 0, stored.rows, values.data());
+        const std::vector<float> run = dequantize(region_codes(stored, 0, stored.rows, 128));
+        fuzz::require(values == run);
+        continue;
+      }
       const PackedLayer layer =
           open_packed(content.tensors, module, parse_description(description, module), module);
       const int64_t rows = layer.rows(), cols = layer.cols();

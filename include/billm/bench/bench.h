@@ -78,7 +78,7 @@ struct ModelBenchRequest {
   int threads = 1;
   int repetitions = 5;
   std::string device = "auto";
-  int head_bits = 8;
+  int run_head_bits = 8;
   bool graphs = true;      // GeneratorRequest's
   bool run_packed = true;  // false: layers are decoded to fp32 when the model is loaded
   bool quiet = true;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace billm {
@@ -25,5 +26,18 @@ TokenMatrix sample_windows(std::span<const int32_t> tokens, int64_t count, int64
 // Windows of `length` tokens one behind the other from the start, at most `limit` of them (0: as
 // many as fit); a rest shorter than a window is left out. Throws as sample_windows.
 TokenMatrix consecutive_windows(std::span<const int32_t> tokens, int64_t length, int64_t limit);
+
+// `count` windows shared out to texts by `weights` (positive; their sum times `count` below 2^63):
+// the whole part of each share, then one more to those with the largest remainders, of equal ones
+// to the first. A share may be 0.
+std::vector<int64_t> share_windows(int64_t count, std::span<const int64_t> weights);
+
+// The windows of several texts, of one length, as one matrix: each text's stay in their order and
+// are spread over the whole, so that any stretch of it has about its share of each. `seed` decides
+// where exactly; one text alone stays as it is. At most 2^20 windows.
+TokenMatrix interleave_windows(std::span<const TokenMatrix> parts, uint64_t seed);
+
+// SHA-256 of the sequences and their shape.
+std::string tokens_digest(const TokenMatrix& tokens);
 
 }  // namespace billm

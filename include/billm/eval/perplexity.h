@@ -47,6 +47,8 @@ struct EvalResult {
   std::vector<double> window_nll;  // one sum a window, so that the first n windows have a ppl, too
   int64_t predictions = 0;         // windows * (length - 1)
   std::optional<double> kl_mean = std::nullopt;
+  std::optional<double> stored_bits = std::nullopt;  // of packed linears (model_bits.h)
+  double file_bits = 0;                              // of the whole file per parameter
   double seconds = 0;
   int64_t peak_rss_bytes = 0;  // of this process so far
 };

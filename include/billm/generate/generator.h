@@ -25,9 +25,9 @@ struct GeneratorRequest {
   std::string context_flags = "--ctx-size";  // what chooses it, for hints
   int threads = 1;
   std::string device = "auto";  // as resolve_device
-  // 8: the output head of a packed model is rounded to 8 bits (OutputHead) where packed layers are
-  // run as such; 32: it is held in fp32.
-  int head_bits = 8;
+  // How the output head of a packed model is run, however it is stored: 8: from integers
+  // (OutputHead) where packed layers are run as such; 32: in fp32.
+  int run_head_bits = 8;
   bool run_packed = true;  // false: packed linears are decoded to fp32 once
   bool quiet = true;       // no progress on stderr
   // Whether a token after the first is one replay of a captured graph, where the device has graphs

@@ -19,8 +19,9 @@ class OutputHead {
   // In fp32 on `device`: 4 * vocab * embed_width bytes. `team`: as of DenseLinear.
   OutputHead(const ModelWeights& weights, const ModelSpec& spec, int threads, c10::Device device,
              WorkerTeam* team);
-  // Rounded to 8 bits, on the CPU: about 1.07 bytes a weight. Integers of -127..127 times a step in
-  // fp16 per row and kHeadBlock columns.
+  // Run from integers, on the CPU. A head that is stored as integer rows is run as those, be they
+  // of 8 bits or of 4; any other is rounded to 8 bits, about 1.07 bytes a weight: integers of
+  // -127..127 times a step in fp16 per row and kHeadBlock columns.
   OutputHead(const ModelWeights& weights, const ModelSpec& spec, LinearRunner& runner);
 
   // final_states() [tokens, embed_width] -> [tokens, vocab], the same for any number of threads.

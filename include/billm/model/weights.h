@@ -25,7 +25,8 @@ class ModelWeights {
       : checkpoint_(checkpoint), packed_(packed) {}
 
   // A whole tensor as fp32 on the CPU, in its own shape (rank 1 or 2). Every method here throws
-  // Error{kBadInput} "FILE: tensor: NaN at [r, c]" where a weight is not finite.
+  // Error{kBadInput} "FILE: tensor: NaN at [r, c]" where a weight is not finite. Integer rows are
+  // decoded here as in rows() and gather().
   at::Tensor dense(const std::string& name, int threads) const;
 
   bool is_packed(const std::string& module) const {
@@ -34,6 +35,10 @@ class ModelWeights {
 
   // The weight [out, in] of a linear: decoded from its planes if packed, else "<module>.weight".
   at::Tensor linear(const std::string& module, int threads) const;
+
+  // The integers of a matrix outside of the blocks ("NAME.weight"); null where it is stored as it
+  // was.
+  const IntegerRows* integer_rows(const std::string& name) const;
 
   // The planes of a packed linear.
   PackedLayer packed(const std::string& module) const { return packed_->open(module); }
@@ -48,9 +53,12 @@ class ModelWeights {
   // Gives the pages of a packed linear, or of a tensor that rows() or gather() have read, back to
   // the system.
   void release_packed(const std::string& module) const;
-  void release(const std::string& name) const { checkpoint_.release(name); }
+  void release(const std::string& name) const;
 
  private:
+  at::Tensor decoded_rows(const IntegerRows& stored, int64_t first, int64_t count,
+                          int threads) const;
+
   const Checkpoint& checkpoint_;
   const PackedModules* packed_;
 };

@@ -10,13 +10,16 @@
 #include <vector>
 
 #include "billm/checkpoint/checkpoint.h"
+#include "billm/pack/integer_rows.h"
 #include "billm/pack/packed_layer.h"
 
 namespace billm {
 
-// The format's oldest version, and the newest that is known (format_version() of a layer).
+// The format's oldest version, that of integer rows, and the newest that is known (format_version()
+// of a layer).
 inline constexpr int kFirstFormatVersion = 1;
-inline constexpr int kFormatVersion = 2;
+inline constexpr int kIntegerRowsVersion = 3;
+inline constexpr int kFormatVersion = 3;
 // "billm_format" of a shard's metadata; 0 without. Throws Error{kBadInput} starting with `where`
 // for a version that is not known.
 int shard_version(const Metadata& metadata, const std::string& where);
@@ -47,17 +50,18 @@ bool is_module_key(std::string_view key);
 PackedLayer open_packed(const TensorMap& tensors, const std::string& module,
                         const PackedLayer& description, const std::string& where);
 
-// All packed modules of a checkpoint, by module name ("model.layers.0.self_attn.q_proj").
+// All packed modules of a checkpoint, by module name ("model.layers.0.self_attn.q_proj"): layers,
+// and matrices of integer rows ("model.embed_tokens"), which have names and functions of their own.
 // Throws Error{kBadInput} for another version or planes that do not fit their description.
 class PackedModules {
  public:
   explicit PackedModules(const Checkpoint& checkpoint);  // keeps a reference
   bool has(const std::string& module) const { return entries_.count(module) > 0; }
   const std::set<std::string>& names() const { return names_; }
-  // The module of which this tensor is a plane ("m" of "m.signs" or of a product's "m.0.signs"), or
-  // "".
+  // The module, of either kind, of which this tensor is a plane ("m" of "m.signs" or of a product's
+  // "m.0.signs"), or "".
   std::string module_of(const std::string& tensor) const;
-  // [out, in] of the weight that the module's planes decode to.
+  // [out, in] of the weight that the module's planes decode to, of either kind.
   struct Size {
     int64_t rows, cols;
   };
@@ -68,15 +72,23 @@ class PackedModules {
   int64_t bytes(const std::string& module) const;     // of its planes, which are not read
   std::vector<std::string> tensors(const std::string& module) const;  // names of its planes
 
+  // Integer rows: checked views, null where the module is none; all of them; names of the planes.
+  const IntegerRows* integer_rows(const std::string& module) const;
+  const std::map<std::string, IntegerRows>& all_integer_rows() const { return rows_; }
+  static std::vector<std::string> tensors_of_rows(const std::string& module);
+
  private:
   struct Entry {
     const TensorFile* shard;
     PackedLayer description;  // without planes
   };
   const Entry& entry(const std::string& module) const;
+  void add_rows(const TensorFile& shard, const std::string& module, const std::string& description,
+                const std::string& where);
 
   const Checkpoint& checkpoint_;
   std::map<std::string, Entry> entries_;
+  std::map<std::string, IntegerRows> rows_;
   std::set<std::string> names_;
 };
 

@@ -8,6 +8,7 @@
 
 #include "billm/checkpoint/npy.h"
 #include "billm/learn/config.h"
+#include "billm/report/report.h"
 
 namespace billm {
 
@@ -16,8 +17,9 @@ struct DistillRequest {
   std::filesystem::path original;  // the dense checkpoint that it was quantized from
   std::filesystem::path out;       // result directory, whole or not at all
   DistillConfig config;
-  TokenMatrix calibration;         // [sequences, length]
-  std::string calibration_source;  // what the user asked for, for the manifest
+  TokenMatrix calibration;                         // [sequences, length]
+  std::string calibration_source;                  // what the user asked for, for the manifest
+  std::vector<CalibrationPart> calibration_parts;  // of a mixture; of one text none
   std::string device = "auto";
   int threads = 1;
   bool overwrite = false;
@@ -28,6 +30,7 @@ struct DistillRequest {
 struct DistillReport {
   std::filesystem::path output;
   double nominal_bits = 0, stored_bits = 0;
+  double file_bits = 0;        // of the whole file per parameter
   TuneReport tune;             // KL per token on the held-out windows
   std::vector<double> losses;  // of every step, before it
   int resumed_step = 0;        // steps that an earlier run had made

@@ -8,6 +8,7 @@
 
 #include "billm/checkpoint/config.h"
 #include "billm/learn/config.h"
+#include "billm/pipeline/embedding_bits.h"
 #include "billm/pipeline/hidden_place.h"
 #include "billm/quantize/config.h"
 
@@ -20,6 +21,7 @@ struct EstimateRequest {
   std::optional<TuneConfig> tune;     // --tune
   bool sequential = false;            // --sequential, or corrected targets
   int64_t sequences = 0, length = 0;  // calibration
+  EmbeddingBits embedding_bits;
   std::string device = "auto";
   int threads = 1;
 };
@@ -27,9 +29,10 @@ struct EstimateRequest {
 struct Estimate {
   int64_t blocks = 0;
   int64_t weights = 0;        // quantized ones
-  int64_t other_weights = 0;  // embeddings, head, norms, biases: stored as they are
+  int64_t other_weights = 0;  // embeddings, head, norms, biases
   double stored_bits = 0;     // per quantized weight: the method's codes of a random layer, packed;
                               // of a method that plans bits, its plan
+  double file_bits = 0;       // 8 * output_bytes per weight of the whole model
   int64_t output_bytes = 0;   // of the result's safetensors files
   int64_t disk_bytes = 0;     // at most, while it runs: the result and two files of hidden states
   int64_t hidden_bytes = 0;   // of the hidden states between two blocks, with tuning or

@@ -5,9 +5,11 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "billm/checkpoint/npy.h"
 #include "billm/learn/config.h"
+#include "billm/pipeline/embedding_bits.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/quantize/config.h"
 #include "billm/report/report.h"
@@ -18,10 +20,12 @@ struct QuantizeRequest {
   std::filesystem::path model;  // dense HuggingFace directory
   std::filesystem::path out;    // result directory; `out`.partial while it is being made
   MethodConfig method;
-  std::optional<TuneConfig> tune;  // none: blocks are not tuned
-  TokenMatrix calibration;         // [sequences, length]
-  std::string calibration_source;  // what the user asked for, for the manifest
-  uint64_t seed = 0;               // of the calibration windows, for the manifest
+  std::optional<TuneConfig> tune;                  // none: blocks are not tuned
+  TokenMatrix calibration;                         // [sequences, length]
+  std::string calibration_source;                  // what the user asked for, for the manifest
+  std::vector<CalibrationPart> calibration_parts;  // of a mixture; of one text none
+  uint64_t seed = 0;                               // of the calibration windows, for the manifest
+  EmbeddingBits embedding_bits;  // what the matrices outside of the blocks are stored in
   std::string device = "auto";
   int threads = 1;
   // Calibrate a block's input groups (q/k/v, o, gate/up, down) in turn, each on what the quantized

@@ -40,6 +40,15 @@ LayerReport report_codes(const LayerCodes& codes, int threads);
 // A statistic of the first factor that has it; null if none does.
 const nlohmann::ordered_json& statistic(const LayerReport& layer, const char* name);
 
+// A matrix outside of the blocks that is stored as integers: the embedding, the output head.
+struct IntegerRowsReport {
+  std::string name;  // module
+  int64_t rows = 0, cols = 0;
+  int bits = 8;  // of an integer
+  double stored_bits = 0;
+  double error = 0;  // squared, relative: |W - decoded|^2 / |W|^2
+};
+
 struct TuneReport {
   // Mean loss on the held-out windows: the last eighth, never trained on.
   double loss_before = 0, loss_after = 0;
@@ -56,6 +65,14 @@ struct SinkReport {
   void add(const SinkReport& other);
   // Whether the quantized model does not make them: less than half of the norm, in the mean.
   bool lost() const { return tokens > 0 && norm < 0.5 * original_norm; }
+};
+
+// A text of a mixture of calibration texts (--calib wikitext2:3,c4:1).
+struct CalibrationPart {
+  std::string name;   // a data set, or the name of a file
+  double weight = 1;  // as the user gave it
+  int64_t windows = 0;
+  std::string digest;  // tokens_digest() of its windows; empty while they are not known (--dry-run)
 };
 
 // Mean bits of a weight, over all weights of the layers.
@@ -78,15 +95,19 @@ struct QuantizeReport {
   std::filesystem::path output;
   std::string method;
   double nominal_bits = 0, stored_bits = 0;   // means over the weights of the quantized layers
+  double file_bits = 0;                       // 8 * bytes_after / parameters
+  int64_t parameters = 0;                     // of the whole model
   int64_t bytes_before = 0, bytes_after = 0;  // of all safetensors files
   int64_t blocks = 0, resumed_blocks = 0;
   std::string hidden_place = "disk";  // "gpu", "memory", "disk" (hidden_place.h)
   QuantizeSeconds seconds;
   int64_t peak_rss_bytes = 0;
   std::vector<LayerReport> layers;
-  std::vector<TuneReport> tune;  // per block; empty without tuning
   // Per block but the last; empty where the original's hidden states are not known.
   std::vector<SinkReport> sinks;
+  std::vector<TuneReport> tune;                    // per block; empty without tuning
+  std::vector<CalibrationPart> calibration_parts;  // of a mixture; of one text none
+  std::vector<IntegerRowsReport> integer_rows;     // none where all is stored as it was
 };
 
 // A layer that is one factor of planes has its statistics among its own keys, any other has
@@ -97,6 +118,9 @@ void to_json(nlohmann::ordered_json& json, const TuneReport& tune);
 void from_json(const nlohmann::ordered_json& json, TuneReport& tune);
 void to_json(nlohmann::ordered_json& json, const SinkReport& sinks);
 void from_json(const nlohmann::ordered_json& json, SinkReport& sinks);
+void to_json(nlohmann::ordered_json& json, const CalibrationPart& part);
+void to_json(nlohmann::ordered_json& json, const IntegerRowsReport& rows);
+void from_json(const nlohmann::ordered_json& json, IntegerRowsReport& rows);
 void to_json(nlohmann::ordered_json& json, const QuantizeReport& report);
 
 }  // namespace billm

@@ -9,6 +9,7 @@
 #include "billm/base/error.h"
 #include "billm/model/model.h"
 #include "support/environment.h"
+#include "support/packed_testing.h"
 #include "support/tiny_checkpoint.h"
 
 namespace billm {
@@ -48,6 +49,74 @@ TEST(Weights, EveryWayOfReadingGivesTheSameValues) {
   EXPECT_TRUE(
       model.weights().linear(module, 2).equal(model.weights().dense(module + ".weight", 1)));
   EXPECT_EQ(model.weights().dense("model.norm.weight", 1).sizes(), at::IntArrayRef{64});
+}
+
+// The embedding and the head of a packed model as integers: every way of reading decodes them.
+TEST(Weights, IntegerRows) {
+  const test::TemporaryDirectory directory;
+  test::TinyLlama options;
+  options.vocab = 201;
+  const std::filesystem::path dense = directory.path() / "dense", out = directory.path() / "out";
+  test::write_tiny_llama(dense, options);
+  const Model original(dense, 1);
+  std::map<std::string, IntegerRows> rows;
+  std::vector<TensorToWrite> tensors;
+  Metadata metadata = {{"format", "pt"}, {"billm_format", "3"}};
+  const PackedLayer layer = pack(some_codes(96, 64));
+  for_each_plane(layer, [&](const std::string& name, const Plane& plane) {
+    tensors.push_back(
+        {std::string(kModule) + "." + name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+  });
+  metadata[kModule] = describe(layer);
+  for (const auto& [module, bits] : {std::pair("model.embed_tokens", 8), {"lm_head", 4}}) {
+    const at::Tensor weight = original.weights().dense(std::string(module) + ".weight", 1);
+    IntegerRows made = make_integer_rows(201, 64, bits);
+    round_rows(weight.const_data_ptr<float>(), 0, 201, 1, module, &made);
+    metadata[module] = describe(made);
+    for (const Plane& plane : made.planes) {
+      tensors.push_back({std::string(module) + "." + plane.name, *parse_dtype(plane.dtype),
+                         plane.shape, plane.bytes});
+    }
+    rows.emplace(module, std::move(made));
+  }
+  const auto write = [&](const std::set<std::string>& replaced) {
+    std::filesystem::remove_all(out);
+    replace_weight(dense, out, tensors, metadata,
+                   {{"quantization_config", {{"quant_method", "billm"}, {"format_version", 3}}}},
+                   replaced);
+    write_manifest(out);
+  };
+  write({kModule, "model.embed_tokens", "lm_head"});
+  {
+    const Model model(out, 1);
+    EXPECT_EQ(model.spec().head, "lm_head.weight");
+    EXPECT_EQ(model.weights().integer_rows("model.norm.weight"), nullptr);
+    for (const auto& [module, made] : rows) {
+      const std::string name = module + ".weight";
+      ASSERT_NE(model.weights().integer_rows(name), nullptr) << name;
+      std::vector<float> values(201 * 64);
+      decode_rows(made, 0, 201, values.data());
+      const at::Tensor whole = model.weights().dense(name, 2);
+      EXPECT_EQ(std::vector<float>(whole.const_data_ptr<float>(),
+                                   whole.const_data_ptr<float>() + 201 * 64),
+                values);
+      EXPECT_TRUE(model.weights().rows(name, 63, 70).equal(whole.narrow(0, 63, 70)));
+      const std::vector<int32_t> ids = {200, 0, 7, 7};
+      const at::Tensor gathered = model.weights().gather(name, ids);
+      for (int64_t i = 0; i < 4; ++i) EXPECT_TRUE(gathered[i].equal(whole[ids[i]]));
+      model.weights().release(name);
+    }
+    EXPECT_EQ(
+        message_of([&] { model.weights().gather("lm_head.weight", std::vector<int32_t>{201}); }),
+        "lm_head.weight: token id 201 is outside the vocabulary of 201");
+  }
+  write({kModule, "model.embed_tokens"});
+  EXPECT_EQ(message_of([&] { Model(out, 1); }),
+            (out / "model.safetensors").string() +
+                ": lm_head.weight: expected no such plane in this module");
+  metadata["lm_head"].replace(metadata["lm_head"].find("201"), 3, "200");
+  write({kModule, "model.embed_tokens", "lm_head"});
+  EXPECT_NE(message_of([&] { Model(out, 1); }), "no error");
 }
 
 TEST(Weights, TokensOutsideTheVocabulary) {

@@ -190,7 +190,8 @@ TEST_F(PackedModel, IsPackedModel) {
   EXPECT_FALSE(with({{"quant_method", 5}}));
   EXPECT_FALSE(with(json::object()));
   EXPECT_TRUE(with({{"quant_method", "billm"}, {"format_version", 2}}));
-  expect_bad_input([&] { with({{"quant_method", "billm"}, {"format_version", 3}}); }, "got 3");
+  EXPECT_TRUE(with({{"quant_method", "billm"}, {"format_version", 3}}));
+  expect_bad_input([&] { with({{"quant_method", "billm"}, {"format_version", 4}}); }, "got 4");
   expect_bad_input([&] { with({{"quant_method", "billm"}}); }, "format_version");
   expect_bad_input(
       [&] {
@@ -249,7 +250,7 @@ TEST_F(PackedModel, ManifestContent) {
     write_manifest(bad);
     expect_manifest_refused(part);
   };
-  refuse([](json& m) { m["format_version"] = 3; }, "format_version: expected 1 or 2, got 3");
+  refuse([](json& m) { m["format_version"] = 4; }, "format_version: expected 1 to 3, got 4");
   refuse([](json& m) { m["format_version"] = "1"; }, "format_version");
   refuse([](json& m) { m.erase("format_version"); }, "got nothing");
   refuse([](json& m) { m.erase("files"); }, "files");
@@ -273,8 +274,8 @@ TEST_F(PackedModel, ExtraShard) {
 }
 
 TEST_F(PackedModel, OtherVersionOfAShard) {
-  metadata_["billm_format"] = "3";
-  expect_modules_refused("billm_format: expected 1 or 2, got 3");
+  metadata_["billm_format"] = "4";
+  expect_modules_refused("billm_format: expected 1 to 3, got 4");
   // What a reader of version 1 cannot know must not be called so.
   metadata_["billm_format"] = "1";
   expect_modules_refused("layer.x_rotated: a layer of layout product in a shard of billm_format 1");
@@ -332,6 +333,57 @@ TEST_F(PackedModel, PlanesOfProducts) {
   expect_modules_refused("layer.y_binary: factor 1: missing plane signs");
   with_name("layer.x_rotated.1.signs", "layer.x_rotated.0.signs");
   expect_modules_refused("layer.x_rotated.0.signs: expected no such plane");
+}
+
+TEST_F(PackedModel, IntegerRowsBesideLayers) {
+  const std::vector<TensorToWrite> layers = tensors_;
+  const Metadata described = metadata_;
+  IntegerRows rows = make_integer_rows(3, 5, 4);
+  const std::vector<float> weight = {7, -8, 0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 0, 1};
+  round_rows(weight.data(), 0, 3, 1, "test", &rows);
+  const auto add = [&](const std::string& module) {
+    tensors_ = layers;
+    metadata_ = described;
+    metadata_["billm_format"] = "3";
+    metadata_[module] = describe(rows);
+    for (const Plane& plane : rows.planes) {
+      tensors_.push_back(
+          {module + "." + plane.name, *parse_dtype(plane.dtype), plane.shape, plane.bytes});
+    }
+    write();
+  };
+  add("embed");
+  {
+    const Checkpoint checkpoint(path());
+    const PackedModules modules(checkpoint);
+    EXPECT_EQ(modules.names().size(), 5u);  // layers alone
+    EXPECT_FALSE(modules.has("embed"));
+    EXPECT_EQ(modules.integer_rows("layer.q_proj"), nullptr);
+    const IntegerRows* const found = modules.integer_rows("embed");
+    ASSERT_NE(found, nullptr);
+    std::vector<float> expected(15), values(15);
+    decode_rows(rows, 0, 3, expected.data());
+    decode_rows(*found, 0, 3, values.data());
+    EXPECT_EQ(values, expected);
+    EXPECT_EQ(modules.size("embed").rows, 3);
+    EXPECT_EQ(modules.module_of("embed.codes"), "embed");
+    EXPECT_EQ(modules.module_of("embed.scales"), "embed");
+    EXPECT_EQ(modules.module_of("norm.weight"), "");
+  }
+  metadata_["billm_format"] = "2";
+  expect_modules_refused("embed: integer rows in a shard of billm_format 2, expected 3");
+  add("embed");
+  tensors_.pop_back();
+  expect_modules_refused("embed: expected the planes codes and scales, got 1 planes");
+  add("embed");
+  tensors_.back().name = "embed.steps";
+  expect_modules_refused("embed.steps: expected no such plane");
+  add("embed");
+  metadata_["embed"].replace(metadata_["embed"].find("\"cols\":5"), 8, "\"cols\":4");
+  expect_modules_refused("embed");
+  add("embed");
+  metadata_["layer.norm"] = metadata_["embed"];
+  expect_modules_refused("layer.norm: expected the planes codes and scales, got 0 planes");
 }
 
 TEST_F(PackedModel, ModuleOfTwoShards) {
