@@ -4,7 +4,9 @@
 namespace billm::tokenizer {
 namespace {
 
-std::string apply_step(const NormalForm& form, std::string_view text) { return normalize(form, text); }
+std::string apply_step(const NormalForm& form, std::string_view text) {
+  return normalize(form, text);
+}
 std::string apply_step(const ReplaceText& step, std::string_view text) {
   return replace_all(text, step);
 }

@@ -29,7 +29,7 @@ VARIANTS = {
     "arb": ("--method", "arb"),
     "one class": ("--method", "arb", "--classes", "1"),
     "rotated": ("--method", "arb", "--rotate", "both", "--rotate-seed", "5"),
-    "trellis": ("--method", "trellis", "--bits", "1.5"),
+    "trellis": ("--method", "trellis", "--bits", "1.5", "--targets", "corrected"),
     "inputs rotated": ("--method", "gptq", "--rotate", "in"),
     "rotated, tuned": ("--method", "arb", "--classes", "1", "--rotate", "both", "--tune",
                        "--tune-steps", "5", "--tune-window", "50"),
@@ -52,8 +52,9 @@ class Determinism(bt.TestCase):
 
     def quantize(self, name, *arguments):
         out = self.dir / name
-        report = self.report("quantize", "--model", self.model, "--calib", self.tokens,
-                             "--block-size", "64", "--out", out, *arguments)
+        blocks = () if "trellis" in arguments else ("--block-size", "64")
+        report = self.report("quantize", "--model", self.model, "--calib", self.tokens, *blocks,
+                             "--out", out, *arguments)
         return out, report
 
     def test_threads_and_runs(self):

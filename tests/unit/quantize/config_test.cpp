@@ -82,7 +82,7 @@ TEST(Configure, RefusesWhatTheMethodIgnores) {
   try {
     configure("billm", {{"bits", 2}});
   } catch (const Error& error) {
-    EXPECT_EQ(error.hint(), "leave it out, or choose a method that does: rtn, gptq, dbf");
+    EXPECT_EQ(error.hint(), "leave it out, or choose a method that does: rtn, gptq, dbf, trellis");
   }
 }
 
@@ -171,7 +171,7 @@ TEST(CheckConfig, OfConfigurationsMadeByHand) {
     refuse([&](auto& c) { c.nm = uses(method, "nm") ? NmPattern{} : NmPattern{4, 8}; }, "--nm");
     refuse([](auto& c) { c.nm = {9, 8}; }, "--nm");
     refuse([](auto& c) { c.bits = 5; }, "--bits");
-    refuse([](auto& c) { c.bits = 2.5; }, "--bits");
+    refuse([](auto& c) { c.bits = 2.6; }, "--bits");
     refuse([](auto& c) { c.damping = NAN; }, "--damping");
     if (!uses(method, "act_order")) {
       refuse([](auto& c) { c.act_order = false; }, "--no-act-order");
@@ -239,7 +239,7 @@ TEST(SettingHelp, MethodsRangesAndDefaults) {
             "default 4; not with --compat reference)");
   EXPECT_EQ(setting_help(find_setting("bits")),
             "Bits of a weight (rtn: 1..4, default 1; gptq: 2..4, default 2; dbf: 0.5..1.5, "
-            "default 1)");
+            "default 1; trellis: 0.25..3 in steps of 0.25, default 1)");
   EXPECT_EQ(setting_help(find_setting("act_order")),
             "Columns from left to right, not by descending diag H (gptq)");
   EXPECT_EQ(setting_value_name(find_setting("feedback")), "columns|blocks|none");
