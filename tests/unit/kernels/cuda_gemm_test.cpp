@@ -8,6 +8,7 @@
 #include "support/compare.h"
 #include "support/cuda_testing.h"
 #include "support/emulated_launches.h"
+#include "support/sanitized.h"
 
 namespace billm::test {
 namespace {
@@ -96,7 +97,7 @@ std::vector<float> run_dense(const CudaLayer& layer, const Numbers& x, int token
 
 TEST(CudaGemm, EveryKindOfLayerFused) {
   uint32_t seed = 0;
-  for (const RegionFormat& shape : cuda_shapes(13)) {
+  for (const RegionFormat& shape : cuda_shapes(13 * kThinned)) {
     if (shape.scattered) continue;
     SCOPED_TRACE(text_of(shape));
     const CudaLayer layer(shape, ++seed);
@@ -109,7 +110,7 @@ TEST(CudaGemm, EveryKindOfLayerFused) {
 
 TEST(CudaGemm, EveryKindOfLayerDense) {
   uint32_t seed = 0;
-  for (const RegionFormat& shape : cuda_shapes(4)) {
+  for (const RegionFormat& shape : cuda_shapes(4 * kThinned)) {
     SCOPED_TRACE(text_of(shape));
     const CudaLayer layer(shape, ++seed);
     const int tokens = 1 + static_cast<int>(seed % 5);

@@ -12,6 +12,7 @@
 #include "support/compare.h"
 #include "support/cuda_testing.h"
 #include "support/emulated_launches.h"
+#include "support/sanitized.h"
 
 namespace billm::test {
 namespace {
@@ -44,7 +45,7 @@ constexpr cuda::DeviceLimits kSmall = {.sm_count = 2, .shared_bytes = 99 * 1024}
 
 TEST(CudaGemv, EveryKindOfLayer) {
   uint32_t seed = 0;
-  for (const RegionFormat& shape : cuda_shapes(2)) {
+  for (const RegionFormat& shape : cuda_shapes(2 * kThinned)) {
     SCOPED_TRACE(text_of(shape));
     const CudaLayer layer(shape, ++seed);
     const int tokens = 1 + static_cast<int>(seed % cuda::kMaxTokens);
@@ -56,7 +57,7 @@ TEST(CudaGemv, EveryKindOfLayer) {
 
 // Rows and columns of every remainder; the shapes above have few.
 TEST(CudaGemv, RaggedRowsAndColumns) {
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 200; i += kThinned) {
     RegionFormat shape;
     shape.rows = 1 + i;
     shape.cols = 1 + (i * 37) % 300;
@@ -97,6 +98,7 @@ TEST(CudaGemv, ChunksOfColumns) {
   for (const RegionFormat& shape : wide_shapes()) {
     const CudaLayer layer(shape, 5);
     for (const int tokens : {1, 2, 8}) {
+      if (kThinned > 1 && tokens == 2) continue;
       SCOPED_TRACE(text_of(shape) + " tokens " + std::to_string(tokens));
       const Numbers x = random_x(tokens, shape.cols, false, 6);
       cuda::GemvPlan plan;
@@ -149,7 +151,7 @@ TEST(CudaGemv, WhatIsNotFiniteShows) {
 // is read afterwards.
 TEST(CudaGemv, LayerInItsOwnMemory) {
   uint32_t seed = 0;
-  for (const RegionFormat& shape : cuda_shapes(17)) {
+  for (const RegionFormat& shape : cuda_shapes(17 * kThinned)) {
     SCOPED_TRACE(text_of(shape));
     auto layer = std::make_unique<CudaLayer>(shape, ++seed);
     const Numbers x = random_x(2, shape.cols, false, seed);
