@@ -223,8 +223,9 @@ std::function<void()> setup_bench(CLI::App& app) {
       ->type_name("MB");
   app.add_flag("--skip-layers", options->skip_layers, "Only the model");
   app.add_flag("--skip-model", options->skip_model, "Only single layers");
-  app.add_flag("--encode", options->encode,
-               "Only the search of trellis codes: ns a weight and plane, one thread of the CPU");
+  CLI::Option* const encode = app.add_flag(
+      "--encode", options->encode,
+      "Only the search of trellis codes: ns a weight and plane, one thread of the CPU");
   app.add_flag("--skip-dense", options->skip_dense,
                "Leave out the same model decoded to fp32, of which the rest is compared");
   app.add_option("--run-head-bits", options->run_head_bits,
@@ -245,6 +246,12 @@ std::function<void()> setup_bench(CLI::App& app) {
       "  billm bench --device cuda --skip-model --shape llama --batch 1 4 8 512 1024 2048\n"
       "  billm bench --model ./result --skip-layers -p 512 -n 128 --json bench.json\n"
       "  billm bench --encode");
+  for (CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_name();
+    const bool used = name == "--repetitions" || name == "--json" || name == "--quiet" ||
+                      name == "--help" || option == encode;
+    if (!used) encode->excludes(option);
+  }
   return [options] { Bench(*options).run(); };
 }
 

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "billm/base/error.h"
+#include "billm/base/utf8.h"
 #include "billm/checkpoint/json.h"
 #include "billm/checkpoint/npy.h"
 #include "billm/hub/texts.h"
@@ -89,7 +90,7 @@ std::vector<std::string> split(const std::string& text) {
 }
 
 std::string label(const std::string& source) {
-  return is_data_set(source) ? source : directory_name(source);
+  return is_data_set(source) ? source : replace_invalid_utf8(directory_name(source));
 }
 
 double weight_of(const CalibrationText& text) {

@@ -1,4 +1,6 @@
 // The row of factors coded on a trellis in the table of layouts: "trellis" (docs/format.md).
+#include "billm/base/error.h"
+#include "billm/checkpoint/json.h"
 #include "billm/pack/packed_trellis.h"
 #include "description.h"
 #include "layouts.h"
@@ -25,11 +27,16 @@ PackedFactor parse_trellis(const nlohmann::json& json, const std::string& where)
   packed.format.cols = reader.number("cols");
   const nlohmann::json& rates = reader.array("rates");
   reader.finish();
+  if (rates.size() > static_cast<size_t>(kMaxTrellisPlanes)) {
+    throw bad_input(where + ": expected 1.." + std::to_string(kMaxTrellisPlanes) +
+                    " rates of a trellis, got " + std::to_string(rates.size()));
+  }
   for (const nlohmann::json& rate : rates) {
-    // 0 is refused by the check below, as every other number out of range.
-    const bool number = rate.is_number_integer() && rate >= 1 && rate <= kMaxTrellisRate;
-    packed.format.rates.push_back(number ? rate.get<int>() : 0);
-    if (packed.format.planes() > kMaxTrellisPlanes) break;
+    if (!rate.is_number_integer() || rate < 1 || rate > kMaxTrellisRate) {
+      throw bad_input(where + ": expected rates of a trellis in 1.." +
+                      std::to_string(kMaxTrellisRate) + ", got " + printable(rate.dump()));
+    }
+    packed.format.rates.push_back(rate.get<int>());
   }
   check_trellis_format(packed.format, where);
   return packed;

@@ -8,6 +8,7 @@
 #include "billm/base/error.h"
 #include "billm/base/half.h"
 #include "billm/base/parallel.h"
+#include "billm/checkpoint/dtype.h"
 #include "billm/pack/packed_trellis.h"
 
 namespace billm {
@@ -178,9 +179,10 @@ void check_packed(const PackedTrellis& packed, const std::string& where) {
     if (plane == nullptr) throw bad_input(where + ": missing plane " + spec.name);
     if (plane->dtype != spec.dtype || plane->shape != spec.shape ||
         static_cast<int64_t>(plane->bytes.size()) != spec.bytes) {
-      throw bad_input(where + "." + spec.name + ": expected " + spec.dtype + " of " +
-                      std::to_string(spec.bytes) + " bytes, got " + plane->dtype + " of " +
-                      std::to_string(plane->bytes.size()) + " bytes");
+      throw bad_input(where + "." + spec.name + ": expected " + spec.dtype + " " +
+                      shape_text(spec.shape) + ", got " + plane->dtype + " " +
+                      shape_text(plane->shape) + " of " + std::to_string(plane->bytes.size()) +
+                      " bytes");
     }
   }
   if (packed.planes.size() != specs.size()) {

@@ -24,6 +24,11 @@ GroupSize size_of_group(const ModelSpec& spec, const std::string& group) {
 
 }  // namespace
 
+double target_operations(int64_t rows, int64_t cols) {
+  const auto n = static_cast<double>(rows), m = static_cast<double>(cols);
+  return m * m * m / 3 + 4 * n * m * m;
+}
+
 CollectNeeds collect_needs(const ModelSpec& spec, const MethodConfig& config, bool sequential,
                            bool tuned) {
   const bool corrected = config.targets == Targets::kCorrected;
@@ -37,13 +42,12 @@ CollectNeeds collect_needs(const ModelSpec& spec, const MethodConfig& config, bo
     int64_t sums = square, token_bytes = 4 * size.cols;
     needs.summed += 0.5 * static_cast<double>(square);
     if (corrected) {
-      const auto rows = static_cast<double>(size.rows), cols = static_cast<double>(size.cols);
       sums += square + size.stream_rows * size.cols;
       token_bytes += 4 * (size.cols + size.stream_rows);
       needs.summed += static_cast<double>(square + size.stream_rows * size.cols);
       needs.target_bytes = std::max(
           needs.target_bytes, 8 * (2 * square + size.rows * size.cols) + 4 * size.rows * size.cols);
-      needs.target_flops += cols * cols * cols / 3 + 4 * rows * cols * cols;
+      needs.target_flops += target_operations(size.rows, size.cols);
     }
     if (sequential) {
       needs.sums = std::max(needs.sums, sums);

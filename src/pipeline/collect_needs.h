@@ -20,6 +20,9 @@ struct CollectNeeds {
   double target_flops = 0;      // of all corrected targets of a block
 };
 
+// Of corrected targets of [rows, cols].
+double target_operations(int64_t rows, int64_t cols);
+
 CollectNeeds collect_needs(const ModelSpec& spec, const MethodConfig& config, bool sequential,
                            bool tuned);
 

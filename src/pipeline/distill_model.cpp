@@ -146,6 +146,7 @@ DistillReport distill_model(const DistillRequest& request) {
   check_length(spec, std::min(request.config.window, request.calibration.cols));
   nlohmann::ordered_json head = read_manifest(request, original);
   head.erase("files");
+  head.erase("sinks");  // of weights that are learned now
   nlohmann::ordered_json settings = settings_of(request);
   settings["packed_digest"] = sha256_file(request.model / "manifest.json");
   settings["billm_version"] = BILLM_VERSION;

@@ -8,7 +8,7 @@
 namespace billm {
 
 void check_embedding_bits(const EmbeddingBits& bits, bool tied, const std::string& where) {
-  if (!tied || !bits.head) return;
+  if (!tied || !bits.head || *bits.head == kAsItIs) return;
   throw Error(ErrorCode::kUsage,
               "--head-bits: the output head of " + where +
                   " is its embedding: expected no bits of "

@@ -30,6 +30,7 @@
 #include "billm/pipeline/learn_estimate.h"
 #include "billm/quantize/methods.h"
 #include "billm/quantize/rotated.h"
+#include "billm/quantize/targets.h"
 #include "block_quantizer.h"
 #include "collect_needs.h"
 #include "embedding_rows.h"
@@ -101,6 +102,7 @@ class Probe {
                                 (w.second * n.first - n.second * w.first));
     first_ = std::max(0.0, (narrow.coding - second_ * n.second) / n.first);
     flops_ = product_rate(device, request.threads);
+    if (request.method.targets == Targets::kCorrected) measure_targets(rows);
     seconds = clock.seconds();
   }
 
@@ -113,6 +115,8 @@ class Probe {
     return method_.needs_factor ? factor_ * std::pow(width, 3) : 0;
   }
   double products(double operations) const { return operations / flops_; }
+  // Of corrected targets, computed in double on the CPU.
+  double targets(double operations) const { return operations / target_flops_; }
   double rate() const { return flops_; }
   int64_t packed_bytes(int64_t rows, int64_t cols) const {
     const auto found = packed_.find(cols);
@@ -133,6 +137,15 @@ class Probe {
     if (!product()) return {n * m, n * m * m};
     return {m * m * m,
             n * m * static_cast<double>(method_.rank({rows, cols}, request_.method.bits))};
+  }
+
+  void measure_targets(int64_t rows) {
+    ProbeLayer layer(rows, kNarrow);
+    layer.stats.cross = layer.stats.xtx;
+    const WeightView weight = {layer.weight.const_data_ptr<float>(), rows, kNarrow};
+    const Stopwatch clock;
+    corrected_targets({&weight, 1}, layer.stats, request_.method, request_.threads);
+    target_flops_ = target_operations(rows, kNarrow) / clock.seconds();
   }
 
   // Leaves the packed layer in last_.
@@ -169,7 +182,7 @@ class Probe {
   const c10::Device device_;
   const int64_t wide_ = product() ? 1024 : 2048;
   std::optional<GpuAccelerator> accelerator_;  // not on a CPU
-  double factor_ = 0, first_ = 0, second_ = 0, flops_ = 1;
+  double factor_ = 0, first_ = 0, second_ = 0, flops_ = 1, target_flops_ = 1;
   PackedLayer last_;
   std::map<int64_t, PackedLayer> packed_;  // by width
 };
@@ -342,7 +355,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
                    tokens * (2.0 * collect.passed_weights + attention * collect.passed_attention));
   // A multiplication and an addition each.
   estimate.hessian_seconds = blocks * probe.products(2 * tokens * collect.summed);
-  estimate.quantize_seconds = blocks * (coding + factors + probe.products(collect.target_flops));
+  estimate.quantize_seconds = blocks * (coding + factors + probe.targets(collect.target_flops));
   if (request.tune) {
     const TuneNeeds needs =
         tune_needs(spec, *request.tune, request.method, request.sequences, request.length,

@@ -16,11 +16,17 @@ void add_layer(int64_t rows, int64_t cols, int64_t latents, bool product, Factor
   counts->temporary_bytes = std::max(counts->temporary_bytes, 4 * (2 * latents + rows * cols));
 }
 
-// Of what learns with a matrix; 0 of a rotation.
-LayerSize matrix_size(const PackedPlanes& planes) { return {planes.shape.rows, planes.shape.cols}; }
-LayerSize matrix_size(const Rotation&) { return {}; }
-LayerSize matrix_size(const PackedTrellis& packed) {
-  return {packed.format.rows, packed.format.cols};
+// A factor's matrix, and how many numbers of it learn as latents do: of a trellis only its rows'
+// scales, beside its values, which stay. A rotation has no matrix.
+struct MatrixCounts {
+  int64_t rows = 0, cols = 0, latents = 0;
+};
+MatrixCounts counts_of(const PackedPlanes& planes) {
+  return {planes.shape.rows, planes.shape.cols, planes.shape.rows * planes.shape.cols};
+}
+MatrixCounts counts_of(const Rotation&) { return {}; }
+MatrixCounts counts_of(const PackedTrellis& packed) {
+  return {packed.format.rows, packed.format.cols, packed.format.rows};
 }
 
 double operations(int64_t rows, int64_t rank, int64_t cols) {
@@ -35,7 +41,7 @@ FactorCounts factor_counts(const ModelSpec& spec, const MethodConfig& method) {
   const bool product = row.rank != nullptr || method.rotate != RotatedSides::kNone;
   for (const LinearSpec& linear : spec.family->linears) {
     const int64_t rows = linear.out_width(spec.config), cols = linear.in_width(spec.config);
-    int64_t latents = rows * cols;
+    int64_t latents = row.codes_learn ? rows * cols : rows;
     if (row.rank != nullptr) {
       const int64_t rank = row.rank({rows, cols}, method.bits);
       latents = rank * (rows + cols);
@@ -52,10 +58,10 @@ FactorCounts factor_counts(const PackedModules& packed) {
     const PackedLayer& layer = packed.description(module);
     int64_t latents = 0, rows = 0;  // rows: of the product of the planes so far
     for (const PackedFactor& factor : layer.factors) {
-      const LayerSize shape =
-          std::visit([](const auto& kind) { return matrix_size(kind); }, factor);
+      const MatrixCounts shape =
+          std::visit([](const auto& kind) { return counts_of(kind); }, factor);
       if (shape.rows == 0) continue;
-      latents += shape.rows * shape.cols;
+      latents += shape.latents;
       if (rows > 0) counts.products += operations(rows, shape.rows, shape.cols);
       if (rows == 0) rows = shape.rows;
     }

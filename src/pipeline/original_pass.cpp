@@ -19,7 +19,8 @@ void pass_original(const OriginalPass& pass, const char* label, bool last, Hidde
       const auto forward = [&](int64_t from, int64_t count, const auto& take) {
         forward_each(spec, block, pass.rope, *hidden, from, count, pass.threads, take);
       };
-      hidden->replace(std::string(label) + "-" + std::to_string(b + 1), forward, 2 * pass.threads);
+      const std::string name = std::string(label) + "-" + std::to_string(b + 1);
+      hidden->replace(name + "-" + std::to_string(pass.rank), forward, 2 * pass.threads);
     }
     for (const WrittenFile& file : before) std::filesystem::remove(pass.directory / file.name);
     if (last && b + 1 == spec.blocks()) visit(b + 1, block);

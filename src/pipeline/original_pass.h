@@ -20,6 +20,7 @@ struct OriginalPass {
   c10::Device device;
   int threads;
   bool quiet;
+  int rank = 0;  // of this process, whose files are its own
 };
 
 // Calls visit(b, block) for every block, `hidden` being its inputs, and at the end, if `last`, once

@@ -50,6 +50,7 @@ int64_t PackedModelWriter::finish(const std::vector<WrittenFile>& blocks,
   for (const WrittenFile& file : files) bytes += file.bytes;
   write_index(partial, shards);
   head.config.at("quantization_config")["format_version"] = version;
+  if (head_twice()) head.config["tie_word_embeddings"] = true;  // it is written once
   write_file_atomic(partial / "config.json", head.config.dump(2) + "\n");
   std::vector<std::string> names = copy_side_files(source_.checkpoint().directory(), partial);
   names.insert(names.end(), {"config.json", "model.safetensors.index.json"});
@@ -63,6 +64,11 @@ int64_t PackedModelWriter::finish(const std::vector<WrittenFile>& blocks,
   return bytes;
 }
 
+// Whether the source has its embedding a second time, as the head.
+bool PackedModelWriter::head_twice() const {
+  return source_.spec().head != source_.spec().embed && head_is_embedding(source_);
+}
+
 // The last shard: every tensor of the source but those that the block shards have, be it in another
 // form, as it is, replaced or as integer rows.
 WrittenFile PackedModelWriter::write_rest(const std::vector<std::string>& shards,
@@ -71,7 +77,6 @@ WrittenFile PackedModelWriter::write_rest(const std::vector<std::string>& shards
   const Checkpoint& source = source_.checkpoint();
   const ModelSpec& spec = source_.spec();
   const BlockNames blocks = names_in(directory_.partial(), shards);
-  const bool head_twice = spec.head != spec.embed && head_is_embedding(source_);
   std::vector<TensorToWrite> tensors;
   Metadata metadata = {{"format", "pt"}};
   const auto add_rows = [&](const std::string& module, const IntegerRows& rows) {
@@ -93,7 +98,7 @@ WrittenFile PackedModelWriter::write_rest(const std::vector<std::string>& shards
     const bool weight = blocks.modules.count(module) > 0 || head.integer_rows.count(module) > 0;
     const bool plane = source_.packed() != nullptr && !source_.packed()->module_of(tensor).empty();
     if (weight || plane || blocks.tensors.count(tensor) > 0) continue;
-    if (head_twice && tensor == spec.head) continue;
+    if (tensor == spec.head && head_twice()) continue;
     const TensorView& view = source.tensor(tensor);
     std::span<const std::byte> bytes = view.data;
     const auto found = head.replaced.find(tensor);

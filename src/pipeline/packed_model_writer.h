@@ -47,6 +47,7 @@ class PackedModelWriter {
   int64_t finish(const std::vector<WrittenFile>& blocks, PackedModelHead head) const;
 
  private:
+  bool head_twice() const;
   WrittenFile write_rest(const std::vector<std::string>& shards, const PackedModelHead& head,
                          const std::string& name) const;
 

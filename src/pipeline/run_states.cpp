@@ -81,15 +81,16 @@ SinksBySequence RunStates::sinks() {
 }
 
 OriginalPass RunStates::original_pass() const {
-  return {model_, rope_, partial_, device_, forward_threads_, request_.quiet};
+  return {model_, rope_, partial_, device_, forward_threads_, request_.quiet, processes_.rank()};
 }
 
 void RunStates::start(Journal* journal) {
   const auto done = static_cast<int64_t>(journal->blocks.size());
   const HiddenShape own = shape(ids_);
-  inputs_.emplace(partial_, own, place_of(own), device_);
+  const HiddenPlace place = place_of(own);
+  inputs_.emplace(partial_, own, place, device_);
   if (keeps_originals(request_)) {
-    originals_.emplace(partial_, own, place_of(own), device_, kOriginalStream);
+    originals_.emplace(partial_, own, place, device_, kOriginalStream);
   }
   int64_t first = 0;  // the block whose inputs they are
   if (!journal->hidden.empty()) {

@@ -39,7 +39,7 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
       {"nsamples", request.calibration.rows},
       {"seqlen", request.calibration.cols},
       {"seed", request.seed}});
-  // Where they are as always they are not named: the bytes are those of results made before.
+  // Named only where they are not as always.
   if (request.embedding_bits.embedding != kAsItIs) {
     json["embedding_bits"] = request.embedding_bits.embedding;
   }

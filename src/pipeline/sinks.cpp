@@ -7,6 +7,7 @@
 #include <cmath>
 #include <set>
 
+#include "billm/base/error.h"
 #include "billm/base/parallel.h"
 
 namespace billm {
@@ -53,6 +54,11 @@ std::vector<SinkReport> compare_sinks(const Sequences& originals, const Sequence
       part.original_norm += norm;
       part.norm += y.norm().item<double>();
       part.error += error * error / (norm * norm);
+      if (!std::isfinite(part.error)) {
+        throw Error(ErrorCode::kFailure,
+                    "the hidden states of a token with massive activations are not finite",
+                    "the model overflows in fp32, or its weights are damaged");
+      }
     }
   });
   return parts;

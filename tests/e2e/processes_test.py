@@ -92,6 +92,16 @@ class Processes(bt.TestCase):
             self.together(size, *self.arguments(f"many-{size}", "--quiet", "--sequential"))
             self.assertEqual(bt.digests(self.dir / f"many-{size}"), expected)
 
+    def test_hidden_states_on_disk(self):
+        """Each process has files of its own; so many of them share the memory that nothing fits."""
+        more = ("--targets", "corrected", "--sink-weight", "4")
+        expected = self.one(*more, method="rtn")
+        environment = self.environment()
+        self.environment = lambda: environment | {"LOCAL_WORLD_SIZE": "65536"}
+        for size in (2, 3):
+            self.together(size, *self.arguments(f"disk-{size}", "--quiet", *more, method="rtn"))
+            self.assertEqual(bt.digests(self.dir / f"disk-{size}"), expected)
+
     def test_fewer_sequences_than_processes(self):
         tokens = self.calibration(rows=1, length=24)
         expected = self.one(tokens=tokens)

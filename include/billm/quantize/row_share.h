@@ -1,6 +1,7 @@
 // How several processes quantize one layer together. The rows of a weight are independent once its
 // salient columns and scales of columns are chosen (which every process does for itself, from the
-// same W and H): each codes a run of tiles of 64 rows and gets the others' rows.
+// same W and H): each codes a run of tiles of 64 rows (of trellises, of segments: up to 512 rows,
+// one of which is never shared) and gets the others' rows.
 #pragma once
 
 #include <cstdint>
