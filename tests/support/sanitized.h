@@ -1,5 +1,5 @@
-// What an emulated GPU does takes ten times as long under the sanitizers: there every third shape is
-// enough, since all of them run in the release build.
+// What an emulated GPU does takes ten times as long under the sanitizers: there every third shape
+// is enough, since all of them run in the release build.
 #pragma once
 
 namespace billm::test {
