@@ -78,6 +78,16 @@ float choose_scale(const float* weight, int64_t count, int bits) {
   return best;
 }
 
+// Without planes.
+IntegerRows without_planes(int64_t rows, int64_t cols, int bits) {
+  IntegerRows shape;
+  shape.rows = rows;
+  shape.cols = cols;
+  shape.bits = bits;
+  shape.block_size = row_block_size(cols, bits);
+  return shape;
+}
+
 }  // namespace
 
 int64_t IntegerRows::bytes() const {
@@ -106,22 +116,15 @@ int64_t row_block_size(int64_t cols, int bits) {
 }
 
 int64_t integer_rows_bytes(int64_t rows, int64_t cols, int bits) {
-  IntegerRows shape;
-  shape.rows = rows;
-  shape.cols = cols;
-  shape.bits = bits;
-  shape.block_size = row_block_size(cols, bits);
   int64_t bytes = 0;
-  for (const PlaneShape& plane : plane_shapes(shape)) bytes += plane.bytes;
+  for (const PlaneShape& plane : plane_shapes(without_planes(rows, cols, bits))) {
+    bytes += plane.bytes;
+  }
   return bytes;
 }
 
 IntegerRows make_integer_rows(int64_t rows, int64_t cols, int bits) {
-  IntegerRows made;
-  made.rows = rows;
-  made.cols = cols;
-  made.bits = bits;
-  made.block_size = row_block_size(cols, bits);
+  IntegerRows made = without_planes(rows, cols, bits);
   for (const PlaneShape& plane : plane_shapes(made)) {
     made.owned.emplace_back(static_cast<size_t>(plane.bytes));
     made.planes.push_back({plane.name, plane.dtype, plane.shape, made.owned.back()});

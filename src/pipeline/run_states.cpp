@@ -14,6 +14,17 @@
 namespace billm {
 namespace {
 
+// What each process has of its own sequences, of all processes.
+template <typename T>
+std::map<int64_t, T> of_all_sequences(ProcessGroup& processes, const std::map<int64_t, T>& own) {
+  std::map<int64_t, T> all;
+  for (int rank = 0; rank < processes.size(); ++rank) {
+    const std::string text = processes.broadcast_text(rank, nlohmann::json(own).dump());
+    all.merge(nlohmann::json::parse(text).get<std::map<int64_t, T>>());
+  }
+  return all;
+}
+
 bool keeps_originals(const QuantizeRequest& request) {
   return request.tune || request.method.targets == Targets::kCorrected;
 }
@@ -72,12 +83,7 @@ SinksBySequence RunStates::sinks() {
   for (size_t i = 0; i < found.size(); ++i) {
     if (!found[i].empty()) of_own[ids_[i]] = found[i];
   }
-  SinksBySequence all;
-  for (int rank = 0; rank < processes_.size(); ++rank) {
-    const std::string text = processes_.broadcast_text(rank, nlohmann::json(of_own).dump());
-    all.merge(nlohmann::json::parse(text).get<SinksBySequence>());
-  }
-  return all;
+  return of_all_sequences(processes_, of_own);
 }
 
 OriginalPass RunStates::original_pass() const {
@@ -167,17 +173,13 @@ void RunStates::pass_states(const std::string& name, const Block& block, HiddenS
 
 SinkReport RunStates::sink_report() {
   const std::vector<SinkReport> found = compare_sinks(*originals_, *inputs_, forward_threads_);
-  std::map<int64_t, std::array<double, 4>> own, all;  // by sequence
+  std::map<int64_t, std::array<double, 4>> own;  // by sequence
   for (size_t i = 0; i < found.size(); ++i) {
     own[ids_[i]] = {static_cast<double>(found[i].tokens), found[i].original_norm, found[i].norm,
                     found[i].error};
   }
-  for (int rank = 0; rank < processes_.size(); ++rank) {
-    const std::string text = processes_.broadcast_text(rank, nlohmann::json(own).dump());
-    all.merge(nlohmann::json::parse(text).get<decltype(own)>());
-  }
   SinkReport sum;
-  for (const auto& [id, part] : all) {
+  for (const auto& [id, part] : of_all_sequences(processes_, own)) {
     sum.add({static_cast<int64_t>(part[0]), part[1], part[2], part[3]});
   }
   return sum;

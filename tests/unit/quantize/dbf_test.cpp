@@ -6,30 +6,18 @@
 
 #include "billm/pack/packed_layer.h"
 #include "billm/quantize/methods.h"
+#include "support/hessian_layer.h"
 #include "support/random_layer.h"
 
 namespace billm::test {
 namespace {
 
-struct Layer {
-  Layer(int64_t rows, int64_t cols, uint32_t seed = 1)
-      : rows(rows),
-        cols(cols),
-        w(random_normal(rows * cols, seed, 0.05f)),
-        hessian(make_hessian(correlated_stats(cols, 3 * cols, seed + 1), true, 0.01, 1)) {}
+struct Layer : HessianLayer {
+  using HessianLayer::HessianLayer;
   LayerCodes quantize(double bits, int threads = 1) const {
     return find_method("dbf").quantize({w.data(), rows, cols}, hessian,
                                        configure("dbf", {{"bits", bits}}), {.threads = threads});
   }
-  // tr(D H' D') / tr(W H' W'), H' damped.
-  double error(const LayerCodes& codes) const {
-    const std::vector<float> zeros(w.size(), 0.0f);
-    return layer_error(w, dequantize(codes), hessian.matrix, hessian.lambda, cols) /
-           layer_error(w, zeros, hessian.matrix, hessian.lambda, cols);
-  }
-  int64_t rows, cols;
-  std::vector<float> w;
-  Hessian hessian;
 };
 
 double formula(int64_t n, int64_t m, int64_t r) {

@@ -9,32 +9,20 @@
 #include "billm/quantize/row_share.h"
 #include "kernels/cpu/trellis_viterbi.h"
 #include "support/compare.h"
+#include "support/hessian_layer.h"
 #include "support/random_layer.h"
 #include "support/trellis_path.h"
 
 namespace billm::test {
 namespace {
 
-struct Layer {
-  Layer(int64_t rows, int64_t cols, uint32_t seed = 1)
-      : rows(rows),
-        cols(cols),
-        w(random_normal(rows * cols, seed, 0.05f)),
-        hessian(make_hessian(correlated_stats(cols, 3 * cols, seed + 1), true, 0.01, 1)) {}
+struct Layer : HessianLayer {
+  using HessianLayer::HessianLayer;
   LayerCodes quantize(double bits, int sweeps = 1, int threads = 1) const {
     return find_method("trellis").quantize(
         {w.data(), rows, cols}, hessian, configure("trellis", {{"bits", bits}, {"sweeps", sweeps}}),
         {.threads = threads});
   }
-  // tr(D H' D') / tr(W H' W'), H' damped.
-  double error(const LayerCodes& codes) const {
-    const std::vector<float> zeros(w.size(), 0.0f);
-    return layer_error(w, dequantize(codes), hessian.matrix, hessian.lambda, cols) /
-           layer_error(w, zeros, hessian.matrix, hessian.lambda, cols);
-  }
-  int64_t rows, cols;
-  std::vector<float> w;
-  Hessian hessian;
 };
 
 TEST(TrellisMethod, EveryQuarterOfABit) {
