@@ -9,7 +9,7 @@ set_property(CACHE BILLM_CUDA PROPERTY STRINGS AUTO ON OFF)
 # lies between and has no SASS of its own (sm_87, sm_103, sm_110).
 set(BILLM_CUDA_ARCHITECTURES 80 86 89 90 100 120)
 set(BILLM_HAS_CUDA OFF)
-if(BILLM_CUDA STREQUAL "OFF" OR BILLM_FUZZ)
+if(BILLM_CUDA STREQUAL "OFF")
   return()
 endif()
 # The project chooses the architectures, not the machine that builds.

@@ -66,7 +66,7 @@ missing_packages() {
 }
 
 # What the fuzz targets need: clang++ with libFuzzer and the sanitizers' runtime.
-missing_fuzz_packages() {
+missing_clang_packages() {
   if ! command -v clang++ >/dev/null; then
     printf 'clang\nlibclang-rt-dev\n'
   elif [[ ! -e "$(clang++ -print-runtime-dir)/libclang_rt.fuzzer-$(uname -m).a" &&

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds everything, and runs all tests: those of the release build, with
-# clang-format and shellcheck over the tree; the Torch-free unit tests again under the address and
-# undefined-behaviour sanitizers; and each fuzz target for some seconds (with clang, which is installed
-# for it). Ends with what failed, what was skipped and why, and as the last line
+# clang-format and shellcheck over the tree; and, built by clang, which is installed for it, the
+# Torch-free unit tests again under the address and undefined-behaviour sanitizers and each fuzz
+# target for some seconds. Ends with what failed, what was skipped and why, and as the last line
 # "N passed, N failed, N skipped".
 # Exit code 0 only if something ran and nothing failed.
 #
@@ -61,23 +61,21 @@ export BILLM_DEMO_MODEL
 make_demo_model "$BILLM_DEMO_MODEL"
 
 (install_packages missing_style_packages) || note "the checks of the tree's style skip or fail"
-build_preset asan -- # everything of it: base, checkpoint, tokenizer, codes, kernels, pack, quantize
 run_ctest release
 export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 # One build is enough for comparisons of long texts with the Python libraries (tests/CMakeLists.txt
 # leaves out whole files of them), and for whether several threads or instruction sets give the same
-# bytes; under the sanitizers run the rest (every method, shape and setting too) and, below, the fuzz
-# targets.
+# bytes; under the sanitizers run the rest (every method, shape and setting too) and the fuzz targets.
 left_out=('*MistralModelFiles*' '*ConvertedToTokenizerJson*' '*FilesBesideTheModel*'
   '*SameBytesForThreadsAndTargets*')
-BILLM_TESTS_LEFT_OUT="$(IFS=: && printf '%s' "${left_out[*]}")" run_ctest asan -L unit
-# Last, so that a machine where clang cannot be had has run the rest: its fuzzers count as failed.
-rm -f "$billm_root/build/fuzz/tests.xml"
-if (install_packages missing_fuzz_packages && build_preset fuzz --); then run_ctest fuzz -L fuzz; fi
+# Last, so that a machine where clang cannot be had has run the rest: these count as failed there.
+rm -f "$billm_root/build/asan/tests.xml"
+if (install_packages missing_clang_packages && build_preset asan --); then
+  BILLM_TESTS_LEFT_OUT="$(IFS=: && printf '%s' "${left_out[*]}")" run_ctest asan -L "unit|fuzz"
+fi
 
 if [[ "$slow" == no ]]; then
   note "tests labelled slow were left out; tools/test.sh --slow runs them"
 fi
 "$BILLM_PYTHON" "$billm_root/tools/summarize_tests.py" \
-  "release=$billm_root/build/release/tests.xml" "asan=$billm_root/build/asan/tests.xml" \
-  "fuzz=$billm_root/build/fuzz/tests.xml"
+  "release=$billm_root/build/release/tests.xml" "asan=$billm_root/build/asan/tests.xml"

@@ -17,6 +17,7 @@ namespace HWY_NAMESPACE {
 // out[c..c+3] for two vectors of lanes at a time: eight accumulators.
 void AccumulateFeedback(const float* d, int64_t count, const float* factor, int64_t stride,
                         int64_t width, float* out) {
+  if (count == 0) return;  // d may be null
   const D tag;
   const int n = static_cast<int>(hn::Lanes(tag));
   int64_t c = 0;

@@ -209,8 +209,9 @@ class Machine : PickleStack {
 
   void stack_global() {
     const Id name = pop(), module = pop();
-    push_global(expect(module, Kind::kString, "module").text,
-                expect(name, Kind::kString, "name").text);
+    // By itself: the order in which a call's arguments are checked is the compiler's.
+    const std::string_view attribute = expect(name, Kind::kString, "name").text;
+    push_global(expect(module, Kind::kString, "module").text, attribute);
   }
 
   bool step() {

@@ -4,7 +4,13 @@
 
 namespace billm::test {
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define BILLM_SANITIZED
+#endif
+#endif
+
+#if defined(BILLM_SANITIZED) || defined(__SANITIZE_ADDRESS__)
 inline constexpr int kThinned = 3;
 #else
 inline constexpr int kThinned = 1;

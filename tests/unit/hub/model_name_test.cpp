@@ -124,7 +124,8 @@ TEST_F(ModelNameTest, Revisions) {
   expect_bad_input([] { resolve_model("org/name"); },
                    {"org/name: expected this model in the HuggingFace cache"});
   expect_bad_input([] { resolve_model("org/name@v2"); }, {"org/name@v2: expected this model"});
-  EXPECT_EQ(resolve_model("org/name@refs/pr/1"), put("cache", "org--name", "refs/pr/1"));
+  const fs::path request = put("cache", "org--name", "refs/pr/1");
+  EXPECT_EQ(resolve_model("org/name@refs/pr/1"), request);
   // Some tools end the file with a newline.
   scratch_.write("cache/models--org--name/refs/main", std::string(kCommit) + "\n");
   EXPECT_EQ(resolve_model("org/name"), snapshot);
