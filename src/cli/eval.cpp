@@ -1,5 +1,6 @@
 // billm eval.
 #include <cstdio>
+#include <map>
 #include <memory>
 
 #include "billm/base/error.h"
@@ -15,9 +16,12 @@ namespace {
 struct Options {
   CommonOptions common;
   std::string model, ppl, kl, data_dir, device = "auto";
-  bool run_packed = false;
+  std::string run_packed;  // a name of kRunPacked; empty: decoded
   int64_t windows = 0, seqlen = 0;
 };
+
+const std::map<std::string, RunPacked> kRunPacked = {
+    {"", RunPacked::kNo}, {"decode", RunPacked::kDecode}, {"prefill", RunPacked::kPrefill}};
 
 // 2048 as in the papers, or what the model can.
 int64_t default_length(const std::filesystem::path& model) {
@@ -49,13 +53,18 @@ void run(const Options& options) {
   request.windows = eval_windows(options, source, request.model);
   request.threads = options.common.resolved_threads();
   request.device = options.device;
-  request.run_packed = options.run_packed;
+  request.run_packed = kRunPacked.at(options.run_packed);
   request.quiet = options.common.quiet;
   const EvalResult result = evaluate(request);
   const int64_t windows = request.windows.rows, length = request.windows.cols;
   if (options.common.print()) {
     std::printf("model         %s\n", request.model.c_str());
     std::printf("dataset       %s\n", source.description.c_str());
+    if (!result.kernels.empty()) {
+      std::printf("run packed    %s   (kernels: %s)\n",
+                  request.run_packed == RunPacked::kDecode ? "token by token" : "a window at once",
+                  result.kernels.c_str());
+    }
     std::printf("perplexity    %.4f   (%ld windows of %ld tokens%s)\n", result.ppl,
                 static_cast<long>(windows), static_cast<long>(length),
                 windows == options.windows ? ", limited by --windows" : "");
@@ -77,11 +86,14 @@ void run(const Options& options) {
                                  {"tokens", windows * length},
                                  {"predictions", result.predictions},
                                  {"seqlen", length},
-                                 {"run_packed", options.run_packed},
                                  {"file_bits", result.file_bits},
                                  {"window_nll", result.window_nll},
                                  {"seconds", result.seconds},
                                  {"peak_rss_bytes", result.peak_rss_bytes}};
+  if (!result.kernels.empty()) {
+    json["run_packed"] = options.run_packed;
+    json["kernels"] = result.kernels;
+  }
   if (result.stored_bits) json["stored_bits"] = *result.stored_bits;
   if (result.kl_mean) {
     json["kl_mean"] = *result.kl_mean;
@@ -113,9 +125,12 @@ std::function<void()> setup_eval(CLI::App& app) {
       ->type_name("DIR|ALIAS");
   add_data_dir(app, options->data_dir, "Options");
   app.add_flag(
-      "--run-packed", options->run_packed,
-      "Run packed layers by the kernels of generate, which round inputs to 8 bits, instead "
-      "of decoding them to fp32");
+         "--run-packed{decode}", options->run_packed,
+         "Run packed layers by the kernels of generate, which round inputs to 8 bits, instead "
+         "of decoding them to fp32: one token at a time (decode), or as a prompt, a window at "
+         "once (--run-packed=prefill)")
+      ->check(CLI::IsMember({"decode", "prefill"}))
+      ->type_name("[=decode|prefill]");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();
   options->common.add_to(app);
   app.footer(

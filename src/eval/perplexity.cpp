@@ -2,6 +2,8 @@
 #include "billm/eval/perplexity.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
@@ -46,8 +48,12 @@ class Evaluation {
     const Rope rope = make_rope(spec, request_.windows.cols, device_);
     for (int64_t b = 0; b < spec.blocks(); ++b) {
       if (runner != nullptr) {  // it has the threads
-        advance(spec, load_running_block(model.weights(), spec, b, *runner, device_), rope, hidden,
-                1);
+        const Block block = load_running_block(model.weights(), spec, b, *runner, device_);
+        if (request_.run_packed == RunPacked::kDecode) {
+          advance_by_tokens(spec, block, rope, runner->team(), hidden);
+        } else {
+          advance(spec, block, rope, hidden, 1);
+        }
       } else {
         advance(spec, load_block(model.weights(), spec, b, threads_, device_), rope, hidden,
                 threads_);
@@ -61,6 +67,24 @@ class Evaluation {
       state = final_states(spec, last, state);
     });
     return hidden;
+  }
+
+  // hidden[i] = block(hidden[i]) of each window, one token after another.
+  void advance_by_tokens(const ModelSpec& spec, const Block& block, const Rope& rope,
+                         WorkerTeam* team, std::vector<at::Tensor>& hidden) const {
+    const at::NoGradGuard no_grad;
+    const std::vector<int64_t> slots = {spec.config.num_key_value_heads, request_.windows.cols,
+                                        spec.config.head_dim};
+    const at::TensorOptions options = at::TensorOptions(at::kFloat).device(device_);
+    const BlockCache cache = {at::empty(slots, options), at::empty(slots, options)};
+    for (at::Tensor& window : hidden) {
+      const at::Tensor result = at::empty_like(window);
+      for (int64_t t = 0; t < window.size(0); ++t) {
+        result.narrow(0, t, 1).copy_(
+            forward_cached(spec, block, window.narrow(0, t, 1), rope, cache, t, team));
+      }
+      window = result;
+    }
   }
 
   // `original` is null without KL.
@@ -128,7 +152,7 @@ EvalResult evaluate(const EvalRequest& request) {
   init_torch();
   check_request(request);
   const Model model(request.model, resolve_threads(request.threads));
-  const bool runs = request.run_packed && model.packed() != nullptr;
+  const bool runs = request.run_packed != RunPacked::kNo && model.packed() != nullptr;
   const c10::Device device = runs ? resolve_running_device(request.device, *model.packed())
                                   : resolve_device(request.device);
   // Streams of a GPU are filled by one thread.
@@ -150,7 +174,7 @@ EvalResult evaluate(const EvalRequest& request) {
   Progress progress("eval", (windows + batch - 1) / batch * (blocks + 1), request.quiet);
   const Evaluation evaluation(request, threads, device);
   std::unique_ptr<LinearRunner> runner;
-  if (request.run_packed) {
+  if (request.run_packed != RunPacked::kNo) {
     if (model.packed() == nullptr) {
       throw Error(ErrorCode::kUsage, "running packed layers: expected a packed model",
                   "give a result of billm quantize");
@@ -184,6 +208,7 @@ EvalResult evaluate(const EvalRequest& request) {
   const ModelBits bits = model_bits(model);
   result.stored_bits = bits.stored_bits;
   result.file_bits = bits.file_bits;
+  if (runner != nullptr) result.kernels = runner->kernels();
   result.predictions = windows * (request.windows.cols - 1);
   result.ppl = std::exp(result.nll_sum / static_cast<double>(result.predictions));
   if (original != nullptr) result.kl_mean = kl_sum / static_cast<double>(result.predictions);

@@ -137,6 +137,7 @@ class CudaRunner : public LinearRunner {
     throw cannot_run(PackedFactor(PackedTrellis()));
   }
   int threads() const override { return threads_; }
+  std::string kernels() const override { return "cuda"; }
 
  private:
   const Target target_;

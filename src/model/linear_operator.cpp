@@ -18,6 +18,7 @@
 #include "factor_operators.h"
 #include "kernels/cpu/gemv.h"
 #include "kernels/cpu/rotation.h"
+#include "kernels/cpu/targets.h"
 #include "shared_pieces.h"
 #include "trellis_linear.h"
 
@@ -160,6 +161,7 @@ class CpuLinear : public LinearOperator {
 CpuRunner::CpuRunner(int threads) : impl_(std::make_unique<Impl>(threads)) {}
 CpuRunner::~CpuRunner() = default;
 int CpuRunner::threads() const { return impl_->team.size(); }
+std::string CpuRunner::kernels() const { return "cpu, " + kernels::best_target(); }
 WorkerTeam* CpuRunner::team() { return &impl_->team; }
 
 std::unique_ptr<LinearRunner> make_runner(c10::Device device, int threads) {

@@ -165,14 +165,19 @@ class Products(bt.SharedTestCase):
                     self.assertEqual(data, weight.tobytes(), name)
                 reports = {what: self.report("eval", "--model", *model, "--ppl", windows)
                            for what, model in {"packed": [result], "dense": [dense],
-                                               "run": [result, "--run-packed"]}.items()}
+                                               "run": [result, "--run-packed"],
+                                               "prompt": [result, "--run-packed=prefill"]}.items()}
                 expected[dense] = ppl = reports["packed"]["ppl"]
                 self.assertGreater(abs(ppl / original - 1), 0.01)
                 # Exported weights are rounded to fp16. Those that run read inputs of 8 bits, once for
                 # each factor (0.033 for dbf at 0.7 bits, the worst); the original is a third away.
                 self.assertLess(abs(reports["dense"]["ppl"] / ppl - 1), 1e-3)
-                self.assertNotEqual(reports["run"]["ppl"], ppl)
-                self.assertLess(abs(reports["run"]["ppl"] / ppl - 1), 0.05)
+                for what, path in {"run": "decode", "prompt": "prefill"}.items():
+                    self.assertNotEqual(reports[what]["ppl"], ppl)
+                    self.assertLess(abs(reports[what]["ppl"] / ppl - 1), 0.05)
+                    self.assertEqual(reports[what]["run_packed"], path)
+                    self.assertIn("cpu, ", reports[what]["kernels"])
+                self.assertNotIn("kernels", reports["packed"])
         self.assertEqual(len(expected), len(CASES))
         pairs = [word for dense in expected for word in (dense, windows)]
         result = bt.support("reference_nll.py", *pairs)

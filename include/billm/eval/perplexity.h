@@ -9,6 +9,7 @@
 //   one block        4 * its weights (dropped before the output head)
 //   hidden states    4 * length * hidden a window; a batch has as many windows as fit into
 //                    EvalRequest::hidden_bytes, at least one (with KL: those of both models)
+//   token by token   the keys and values of a window in one block (kv_cache.h)
 //   each thread      one forward pass (block.h), or at the output head 2 (with KL: 4) logit chunks
 //   of
 //                    at most kLogitBytes and a piece of the head (kHeadPieceBytes in block.h)
@@ -28,15 +29,21 @@ namespace billm {
 // machine's memory.
 inline constexpr int64_t kLogitBytes = int64_t{48} << 20;
 
+// How packed linears are computed.
+enum class RunPacked {
+  kNo,       // decoded to fp32
+  kDecode,   // by the kernels of generate, one token at a time with its keys and values kept
+  kPrefill,  // by those that generate has for a prompt, a whole window at once
+};
+
 struct EvalRequest {
   std::filesystem::path model;                                   // dense or packed directory
   TokenMatrix windows;                                           // [windows, length], length >= 2
   std::optional<std::filesystem::path> kl_model = std::nullopt;  // the original
   int threads = 1;
   std::string device = "auto";  // as resolve_device
-  // Packed linears are run from their planes as `generate` does, not decoded to fp32: what their
-  // rounded inputs cost. kl_model is decoded.
-  bool run_packed = false;
+  // What the rounded inputs of the kernels cost. kl_model is decoded.
+  RunPacked run_packed = RunPacked::kNo;
   bool quiet = true;                          // no progress on stderr
   int64_t hidden_bytes = int64_t{256} << 20;  // the result does not depend on it
 };
@@ -49,6 +56,7 @@ struct EvalResult {
   std::optional<double> kl_mean = std::nullopt;
   std::optional<double> stored_bits = std::nullopt;  // of packed linears (model_bits.h)
   double file_bits = 0;                              // of the whole file per parameter
+  std::string kernels;                               // with run_packed: LinearRunner::kernels()
   double seconds = 0;
   int64_t peak_rss_bytes = 0;  // of this process so far
 };

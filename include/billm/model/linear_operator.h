@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "billm/base/worker_team.h"
@@ -42,6 +43,8 @@ class LinearRunner {
   virtual std::vector<std::unique_ptr<LinearOperator>> make_copies(const PackedPlanes& packed,
                                                                    int64_t bytes) = 0;
   virtual int threads() const = 0;  // for work on the CPU
+  // What runs the products, for reports: "cpu, AVX3_ZEN4", "cuda".
+  virtual std::string kernels() const = 0;
   // What else runs on the same threads; null on another device than the CPU.
   virtual WorkerTeam* team() { return nullptr; }
 };
@@ -60,6 +63,7 @@ class CpuRunner : public LinearRunner {
   std::unique_ptr<LinearOperator> make_rotation(const Rotation& rotation) override;
   std::unique_ptr<LinearOperator> make_trellis(const PackedTrellis& packed) override;
   int threads() const override;
+  std::string kernels() const override;
   WorkerTeam* team() override;
 
  private:

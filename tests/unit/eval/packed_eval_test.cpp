@@ -2,13 +2,17 @@
 // is refused.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "billm/base/error.h"
 #include "billm/eval/perplexity.h"
+#include "billm/generate/generator.h"
+#include "kernels/cpu/targets.h"
 #include "support/environment.h"
 #include "support/packed_testing.h"
 #include "support/tiny_checkpoint.h"
@@ -64,14 +68,47 @@ TEST_F(PackedEval, EqualsTheDecodedDenseModelBitForBit) {
 TEST_F(PackedEval, RunPackedIsNearTheDecodedModel) {
   write_packed(path("original"), path("packed"), some_codes(96, 64));
   const double decoded = evaluate(request_).nll_sum;
-  request_.run_packed = true;
-  const double run = evaluate(request_).nll_sum;
-  EXPECT_NE(run, decoded);
-  EXPECT_NEAR(run, decoded, 0.002 * decoded);
-  request_.threads = 3;
-  EXPECT_EQ(evaluate(request_).nll_sum, run);
+  EXPECT_TRUE(evaluate(request_).kernels.empty());
+  std::map<RunPacked, double> runs;
+  for (const RunPacked run : {RunPacked::kDecode, RunPacked::kPrefill}) {
+    request_.run_packed = run;
+    request_.threads = 1;
+    const EvalResult result = evaluate(request_);
+    EXPECT_NE(result.nll_sum, decoded);
+    EXPECT_NEAR(result.nll_sum, decoded, 0.002 * decoded);
+    EXPECT_EQ(result.kernels, "cpu, " + kernels::best_target());
+    request_.threads = 3;
+    EXPECT_EQ(evaluate(request_).nll_sum, result.nll_sum);
+    runs[run] = result.nll_sum;
+  }
+  EXPECT_NE(runs[RunPacked::kDecode], runs[RunPacked::kPrefill]);  // other kernels
   request_.model = path("original");
   EXPECT_THROW(evaluate(request_), Error);
+}
+
+// Token by token it is what generate computes.
+TEST_F(PackedEval, DecodeIsTheGenerator) {
+  write_packed(path("original"), path("packed"), some_codes(96, 64));
+  request_.run_packed = RunPacked::kDecode;
+  const EvalResult result = evaluate(request_);
+  GeneratorRequest request;
+  request.model = path("packed");
+  request.context = request_.windows.cols;
+  request.device = "cpu";
+  request.run_head_bits = 32;
+  Generator generator(request);
+  for (int64_t window = 0; window < request_.windows.rows; ++window) {
+    const std::span<const int32_t> tokens = request_.windows.row(window);
+    generator.truncate(0);
+    double nll = 0;
+    for (size_t t = 0; t + 1 < tokens.size(); ++t) {
+      const std::span<const float> logits = generator.append(tokens.subspan(t, 1));
+      double sum = 0;
+      for (const float logit : logits) sum += std::exp(double{logit});
+      nll += std::log(sum) - logits[static_cast<size_t>(tokens[t + 1])];
+    }
+    EXPECT_NEAR(result.window_nll[static_cast<size_t>(window)], nll, 1e-5 * nll);
+  }
 }
 
 // A rotated layer: what runs is near what the file decodes to.
@@ -80,7 +117,7 @@ TEST_F(PackedEval, RunsProducts) {
   rotated.factors = {Rotation{96, 3, true}, some_codes(96, 64), Rotation{64, 4, false}};
   write_packed(path("original"), path("packed"), rotated);
   const double decoded = evaluate(request_).nll_sum;
-  request_.run_packed = true;
+  request_.run_packed = RunPacked::kPrefill;
   const double run = evaluate(request_).nll_sum;
   EXPECT_NE(run, decoded);
   EXPECT_NEAR(run, decoded, 0.002 * decoded);
