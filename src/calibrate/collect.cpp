@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
@@ -111,23 +112,19 @@ int64_t chunk_end(const Sequences& hidden, int64_t first, int64_t end, int64_t t
 
 class Collector {
  public:
-  Collector(const ModelSpec& spec, const Block& block, const Rope& rope, const Sequences& hidden,
+  Collector(const ModelSpec& spec, const Block& block, const Rope& rope, BlockWalk& walk,
             const CollectOptions& options, CollectSeconds* seconds)
       : spec_(spec),
         block_(block),
         rope_(rope),
-        hidden_(hidden),
+        walk_(walk),
         options_(options),
         seconds_(seconds),
         groups_(options.group.empty() ? spec.groups() : std::vector<std::string>{options.group}) {
     for (const std::string& group : groups_) {
-      const auto& linears = spec.family->linears;
-      const auto linear = std::find_if(linears.begin(), linears.end(),
-                                       [&](const LinearSpec& l) { return l.group == group; });
-      token_bytes_ += 4 * linear->in_width(spec.config);
-      if (!options.original) continue;
-      token_bytes_ += 4 * linear->in_width(spec.config);
-      if (has_drift(group)) token_bytes_ += 4 * spec.config.hidden_size;
+      const GroupShape shape = spec.group_shape(group);
+      token_bytes_ += 4 * shape.cols;
+      if (options.original) token_bytes_ += 4 * (shape.cols + shape.stream_rows);
     }
   }
 
@@ -136,7 +133,8 @@ class Collector {
   Sums sum(int64_t first, int64_t end) {
     Sums sums;
     while (first < end) {
-      const int64_t last = chunk_end(hidden_, first, end, token_bytes_, options_.input_bytes);
+      const int64_t last =
+          chunk_end(walk_.inputs(), first, end, token_bytes_, options_.input_bytes);
       add_chunk(first, last, sums);
       first = last;
     }
@@ -171,30 +169,32 @@ class Collector {
       GroupInputs& group_inputs = inputs[group];
       group_inputs.inputs.resize(count);
       if (options_.original) group_inputs.originals.resize(count);
-      if (options_.original && has_drift(group)) group_inputs.drifts.resize(count);
+      const bool drifts = options_.original && spec_.group_shape(group).stream_rows > 0;
+      if (drifts) group_inputs.drifts.resize(count);
     }
     const Stopwatch forward;
     parallel_for(last - first, options_.threads, [&](int64_t i) {
       const at::NoGradGuard no_grad;
       const auto at = static_cast<size_t>(i);
       const std::vector<int64_t> heavy = heavy_tokens(first + i);
-      std::map<std::string, at::Tensor> streams;  // of the present model, by group
-      pass(block_, hidden_, first + i,
-           [&](const std::string& group, const at::Tensor& input, const at::Tensor& stream) {
-             inputs.at(group).inputs[at] = kept(input, heavy);
-             if (!inputs.at(group).drifts.empty()) streams[group] = stream;
-           });
-      if (!options_.original) return;
-      pass(options_.original->block, options_.original->hidden, first + i,
-           [&](const std::string& group, const at::Tensor& input, const at::Tensor& stream) {
-             inputs.at(group).originals[at] = kept(input, heavy);
-             if (inputs.at(group).drifts.empty()) return;
-             inputs.at(group).drifts[at] = kept(stream.sub(streams.at(group)), heavy);
-           });
+      BlockPoint present = walk_.take(block_, first + i), original;
+      if (options_.original) original = original_walk().take(original_block(), first + i);
+      for (const std::string& group : groups_) {
+        GroupInputs& group_inputs = inputs.at(group);
+        walk_block(spec_, block_, rope_, group, &present);
+        group_inputs.inputs[at] = kept(present.input, heavy);
+        if (!options_.original) continue;
+        walk_block(spec_, original_block(), rope_, group, &original);
+        group_inputs.originals[at] = kept(original.input, heavy);
+        if (group_inputs.drifts.empty()) continue;
+        group_inputs.drifts[at] = kept(original.stream.sub(present.stream), heavy);
+      }
+      walk_.leave(first + i, std::move(present));
+      if (options_.original) original_walk().leave(first + i, std::move(original));
     });
     for (int64_t i = first; i < last; ++i) {
       const int64_t more = (options_.heavy.times - 1) * std::ssize(heavy_tokens(i));
-      for (auto& [group, tensors] : inputs) tensors.tokens += hidden_.tokens(i) + more;
+      for (auto& [group, tensors] : inputs) tensors.tokens += walk_.inputs().tokens(i) + more;
     }
     // A GPU's work is only queued: the clock waits for it.
     if (options_.sums_on_device) inputs.at(groups_.back()).inputs.back().narrow(0, 0, 1).cpu();
@@ -202,19 +202,8 @@ class Collector {
     return inputs;
   }
 
-  // Calls take(group, input, stream) for the wanted groups; a stream is unchanged until the pass
-  // has ended, for that of the last group nothing is added to.
-  template <typename Take>
-  void pass(const Block& block, const Sequences& hidden, int64_t i, const Take& take) const {
-    const Tap tap = [&](const std::string& group, const at::Tensor& input,
-                        const at::Tensor& stream) {
-      if (std::find(groups_.begin(), groups_.end(), group) != groups_.end()) {
-        take(group, input, stream);
-      }
-      return group != groups_.back();
-    };
-    forward_block(spec_, block, hidden.load(i), rope_, tap);
-  }
+  const Block& original_block() const { return options_.original->block; }
+  BlockWalk& original_walk() const { return options_.original->walk; }
 
   std::vector<int64_t> heavy_tokens(int64_t i) const {
     const auto& positions = options_.heavy.positions;
@@ -231,17 +220,10 @@ class Collector {
     return scaled;
   }
 
-  bool has_drift(const std::string& group) const {
-    const auto& linears = spec_.family->linears;
-    return std::any_of(linears.begin(), linears.end(), [&](const LinearSpec& linear) {
-      return linear.group == group && writes_stream(linear);
-    });
-  }
-
   const ModelSpec& spec_;
   const Block& block_;
   const Rope& rope_;
-  const Sequences& hidden_;
+  BlockWalk& walk_;
   const CollectOptions& options_;
   CollectSeconds* seconds_;
   const std::vector<std::string> groups_;  // in the block's order
@@ -261,6 +243,22 @@ class LocalSums : public SumExchange {
 };
 
 }  // namespace
+
+BlockWalk::BlockWalk(const ModelSpec& spec, const Sequences& inputs, bool keeps)
+    : spec_(spec), inputs_(inputs), keeps_(keeps) {
+  restart();
+}
+
+BlockPoint BlockWalk::take(const Block& block, int64_t i) {
+  BlockPoint point = std::exchange(points_[static_cast<size_t>(i)], {});
+  return point.input.defined() ? point : enter_block(spec_, block, inputs_.load(i));
+}
+
+void BlockWalk::leave(int64_t i, BlockPoint point) {
+  if (keeps_) points_[static_cast<size_t>(i)] = std::move(point);
+}
+
+void BlockWalk::restart() { points_.assign(static_cast<size_t>(inputs_.count()), {}); }
 
 SumPart sum_part(int64_t sequences, int64_t part) {
   const int64_t first = sequences * part / kSumParts;
@@ -287,16 +285,16 @@ void add_stats(StatsByGroup part, int threads, StatsByGroup* total) {
 }
 
 StatsByGroup collect_stats(const ModelSpec& spec, const Block& block, const Rope& rope,
-                           const Sequences& hidden, const CollectOptions& options,
+                           BlockWalk& walk, const CollectOptions& options,
                            CollectSeconds* seconds) {
   LocalSums local(options.threads);
   SumExchange& sums = options.exchange != nullptr ? *options.exchange : local;
   DeviceSums on_device;
   std::vector<int64_t> parts = options.parts;
   for (int64_t part = 0; options.parts.empty() && part < kSumParts; ++part) {
-    parts.push_back(sum_part(hidden.count(), part).count);
+    parts.push_back(sum_part(walk.inputs().count(), part).count);
   }
-  Collector collector(spec, block, rope, hidden, options, seconds);
+  Collector collector(spec, block, rope, walk, options, seconds);
   int64_t first = 0;
   for (const int64_t count : parts) {
     if (!options.sums_on_device) {
@@ -316,12 +314,14 @@ StatsByGroup collect_stats(const ModelSpec& spec, const Block& block, const Rope
   return stats;
 }
 
-void forward_each(const ModelSpec& spec, const Block& block, const Rope& rope,
-                  const Sequences& hidden, int64_t first, int64_t count, int threads,
+void forward_each(const ModelSpec& spec, const Block& block, const Rope& rope, BlockWalk& walk,
+                  int64_t first, int64_t count, int threads,
                   const std::function<void(int64_t, at::Tensor)>& take) {
   parallel_for(count, threads, [&](int64_t i) {
     const at::NoGradGuard no_grad;
-    take(first + i, forward_block(spec, block, hidden.load(first + i), rope));
+    BlockPoint point = walk.take(block, first + i);
+    walk_block(spec, block, rope, "", &point);
+    take(first + i, std::move(point.input));
   });
 }
 
@@ -329,8 +329,9 @@ void advance(const ModelSpec& spec, const Block& block, const Rope& rope,
              std::vector<at::Tensor>& hidden, int threads, double* seconds) {
   const Stopwatch watch;
   const TensorSequences sequences(hidden);
+  BlockWalk walk(spec, sequences, /*keeps=*/false);
   forward_each(
-      spec, block, rope, sequences, 0, sequences.count(), threads,
+      spec, block, rope, walk, 0, sequences.count(), threads,
       [&](int64_t i, at::Tensor state) { hidden[static_cast<size_t>(i)] = std::move(state); });
   if (seconds != nullptr) *seconds += watch.seconds();
 }

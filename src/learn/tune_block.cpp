@@ -87,7 +87,7 @@ class BlockStage : public Stage {
  private:
   at::Tensor loss_of(const Block& block, const Window& window) const {
     const at::Tensor hidden = inputs_[window.sequence].narrow(0, 0, window.end);
-    const at::Tensor output = forward_block(spec_, block, hidden, rope_, {}, window.first);
+    const at::Tensor output = forward_block(spec_, block, hidden, rope_, window.first);
     const at::Tensor target =
         targets_[window.sequence].narrow(0, window.first, window.end - window.first);
     // A token whose target is zero (an embedding of zeros) has no relative error: it is left out.

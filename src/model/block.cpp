@@ -17,7 +17,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
+#include "billm/base/error.h"
 #include "norm.h"
 #include "shared_pieces.h"
 
@@ -70,19 +72,9 @@ class Pass {
   // `start`: the position of the first token; `cache` (may be null) holds those before. With a
   // `step` there is one token, the step says where, and `start` is 0 as its rope has one row. With
   // a `team` no gradients are recorded.
-  Pass(const ModelSpec& spec, const Block& block, const Tap& tap, const BlockCache* cache = nullptr,
+  Pass(const ModelSpec& spec, const Block& block, const BlockCache* cache = nullptr,
        int64_t start = 0, WorkerTeam* team = nullptr, const DecodeStep* step = nullptr)
-      : spec_(spec),
-        block_(block),
-        tap_(tap),
-        cache_(cache),
-        start_(start),
-        team_(team),
-        step_(step) {}
-
-  bool tap(LinearRole role, const at::Tensor& input, const at::Tensor& stream) const {
-    return !tap_ || tap_(spec_.linear(role).group, input, stream);
-  }
+      : spec_(spec), block_(block), cache_(cache), start_(start), team_(team), step_(step) {}
 
   at::Tensor apply(LinearRole role, const at::Tensor& x) const {
     const LinearSpec& linear = spec_.linear(role);
@@ -226,49 +218,91 @@ class Pass {
 
   const ModelSpec& spec_;
   const Block& block_;
-  const Tap& tap_;
   const BlockCache* cache_;
   const int64_t start_;
   WorkerTeam* const team_;
   const DecodeStep* step_;
 };
 
+// A point at the linears of a role's group.
+BlockPoint point_at(const ModelSpec& spec, LinearRole role, at::Tensor input, at::Tensor stream) {
+  return {spec.linear(role).group, std::move(input), std::move(stream)};
+}
+
+BlockPoint enter(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden) {
+  const bool before = spec.config.norm_before;
+  return point_at(spec, LinearRole::kQuery,
+                  before ? pass.normed(NormRole::kAttention, hidden) : hidden, hidden);
+}
+
+// Through the linears at which the point stands, to the next ones or behind the block. Of the
+// tokens before `first` nothing is left behind the attention.
+BlockPoint step(const ModelSpec& spec, const Pass& pass, const Rope& rope, int64_t first,
+                BlockPoint point) {
+  const bool before = spec.config.norm_before;
+  const auto at_linears = [&](LinearRole role) { return point.group == spec.linear(role).group; };
+  if (at_linears(LinearRole::kQuery)) {
+    at::Tensor x = pass.attention(pass.input(LinearRole::kQuery, point.input), rope, first);
+    const at::Tensor& hidden = point.stream;
+    return point_at(spec, LinearRole::kAttentionOut, std::move(x),
+                    first == 0 ? hidden : hidden.narrow(0, first, hidden.size(0) - first));
+  }
+  if (at_linears(LinearRole::kAttentionOut)) {
+    at::Tensor result =
+        pass.apply(LinearRole::kAttentionOut, pass.input(LinearRole::kAttentionOut, point.input))
+            .add_(point.stream);
+    if (!before) result = pass.normed(NormRole::kAttention, result);
+    return point_at(spec, LinearRole::kUp, before ? pass.normed(NormRole::kMlp, result) : result,
+                    result);
+  }
+  if (at_linears(LinearRole::kUp)) {
+    at::Tensor middle = pass.middle(pass.input(LinearRole::kUp, point.input));
+    return point_at(spec, LinearRole::kDown, std::move(middle), std::move(point.stream));
+  }
+  const at::Tensor down = pass.apply(LinearRole::kDown, pass.input(LinearRole::kDown, point.input));
+  const at::Tensor& stream = point.stream;
+  if (!before) return {"", pass.normed(NormRole::kMlp, stream.add(down)), {}};
+  // In place, but not where a gradient still needs the norm's input.
+  return {"", stream.requires_grad() ? stream.add(down) : stream.add_(down), {}};
+}
+
+void walk(const ModelSpec& spec, const Pass& pass, const Rope& rope, int64_t first,
+          const std::string& group, BlockPoint* point) {
+  while (point->group != group) {
+    if (point->group.empty()) {
+      throw Error(ErrorCode::kFailure, "forward pass: " + group + " lies behind");
+    }
+    *point = step(spec, pass, rope, first, std::move(*point));
+  }
+}
+
 at::Tensor run(const ModelSpec& spec, const Pass& pass, const at::Tensor& hidden, const Rope& rope,
                int64_t first) {
-  const bool before = spec.config.norm_before;
-  at::Tensor result;
-  {
-    at::Tensor x = before ? pass.normed(NormRole::kAttention, hidden) : hidden;
-    if (!pass.tap(LinearRole::kQuery, x, hidden)) return {};
-    x = pass.attention(pass.input(LinearRole::kQuery, x), rope, first);
-    if (!pass.tap(LinearRole::kAttentionOut, x, hidden)) return {};
-    result = pass.apply(LinearRole::kAttentionOut, pass.input(LinearRole::kAttentionOut, x))
-                 .add_(first == 0 ? hidden : hidden.narrow(0, first, hidden.size(0) - first));
-  }
-  if (!before) result = pass.normed(NormRole::kAttention, result);
-  at::Tensor x = before ? pass.normed(NormRole::kMlp, result) : result;
-  if (!pass.tap(LinearRole::kUp, x, result)) return {};
-  const at::Tensor middle = pass.middle(pass.input(LinearRole::kUp, x));
-  x.reset();
-  if (!pass.tap(LinearRole::kDown, middle, result)) return {};
-  const at::Tensor down = pass.apply(LinearRole::kDown, pass.input(LinearRole::kDown, middle));
-  if (!before) return pass.normed(NormRole::kMlp, result.add(down));
-  // In place, but not where a gradient still needs the norm's input.
-  return result.requires_grad() ? result.add(down) : result.add_(down);
+  BlockPoint point = enter(spec, pass, hidden);
+  walk(spec, pass, rope, first, "", &point);
+  return point.input;
 }
 
 }  // namespace
 
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                         const Rope& rope, const Tap& tap, int64_t first) {
-  return run(spec, Pass(spec, block, tap), hidden, rope, first);
+                         const Rope& rope, int64_t first) {
+  return run(spec, Pass(spec, block), hidden, rope, first);
+}
+
+BlockPoint enter_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden) {
+  return enter(spec, Pass(spec, block), hidden);
+}
+
+void walk_block(const ModelSpec& spec, const Block& block, const Rope& rope,
+                const std::string& group, BlockPoint* point) {
+  walk(spec, Pass(spec, block), rope, 0, group, point);
 }
 
 at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                           const Rope& rope, const BlockCache& cache, int64_t start,
                           WorkerTeam* team) {
-  const Tap no_tap;
-  return run(spec, Pass(spec, block, no_tap, &cache, start, team), hidden, rope, 0);
+  return run(spec, Pass(spec, block, &cache, start, team), hidden, rope, 0);
 }
 
 DecodeStep make_decode_step(const ModelSpec& spec, const Rope& rope, const at::Tensor& position,
@@ -292,8 +326,7 @@ DecodeStep make_decode_step(const ModelSpec& spec, const Rope& rope, const at::T
 
 at::Tensor decode_step(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                        const DecodeStep& step, const BlockCache& cache) {
-  const Tap no_tap;
-  return run(spec, Pass(spec, block, no_tap, &cache, 0, nullptr, &step), hidden, step.rope, 0);
+  return run(spec, Pass(spec, block, &cache, 0, nullptr, &step), hidden, step.rope, 0);
 }
 
 }  // namespace billm

@@ -186,10 +186,6 @@ std::span<const Family> families() {
   return table;
 }
 
-bool writes_stream(const LinearSpec& linear) {
-  return linear.role == LinearRole::kAttentionOut || linear.role == LinearRole::kDown;
-}
-
 std::string ModelSpec::block_prefix(int64_t block) const {
   return base + family->blocks + "." + std::to_string(block) + ".";
 }
@@ -226,6 +222,19 @@ std::vector<std::string> ModelSpec::groups() const {
     }
   }
   return result;
+}
+
+GroupShape ModelSpec::group_shape(const std::string& group) const {
+  GroupShape shape;
+  for (const LinearSpec& linear : family->linears) {
+    if (linear.group != group) continue;
+    shape.cols = linear.in_width(config);
+    shape.rows += linear.out_width(config);
+    if (linear.role == LinearRole::kAttentionOut || linear.role == LinearRole::kDown) {
+      shape.stream_rows = config.hidden_size;
+    }
+  }
+  return shape;
 }
 
 bool ModelSpec::norms_have_weights() const {

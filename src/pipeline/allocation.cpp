@@ -27,15 +27,15 @@ std::map<std::string, std::vector<float>> input_squares(const ModelSpec& spec, c
                                                         const Rope& rope, const Sequences& hidden,
                                                         int threads) {
   const int64_t sequences = hidden.count();
-  const std::string last_group = spec.groups().back();
+  const std::vector<std::string> groups = spec.groups();
   std::vector<std::map<std::string, at::Tensor>> parts(static_cast<size_t>(sequences));
   parallel_for(sequences, threads, [&](int64_t i) {
     const at::NoGradGuard no_grad;
-    forward_block(spec, block, hidden.load(i), rope,
-                  [&](const std::string& group, const at::Tensor& input, const at::Tensor&) {
-                    parts[i][group] = input.mul(input).sum(0).cpu();
-                    return group != last_group;
-                  });
+    BlockPoint point = enter_block(spec, block, hidden.load(i));
+    for (const std::string& group : groups) {
+      walk_block(spec, block, rope, group, &point);
+      parts[static_cast<size_t>(i)][group] = point.input.mul(point.input).sum(0).cpu();
+    }
   });
   std::map<std::string, std::vector<float>> squares;
   for (const auto& part : parts) {

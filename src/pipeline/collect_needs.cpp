@@ -5,39 +5,37 @@
 #include <string>
 
 namespace billm {
-namespace {
-
-struct GroupSize {
-  int64_t cols = 0, rows = 0, stream_rows = 0;  // of the stream where it writes there, else 0
-};
-
-GroupSize size_of_group(const ModelSpec& spec, const std::string& group) {
-  GroupSize size;
-  for (const LinearSpec& linear : spec.family->linears) {
-    if (linear.group != group) continue;
-    size.cols = linear.in_width(spec.config);
-    size.rows += linear.out_width(spec.config);
-    if (writes_stream(linear)) size.stream_rows = spec.config.hidden_size;
-  }
-  return size;
-}
-
-}  // namespace
 
 double target_operations(int64_t rows, int64_t cols) {
   const auto n = static_cast<double>(rows), m = static_cast<double>(cols);
   return m * m * m / 3 + 4 * n * m * m;
 }
 
+int64_t point_bytes(const ModelSpec& spec, const MethodConfig& config, bool sequential) {
+  if (!sequential) return 0;
+  int64_t widest = 0;
+  for (const std::string& group : spec.groups()) {
+    widest = std::max(widest, spec.group_shape(group).cols);
+  }
+  return (config.targets == Targets::kCorrected ? 2 : 1) * 4 * (widest + spec.config.hidden_size);
+}
+
+bool keeps_points(int64_t hidden_bytes, int64_t points_bytes, HiddenPlace place,
+                  const ModelSpec& spec, c10::Device device, int processes) {
+  const HiddenPlace of_passes = device.is_cpu() ? HiddenPlace::kMemory : HiddenPlace::kDevice;
+  return points_bytes > 0 && place == of_passes &&
+         choose_hidden_place(hidden_bytes + points_bytes, beside_hidden_states(spec), device,
+                             processes) == place;
+}
+
 CollectNeeds collect_needs(const ModelSpec& spec, const MethodConfig& config, bool sequential,
-                           bool tuned) {
+                           bool tuned, bool keeps_points) {
   const bool corrected = config.targets == Targets::kCorrected;
   CollectNeeds needs;
-  needs.streams = corrected || tuned ? 2 : 1;
   const double collected = corrected ? 2 : 1;  // streams that are passed for the sums
-  int64_t before = 0;                          // weights of the groups before
+  int64_t before = 0, all = 0;                 // weights of the groups before, and of all
   for (const std::string& group : spec.groups()) {
-    const GroupSize size = size_of_group(spec, group);
+    const GroupShape size = spec.group_shape(group);
     const int64_t square = size.cols * size.cols;
     int64_t sums = square, token_bytes = 4 * size.cols;
     needs.summed += 0.5 * static_cast<double>(square);
@@ -49,28 +47,37 @@ CollectNeeds collect_needs(const ModelSpec& spec, const MethodConfig& config, bo
           needs.target_bytes, 8 * (2 * square + size.rows * size.cols) + 4 * size.rows * size.cols);
       needs.target_flops += target_operations(size.rows, size.cols);
     }
-    if (sequential) {
-      needs.sums = std::max(needs.sums, sums);
-      needs.token_bytes = std::max(needs.token_bytes, token_bytes);
-      needs.passed_weights += collected * static_cast<double>(before);
-      needs.passed_attention += before > 0 ? collected : 0;
-    } else {
+    before = all;
+    all += size.rows * size.cols;
+    if (!sequential) {
       needs.sums += sums;
       needs.token_bytes += token_bytes;
+      continue;
     }
-    before += size.rows * size.cols;
+    needs.sums = std::max(needs.sums, sums);
+    needs.token_bytes = std::max(needs.token_bytes, token_bytes);
+    if (keeps_points) continue;
+    needs.passed_weights += collected * static_cast<double>(before);
+    needs.passed_attention += before > 0 ? collected : 0;
   }
-  const auto all = static_cast<double>(before);
-  if (!sequential) {
-    needs.passed_weights += all;
-    needs.passed_attention += 1;
+  const auto pass = [&needs](double times, int64_t weights, double attention) {
+    needs.passed_weights += times * static_cast<double>(weights);
+    needs.passed_attention += times * attention;
+  };
+  if (!sequential) pass(1, all, 1);
+  if (keeps_points) pass(collected, before, 1);  // to the last group, once
+  // On to the next block, from there if no linear has changed since; the originals of tuning are
+  // counted in learn_estimate.h.
+  const double passed_on = corrected && !tuned ? 2 : 1;
+  if (keeps_points && !tuned) {
+    pass(passed_on, all - before, 0);
+  } else {
+    pass(passed_on, all, 1);
   }
-  // On to the next block, and before the first one to allocate N and to find the sinks.
-  const double others =
-      (corrected && !tuned ? 2.0 : 1.0) +  // tuning counts its own (learn_estimate.h)
+  // Before the first block, to allocate N and to find the sinks.
+  const int passes =
       (config.nm_alloc == NmAllocation::kAdaptive ? 1 : 0) + (config.sink_weight > 1 ? 1 : 0);
-  needs.passed_weights += others * all;
-  needs.passed_attention += others;
+  pass(passes, all, 1);
   return needs;
 }
 

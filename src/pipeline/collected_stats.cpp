@@ -28,19 +28,16 @@ StatsByGroup CollectedStats::collect(const Block& original, const Block& block,
   std::vector<GroupSums::Group> groups;
   for (const std::string& name : spec_.groups()) {
     if (!group.empty() && name != group) continue;
-    GroupSums::Group& sums = groups.emplace_back(GroupSums::Group{name});
-    for (const LinearSpec& linear : spec_.family->linears) {
-      if (linear.group != name) continue;
-      sums.width = linear.in_width(spec_.config);
-      if (options_.originals == nullptr) continue;
-      sums.cross_width = sums.width;
-      if (writes_stream(linear)) sums.stream_width = spec_.config.hidden_size;
-    }
+    const GroupShape shape = spec_.group_shape(name);
+    GroupSums::Group& sums = groups.emplace_back(GroupSums::Group{name, shape.cols});
+    if (options_.originals == nullptr) continue;
+    sums.cross_width = shape.cols;
+    sums.stream_width = shape.stream_rows;
   }
   GroupSums sums(processes_, std::move(groups), sequences_, options_.threads);
   options.parts = own_.parts;
   if (!processes_.alone()) options.exchange = &sums;
-  StatsByGroup stats = collect_stats(spec_, block, rope_, hidden_, options, &seconds);
+  StatsByGroup stats = collect_stats(spec_, block, rope_, walk_, options, &seconds);
   seconds_->forward += seconds.forward;
   seconds_->hessian += seconds.hessian;
   return stats;

@@ -17,17 +17,17 @@ class CollectedStats {
     bool sequential = false;
     bool sums_on_device = false;  // CollectOptions
     int forward_threads = 1, threads = 1;
-    HeavyTokens heavy = {};                // of this process's sequences
-    const Sequences* originals = nullptr;  // for corrected targets: `hidden` in the original model
+    HeavyTokens heavy = {};          // of this process's sequences
+    BlockWalk* originals = nullptr;  // for corrected targets: `walk` in the original model
   };
-  // Keeps the references and `seconds`, to which it adds forward and hessian. `hidden`: the inputs
-  // of the block, of this process's sequences `own`; `sequences`: of all processes.
-  CollectedStats(const ModelSpec& spec, const Rope& rope, const Sequences& hidden,
-                 const OwnSequences& own, int64_t sequences, ProcessGroup& processes,
-                 const Options& options, QuantizeSeconds* seconds)
+  // Keeps the references and `seconds`, to which it adds forward and hessian. `walk`: through
+  // the block, of this process's sequences `own`; `sequences`: of all processes.
+  CollectedStats(const ModelSpec& spec, const Rope& rope, BlockWalk& walk, const OwnSequences& own,
+                 int64_t sequences, ProcessGroup& processes, const Options& options,
+                 QuantizeSeconds* seconds)
       : spec_(spec),
         rope_(rope),
-        hidden_(hidden),
+        walk_(walk),
         own_(own),
         sequences_(sequences),
         processes_(processes),
@@ -43,7 +43,7 @@ class CollectedStats {
 
   const ModelSpec& spec_;
   const Rope& rope_;
-  const Sequences& hidden_;
+  BlockWalk& walk_;
   const OwnSequences& own_;
   const int64_t sequences_;
   ProcessGroup& processes_;

@@ -294,11 +294,21 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   }
   double factors = 0;
   for (const auto& [group, width] : widths) factors += probe.factor(width);
+  const bool tuned = request.tune.has_value();
+  const int64_t hidden = config.hidden_size;
+  const int streams = tuned || request.method.targets == Targets::kCorrected ? 2 : 1;
+  estimate.hidden_bytes = streams * 4 * request.sequences * request.length * hidden;
+  estimate.hidden_place =
+      choose_hidden_place(estimate.hidden_bytes, beside_hidden_states(spec), device, 1);
+  int64_t points_bytes =
+      request.sequences * request.length * point_bytes(spec, request.method, request.sequential);
+  const bool keeps =
+      keeps_points(estimate.hidden_bytes, points_bytes, estimate.hidden_place, spec, device, 1);
+  if (!keeps) points_bytes = 0;
   const CollectNeeds collect =
-      collect_needs(spec, request.method, request.sequential, request.tune.has_value());
+      collect_needs(spec, request.method, request.sequential, tuned, keeps);
   const int64_t sums = collect.sums, input_bytes = collect.token_bytes * request.length;
 
-  const int64_t hidden = config.hidden_size;
   estimate.weights = estimate.blocks * block_weights;
   estimate.other_weights = other_weights(spec);
   if (planned) block_packed = *planned / estimate.blocks;
@@ -307,9 +317,6 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const OutsideBytes outside = outside_bytes(spec, request.embedding_bits, estimate.other_weights);
   estimate.output_bytes = packed + outside.stored;
   estimate.file_bits = file_bits(estimate.output_bytes, estimate.weights + estimate.other_weights);
-  estimate.hidden_bytes = collect.streams * 4 * request.sequences * request.length * hidden;
-  estimate.hidden_place =
-      choose_hidden_place(estimate.hidden_bytes, beside_hidden_states(spec), device, 1);
   // The inputs of a block stay there until those of the next one have been written.
   estimate.disk_bytes = estimate.output_bytes + 2 * estimate.hidden_bytes;
 
@@ -332,11 +339,13 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   // On a GPU: the page-locked copies of the next block, whose sizes are rounded to powers of two.
   int64_t here = device.is_cpu() ? 4 * block_weights : 8 * block_weights + 4 * largest;
   // The original beside what becomes of it.
-  if (device.is_cpu() && collect.streams > 1) here += 4 * block_weights;
+  if (device.is_cpu() && streams > 1) here += 4 * block_weights;
   // The packed block before is being written.
   estimate.cpu_bytes =
       idle_bytes + here + 4 * sums + std::max(collecting, quantizing) + 2 * block_packed;
-  if (estimate.hidden_place == HiddenPlace::kMemory) estimate.cpu_bytes += estimate.hidden_bytes;
+  if (estimate.hidden_place == HiddenPlace::kMemory) {
+    estimate.cpu_bytes += estimate.hidden_bytes + points_bytes;
+  }
   estimate.cpu_bytes = std::max(estimate.cpu_bytes, idle_bytes + outside.rounding);
   // Two blocks, since the next one is loaded ahead; then the sums of all groups and of a part,
   // stored inputs and a pass; or the widest factor (gpu_accelerator.h), or the largest layer's
@@ -345,7 +354,9 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   estimate.gpu_bytes = 8 * block_weights +
                        std::max({8 * sums + stored_inputs + 2 * pass + 4 * request.length * hidden,
                                  32 * square, 8 * square + 16 * largest});
-  if (estimate.hidden_place == HiddenPlace::kDevice) estimate.gpu_bytes += estimate.hidden_bytes;
+  if (estimate.hidden_place == HiddenPlace::kDevice) {
+    estimate.gpu_bytes += estimate.hidden_bytes + points_bytes;
+  }
 
   const auto blocks = static_cast<double>(estimate.blocks);
   // Causal attention looks at half of the pairs: two products of them.

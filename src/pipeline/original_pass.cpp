@@ -17,7 +17,8 @@ void pass_original(const OriginalPass& pass, const char* label, bool last, Hidde
     const std::vector<WrittenFile> before = hidden->files();
     if (last || b + 1 < spec.blocks()) {
       const auto forward = [&](int64_t from, int64_t count, const auto& take) {
-        forward_each(spec, block, pass.rope, *hidden, from, count, pass.threads, take);
+        BlockWalk walk(spec, *hidden, /*keeps=*/false);
+        forward_each(spec, block, pass.rope, walk, from, count, pass.threads, take);
       };
       const std::string name = std::string(label) + "-" + std::to_string(b + 1);
       hidden->replace(name + "-" + std::to_string(pass.rank), forward, 2 * pass.threads);

@@ -76,8 +76,8 @@ class Run {
         .forward_threads = job_.forward_threads,
         .threads = job_.request.threads,
         .heavy = heavy_tokens(),
-        .originals = corrects() ? &states_.originals() : nullptr};
-    stats_.emplace(job_.spec(), rope_, states_.inputs(), job_.own, job_.request.calibration.rows,
+        .originals = corrects() ? &states_.originals_walk() : nullptr};
+    stats_.emplace(job_.spec(), rope_, states_.walk(), job_.own, job_.request.calibration.rows,
                    job_.processes, options, &report_.seconds);
   }
 
@@ -122,6 +122,7 @@ class Run {
     if (job_.tuned()) {
       tune = [this, b, &original](std::map<std::string, TunedLinear>* linears, Block* here) {
         pass_originals(b, original);
+        states_.walk().restart();  // the linears are not those that it has passed
         const NormTypes types = norm_types(job_.model.checkpoint(), job_.spec(), b);
         return tune_block(job_.spec(), rope_, states_.inputs().load_all(),
                           states_.originals().load_all(), *job_.request.tune, types,

@@ -9,6 +9,7 @@
 #include "allocation.h"
 #include "billm/base/log.h"
 #include "block_shard.h"
+#include "collect_needs.h"
 #include "sinks.h"
 
 namespace billm {
@@ -23,10 +24,6 @@ std::map<int64_t, T> of_all_sequences(ProcessGroup& processes, const std::map<in
     all.merge(nlohmann::json::parse(text).get<std::map<int64_t, T>>());
   }
   return all;
-}
-
-bool keeps_originals(const QuantizeRequest& request) {
-  return request.tune || request.method.targets == Targets::kCorrected;
 }
 
 }  // namespace
@@ -95,9 +92,16 @@ void RunStates::start(Journal* journal) {
   const HiddenShape own = shape(ids_);
   const HiddenPlace place = place_of(own);
   inputs_.emplace(partial_, own, place, device_);
-  if (keeps_originals(request_)) {
+  if (streams() == 2) {
     originals_.emplace(partial_, own, place, device_, kOriginalStream);
   }
+  const int64_t tokens = own.tokens * static_cast<int64_t>(own.ids.size());
+  const bool keeps =
+      keeps_points(streams() * own.bytes(),
+                   tokens * point_bytes(model_.spec(), request_.method, request_.is_sequential()),
+                   place, model_.spec(), device_, local_processes());
+  walk_.emplace(model_.spec(), *inputs_, keeps);
+  if (originals_) originals_walk_.emplace(model_.spec(), *originals_, keeps);
   int64_t first = 0;  // the block whose inputs they are
   if (!journal->hidden.empty()) {
     first = journal->hidden_block;
@@ -153,19 +157,21 @@ void RunStates::pass_finished(const Journal& journal, int64_t b) {
 }
 
 void RunStates::pass(int64_t next, const Block& block) {
-  pass_states(name(next), block, &*inputs_);
+  pass_states(name(next), block, &*walk_, &*inputs_);
 }
 
 void RunStates::pass_originals(int64_t next, const Block& block) {
-  pass_states(original_name(next), block, &*originals_);
+  pass_states(original_name(next), block, &*originals_walk_, &*originals_);
 }
 
-void RunStates::pass_states(const std::string& name, const Block& block, HiddenStates* states) {
+void RunStates::pass_states(const std::string& name, const Block& block, BlockWalk* walk,
+                            HiddenStates* states) {
   const Stopwatch forward;
   const auto compute = [&](int64_t first, int64_t count, const auto& take) {
-    forward_each(model_.spec(), block, rope_, *states, first, count, forward_threads_, take);
+    forward_each(model_.spec(), block, rope_, *walk, first, count, forward_threads_, take);
   };
   states->replace(name, compute, 2 * forward_threads_);
+  walk->restart();
   // A GPU's work is only queued: the clock waits for it.
   if (!device_.is_cpu() && states->count() > 0) states->load(0).narrow(0, 0, 1).cpu();
   *forward_seconds_ += forward.seconds();
@@ -206,14 +212,17 @@ std::vector<WrittenFile> RunStates::save(int64_t next) {
   return files;
 }
 
+int RunStates::streams() const {
+  return request_.tune || request_.method.targets == Targets::kCorrected ? 2 : 1;
+}
+
 HiddenShape RunStates::shape(std::vector<int64_t> ids) const {
   return {std::move(ids), request_.calibration.cols, model_.spec().config.hidden_size};
 }
 
 HiddenPlace RunStates::place_of(const HiddenShape& shape) const {
-  const int64_t streams = keeps_originals(request_) ? 2 : 1;
-  return choose_hidden_place(streams * shape.bytes(), beside_hidden_states(model_.spec()), device_,
-                             local_processes());
+  return choose_hidden_place(streams() * shape.bytes(), beside_hidden_states(model_.spec()),
+                             device_, local_processes());
 }
 
 // The name of this process's file with the inputs of a block.

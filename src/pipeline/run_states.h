@@ -40,6 +40,9 @@ class RunStates {
   const HiddenStates& inputs() const { return *inputs_; }
   bool has_originals() const { return originals_.has_value(); }
   const HiddenStates& originals() const { return *originals_; }
+  // The same on their way through the block that is next.
+  BlockWalk& walk() { return *walk_; }
+  BlockWalk& originals_walk() { return *originals_walk_; }
   // Of this process, in which the states lie; none in memory.
   std::vector<WrittenFile> files() const;
   // On through a block: the inputs, or the originals, become those of block `next`. States that lie
@@ -64,8 +67,10 @@ class RunStates {
   OriginalPass original_pass() const;
   std::string original_name(int64_t block) const { return "original-" + name(block); }
   void embed_all(const std::string& name, HiddenStates* states) const;
-  void pass_states(const std::string& name, const Block& block, HiddenStates* states);
+  void pass_states(const std::string& name, const Block& block, BlockWalk* walk,
+                   HiddenStates* states);
   void pass_finished(const Journal& journal, int64_t b);
+  int streams() const;  // 2: the originals too
   HiddenShape shape(std::vector<int64_t> ids) const;
   HiddenPlace place_of(const HiddenShape& shape) const;
   std::string name(int64_t block) const;
@@ -81,6 +86,7 @@ class RunStates {
   const int forward_threads_, writing_threads_;
   double* const forward_seconds_;
   std::optional<HiddenStates> inputs_, originals_;
+  std::optional<BlockWalk> walk_, originals_walk_;
   Stopwatch since_saved_;
   double saving_seconds_ = 0;  // what it took then
 };

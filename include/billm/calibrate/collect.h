@@ -42,6 +42,28 @@ class TensorSequences : public Sequences {
   const std::vector<at::Tensor>& tensors_;
 };
 
+// The sequences on their way through one block: where each was left, so that a pass need not begin
+// at the block's inputs again to reach the next group of linears, or the block's end.
+class BlockWalk {
+ public:
+  // Keeps the references. `inputs`: of the block. Without `keeps` every pass begins at them.
+  BlockWalk(const ModelSpec& spec, const Sequences& inputs, bool keeps);
+  const Sequences& inputs() const { return inputs_; }
+  // Where sequence i was left, or the block's start; it is not kept any more. Several threads may
+  // take and leave sequences of their own.
+  BlockPoint take(const Block& block, int64_t i);
+  void leave(int64_t i, BlockPoint point);
+  // Forgets all points: the inputs are those of another block, or linears that a sequence has
+  // passed have changed.
+  void restart();
+
+ private:
+  const ModelSpec& spec_;
+  const Sequences& inputs_;
+  const bool keeps_;
+  std::vector<BlockPoint> points_;  // without `input`: none
+};
+
 // X^T X is the sum over kSumParts runs of consecutive sequences, each summed from zero, added in
 // order: so it is the same for any number of processes that share the runs. Eight: as many
 // processes as can share a calibration; each part costs them one exchange of matrices.
@@ -74,7 +96,7 @@ struct HeavyTokens {
 // For corrected targets (quantize/targets.h): the same sequences in the original model.
 struct OriginalStream {
   const Block& block;
-  const Sequences& hidden;
+  BlockWalk& walk;
 };
 
 struct CollectOptions {
@@ -100,17 +122,18 @@ struct CollectSeconds {
 };
 
 // Stats of every input group (LinearSpec::group) of the block over all sequences, of any length
-// that `rope` covers. Bitwise the same for any thread count, chunk size and number of processes:
-// fp32 sums over the tokens of a sequence, then over the sequences of a part in order, then over
-// the parts; with sums_on_device for any chunk size, on the same kind of device. Throws
-// Error{kFailure} if an input is not finite.
+// that `rope` covers; they are left at the last of the groups. Bitwise the same for any thread
+// count, chunk size and number of processes: fp32 sums over the tokens of a sequence, then over the
+// sequences of a part in order, then over the parts; with sums_on_device for any chunk size, on the
+// same kind of device. Throws Error{kFailure} if an input is not finite.
 StatsByGroup collect_stats(const ModelSpec& spec, const Block& block, const Rope& rope,
-                           const Sequences& hidden, const CollectOptions& options,
+                           BlockWalk& walk, const CollectOptions& options,
                            CollectSeconds* seconds = nullptr);
 
-// Calls take(i, block(hidden i)) for the sequences [first, first + count), from several threads.
-void forward_each(const ModelSpec& spec, const Block& block, const Rope& rope,
-                  const Sequences& hidden, int64_t first, int64_t count, int threads,
+// Calls take(i, what is behind the block) for the sequences [first, first + count), from several
+// threads.
+void forward_each(const ModelSpec& spec, const Block& block, const Rope& rope, BlockWalk& walk,
+                  int64_t first, int64_t count, int threads,
                   const std::function<void(int64_t, at::Tensor)>& take);
 
 // hidden[i] = block(hidden[i]) for all i, in place. `seconds`, if given, is added to.

@@ -45,11 +45,12 @@ struct Rope {
   at::Tensor cos, sin;
 };
 
-// Called just before the linears of a group are applied; input [tokens, in], and the residual
-// stream [tokens, hidden] to which the block will add next, which later steps may change. Whether
-// to go on: if not, forward_block returns an undefined tensor at once.
-using Tap = std::function<bool(const std::string& group, const at::Tensor& input,
-                               const at::Tensor& stream)>;
+// Where the forward pass of one sequence stands: just before the linears of a group.
+struct BlockPoint {
+  std::string group;  // LinearSpec::group; empty: behind the block
+  at::Tensor input;   // of those linears [tokens, in]; behind the block its output [tokens, hidden]
+  at::Tensor stream;  // the residual stream [tokens, hidden] to which the block will add next
+};
 
 // The weights of block `index`, converted or decoded to fp32 and moved to `device`.
 Block load_block(const ModelWeights& weights, const ModelSpec& spec, int64_t index, int threads,
@@ -75,7 +76,14 @@ Rope make_rope(const ModelSpec& spec, int64_t length, c10::Device device);
 // Runs on the calling thread; gradients are recorded if the caller has them on (the passes of
 // calibrate and eval turn them off).
 at::Tensor forward_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
-                         const Rope& rope, const Tap& tap = {}, int64_t first = 0);
+                         const Rope& rope, int64_t first = 0);
+
+// The same pass in steps. At its start, before the first group:
+BlockPoint enter_block(const ModelSpec& spec, const Block& block, const at::Tensor& hidden);
+// On to the linears of `group`, which come later, or behind the block (""). Only the linears of the
+// groups between and the norms of `block` are used. point->stream may be changed in place.
+void walk_block(const ModelSpec& spec, const Block& block, const Rope& rope,
+                const std::string& group, BlockPoint* point);
 
 // The same of the tokens at the positions start, start + 1, ... of a sequence, all before being in
 // `cache`: hidden [tokens, hidden] -> [tokens, hidden]. Their keys and values are added to the

@@ -42,8 +42,12 @@ struct LinearSpec {
   bool (*has_bias)(const ModelConfig&);  // [out_width]
 };
 
-// Whether its output is added to the residual stream.
-bool writes_stream(const LinearSpec& linear);
+// The linears of an input group together.
+struct GroupShape {
+  int64_t cols = 0;         // of the input that they share
+  int64_t rows = 0;         // of all of them
+  int64_t stream_rows = 0;  // of the residual stream, if their output is added to it; else 0
+};
 
 struct NormSpec {
   NormRole role;
@@ -91,6 +95,7 @@ struct ModelSpec {
   const NormSpec* find(NormRole role) const;
   // The input groups in the order in which a block computes them.
   std::vector<std::string> groups() const;
+  GroupShape group_shape(const std::string& group) const;
   bool norms_have_weights() const;
   bool norms_have_biases() const;
   bool has_final_norm() const;

@@ -54,8 +54,23 @@ class Collect : public testing::Test {
 
   const ModelSpec& spec() const { return model_->spec(); }
   std::map<std::string, CalibrationStats> collect(int threads, int64_t bytes) const {
-    return collect_stats(spec(), block_, rope_, TensorSequences(hidden_),
-                         {.threads = threads, .input_bytes = bytes});
+    return collect(hidden_, {.threads = threads, .input_bytes = bytes});
+  }
+  std::map<std::string, CalibrationStats> collect(const std::vector<at::Tensor>& hidden,
+                                                  const CollectOptions& options,
+                                                  CollectSeconds* seconds = nullptr) const {
+    const TensorSequences sequences(hidden);
+    BlockWalk walk(spec(), sequences, false);
+    return collect_stats(spec(), block_, rope_, walk, options, seconds);
+  }
+  // Calls take(point) before the linears of each group.
+  template <typename Take>
+  void visit(const Block& block, const at::Tensor& hidden, const Take& take) const {
+    BlockPoint point = enter_block(spec(), block, hidden);
+    for (const std::string& group : spec().groups()) {
+      walk_block(spec(), block, rope_, group, &point);
+      take(point);
+    }
   }
 
   test::TemporaryDirectory directory_;
@@ -70,26 +85,23 @@ TEST_F(Collect, EqualsSumsInDouble) {
   std::map<std::string, std::vector<double>> expected;
   std::map<std::string, int64_t> tokens;
   for (const at::Tensor& sequence : hidden_) {
-    forward_block(spec(), block_, sequence, rope_,
-                  [&](const std::string& group, const at::Tensor& input, const at::Tensor&) {
-                    const size_t width = static_cast<size_t>(input.size(1));
-                    std::vector<double>& sum = expected[group];
-                    sum.resize(width * width);
-                    tokens[group] += input.size(0);
-                    const float* x = input.const_data_ptr<float>();
-                    for (int64_t t = 0; t < input.size(0); ++t, x += width) {
-                      for (size_t i = 0; i < width; ++i) {
-                        for (size_t j = 0; j < width; ++j) {
-                          sum[i * width + j] += static_cast<double>(x[i]) * x[j];
-                        }
-                      }
-                    }
-                    return true;
-                  });
+    visit(block_, sequence, [&](const BlockPoint& point) {
+      const size_t width = static_cast<size_t>(point.input.size(1));
+      std::vector<double>& sum = expected[point.group];
+      sum.resize(width * width);
+      tokens[point.group] += point.input.size(0);
+      const float* x = point.input.const_data_ptr<float>();
+      for (int64_t t = 0; t < point.input.size(0); ++t, x += width) {
+        for (size_t i = 0; i < width; ++i) {
+          for (size_t j = 0; j < width; ++j) {
+            sum[i * width + j] += static_cast<double>(x[i]) * x[j];
+          }
+        }
+      }
+    });
   }
   CollectSeconds seconds;
-  const auto stats =
-      collect_stats(spec(), block_, rope_, TensorSequences(hidden_), {.threads = 2}, &seconds);
+  const auto stats = collect(hidden_, {.threads = 2}, &seconds);
   EXPECT_GT(seconds.forward, 0);
   EXPECT_GT(seconds.hessian, 0);
   ASSERT_EQ(stats.size(), 4u);
@@ -152,28 +164,25 @@ TEST_F(Collect, OriginalsAndHeavyTokens) {
         }
       }
     };
-    forward_block(spec(), block_, hidden_[i], rope_,
-                  [&](const std::string& group, const at::Tensor& x, const at::Tensor& stream) {
-                    seen[group] = {x.clone(), stream.clone()};
-                    return true;
-                  });
-    forward_block(spec(), other, originals[i], rope_,
-                  [&](const std::string& group, const at::Tensor& xo, const at::Tensor& stream) {
-                    const auto& [x, now] = seen.at(group);
-                    const at::Tensor drift = stream.sub(now);
-                    const bool writes = group == "attention_out" || group == "mlp_middle";
-                    for (int64_t t = 0; t < x.size(0); ++t) {
-                      const auto& here = heavy.positions[i];
-                      const bool counts = std::count(here.begin(), here.end(), t) > 0;
-                      for (int64_t n = 0; n < (counts ? heavy.times : 1); ++n) {
-                        ++tokens[group];
-                        add(&expected[group][0], x, x, t);
-                        add(&expected[group][1], xo, x, t);
-                        if (writes) add(&expected[group][2], drift, x, t);
-                      }
-                    }
-                    return true;
-                  });
+    visit(block_, hidden_[i], [&](const BlockPoint& point) {
+      seen[point.group] = {point.input.clone(), point.stream.clone()};
+    });
+    visit(other, originals[i], [&](const BlockPoint& point) {
+      const std::string& group = point.group;
+      const auto& [x, now] = seen.at(group);
+      const at::Tensor drift = point.stream.sub(now);
+      const bool writes = group == "attention_out" || group == "mlp_middle";
+      for (int64_t t = 0; t < x.size(0); ++t) {
+        const auto& here = heavy.positions[i];
+        const bool counts = std::count(here.begin(), here.end(), t) > 0;
+        for (int64_t n = 0; n < (counts ? heavy.times : 1); ++n) {
+          ++tokens[group];
+          add(&expected[group][0], x, x, t);
+          add(&expected[group][1], point.input, x, t);
+          if (writes) add(&expected[group][2], drift, x, t);
+        }
+      }
+    });
   }
   PartsInOrder exchange;
   std::optional<StatsByGroup> first;
@@ -182,13 +191,15 @@ TEST_F(Collect, OriginalsAndHeavyTokens) {
          {static_cast<SumExchange*>(nullptr), static_cast<SumExchange*>(&exchange)}) {
       for (const int threads : {1, 3}) {
         for (const int64_t bytes : {int64_t{1}, int64_t{1} << 30}) {
-          const StatsByGroup stats = collect_stats(spec(), block_, rope_, present,
-                                                   {.threads = threads,
-                                                    .input_bytes = bytes,
-                                                    .sums_on_device = on_device,
-                                                    .heavy = heavy,
-                                                    .original = OriginalStream{other, before},
-                                                    .exchange = to});
+          BlockWalk walk(spec(), present, false), original_walk(spec(), before, false);
+          const StatsByGroup stats =
+              collect_stats(spec(), block_, rope_, walk,
+                            {.threads = threads,
+                             .input_bytes = bytes,
+                             .sums_on_device = on_device,
+                             .heavy = heavy,
+                             .original = OriginalStream{other, original_walk},
+                             .exchange = to});
           for (const auto& [group, sum] : stats) {
             SCOPED_TRACE(group + (on_device ? ", device" : ""));
             EXPECT_EQ(sum.tokens, tokens.at(group));
@@ -211,6 +222,71 @@ TEST_F(Collect, OriginalsAndHeavyTokens) {
           if (!first) first = stats;
         }
       }
+    }
+  }
+}
+
+// Sequences that count how often each is loaded.
+class CountedSequences : public TensorSequences {
+ public:
+  explicit CountedSequences(const std::vector<at::Tensor>& tensors)
+      : TensorSequences(tensors), loads(tensors.size()) {}
+  at::Tensor load(int64_t i) const override {
+    ++loads[static_cast<size_t>(i)];
+    return TensorSequences::load(i);
+  }
+  mutable std::vector<int> loads;  // each by one thread at a time
+};
+
+// Group by group on a block whose linears are replaced behind it, then on to the next block: the
+// same bits whether points are kept or every pass begins at the block's inputs; kept ones do not.
+TEST_F(Collect, KeptPointsChangeNothing) {
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> before = [&] {
+    std::vector<at::Tensor> copies;
+    for (const at::Tensor& state : hidden_) copies.push_back(state.clone());
+    return copies;
+  }();
+  std::vector<StatsByGroup> all;
+  std::vector<std::vector<at::Tensor>> outputs;
+  for (const bool keeps : {false, true}) {
+    for (const int threads : {1, 3}) {
+      const CountedSequences sequences(hidden_), originals(hidden_);
+      BlockWalk walk(spec(), sequences, keeps), original_walk(spec(), originals, keeps);
+      Block here = block_;
+      StatsByGroup found;
+      for (const std::string& group : spec().groups()) {
+        CollectOptions options = {.threads = threads, .group = group};
+        options.original.emplace(block_, original_walk);
+        found.merge(collect_stats(spec(), here, rope_, walk, options));
+        for (const LinearSpec& linear : spec().family->linears) {
+          if (linear.group == group) {
+            here.set_weight(linear.suffix, block_.weight(linear.suffix).mul(1.5));
+          }
+        }
+      }
+      outputs.emplace_back(hidden_.size());
+      forward_each(spec(), here, rope_, walk, 0, sequences.count(), threads,
+                   [&](int64_t i, at::Tensor state) {
+                     outputs.back()[static_cast<size_t>(i)] = std::move(state);
+                   });
+      all.push_back(std::move(found));
+      for (size_t i = 0; i < hidden_.size(); ++i) {
+        EXPECT_EQ(sequences.loads[i], keeps ? 1 : 5);
+        EXPECT_EQ(originals.loads[i], keeps ? 1 : 4);
+        EXPECT_TRUE(hidden_[i].equal(before[i]));
+        EXPECT_TRUE(outputs.back()[i].equal(forward_block(spec(), here, hidden_[i], rope_)));
+      }
+      walk.restart();  // from the inputs again
+      EXPECT_EQ(walk.take(here, 1).group, "attention_in");
+      EXPECT_EQ(sequences.loads[1], keeps ? 2 : 6);
+    }
+  }
+  for (size_t run = 1; run < all.size(); ++run) {
+    for (const auto& [group, sum] : all[0]) {
+      EXPECT_EQ(all[run].at(group).xtx, sum.xtx) << group;
+      EXPECT_EQ(all[run].at(group).cross, sum.cross) << group;
+      EXPECT_EQ(all[run].at(group).drift, sum.drift) << group;
     }
   }
 }
@@ -239,8 +315,7 @@ TEST_F(Collect, SameBitsForPartsSummedApart) {
     if (range.count == 0) continue;
     const std::vector<at::Tensor> own(hidden_.begin() + range.first,
                                       hidden_.begin() + range.first + range.count);
-    add_stats(collect_stats(spec(), block_, rope_, TensorSequences(own), {.parts = {range.count}}),
-              2, &total);
+    add_stats(collect(own, {.parts = {range.count}}), 2, &total);
   }
   for (const auto& [group, sum] : expected) {
     const CalibrationStats& other = total.at(group);
@@ -278,9 +353,8 @@ TEST_F(Collect, SumsOnTheDeviceAgree) {
        {static_cast<SumExchange*>(nullptr), static_cast<SumExchange*>(&exchange)}) {
     for (const int64_t bytes : {int64_t{1}, int64_t{1} << 30}) {
       CollectSeconds seconds;
-      const auto stats =
-          collect_stats(spec(), block_, rope_, TensorSequences(hidden_),
-                        {.input_bytes = bytes, .sums_on_device = true, .exchange = to}, &seconds);
+      const auto stats = collect(
+          hidden_, {.input_bytes = bytes, .sums_on_device = true, .exchange = to}, &seconds);
       EXPECT_GT(seconds.forward, 0);
       EXPECT_GT(seconds.hessian, 0);
       ASSERT_EQ(stats.size(), expected.size());

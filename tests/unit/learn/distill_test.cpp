@@ -43,7 +43,9 @@ class Distill : public testing::Test {
     for (int64_t b = 0; b < spec().blocks(); ++b) {
       DistilledBlock quantized;
       quantized.block = load_block(model_->weights(), spec(), b, 1, kCpu);
-      const auto stats = collect_stats(spec(), quantized.block, rope_, TensorSequences(hidden), {});
+      const TensorSequences sequences(hidden);
+      BlockWalk walk(spec(), sequences, false);
+      const auto stats = collect_stats(spec(), quantized.block, rope_, walk, {});
       for (const LinearSpec& linear : spec().family->linears) {
         const at::Tensor weight = quantized.block.weight(linear.suffix).contiguous();
         const Hessian hessian = make_hessian(stats.at(linear.group), true, 0.01, 1);

@@ -58,7 +58,9 @@ struct Subject {
                                                const std::vector<at::Tensor>& states) const {
     MethodConfig method;
     method.block_size = 32;
-    const auto stats = collect_stats(spec(), original, rope, TensorSequences(states), {});
+    const TensorSequences sequences(states);
+    BlockWalk walk(spec(), sequences, false);
+    const auto stats = collect_stats(spec(), original, rope, walk, {});
     std::map<std::string, TunedLinear> linears;
     for (const LinearSpec& linear : spec().family->linears) {
       const at::Tensor weight = original.weight(linear.suffix).contiguous();
@@ -99,7 +101,7 @@ void windows_agree(const Subject& subject) {
   const double scale = test::root_mean_square(values(whole));
   for (const int64_t first : {0, 1, 15, 23}) {
     const at::Tensor part =
-        forward_block(subject.spec(), subject.block, hidden, subject.rope, {}, first);
+        forward_block(subject.spec(), subject.block, hidden, subject.rope, first);
     const at::Tensor expected = whole.narrow(0, first, kLength - first).contiguous();
     EXPECT_TRUE(test::close(values(part.contiguous()), values(expected),
                             {.absolute = 1e-5 * scale, .relative = 1e-4}))
@@ -117,7 +119,7 @@ void gradients_agree(const Subject& subject) {
   for (const auto& [suffix, linear] : block.linears) weights[suffix] = block.weight(suffix);
   const auto loss_of = [&] {
     for (const auto& [suffix, weight] : weights) block.set_weight(suffix, weight);
-    return forward_block(subject.spec(), block, hidden, subject.rope, {}, 15)
+    return forward_block(subject.spec(), block, hidden, subject.rope, 15)
         .sub(target)
         .square()
         .mean();

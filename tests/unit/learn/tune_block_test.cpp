@@ -42,7 +42,9 @@ class TuneBlock : public testing::Test {
     original_ = load_block(model_->weights(), spec(), 0, 1, kCpu);
     targets_ = inputs_;
     advance(spec(), original_, rope_, targets_, 1);
-    const auto stats = collect_stats(spec(), original_, rope_, TensorSequences(inputs_), {});
+    const TensorSequences sequences(inputs_);
+    BlockWalk walk(spec(), sequences, false);
+    const auto stats = collect_stats(spec(), original_, rope_, walk, {});
     MethodConfig method;
     method.block_size = 32;
     for (const LinearSpec& linear : spec().family->linears) {

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "billm/base/error.h"
 #include "billm/checkpoint/npy.h"
 #include "billm/model/model.h"
 #include "billm/model/runtime.h"
@@ -102,21 +103,24 @@ TEST(Block, TapsSeeEachGroupOnceInOrderAndCanStop) {
   const at::Tensor hidden = Embedding(model.weights(), spec)(tokens);
   std::vector<std::string> seen;
   std::vector<int64_t> widths;
-  const Tap tap = [&](const std::string& group, const at::Tensor& input, const at::Tensor& stream) {
-    EXPECT_EQ(stream.sizes(), hidden.sizes());
-    seen.push_back(group);
-    EXPECT_EQ(input.size(0), 5);
-    widths.push_back(input.size(1));
-    return group != "mlp_middle";
-  };
   // Rope may be longer than the sequence.
   const Rope rope = make_rope(spec, 9, cpu);
-  EXPECT_FALSE(forward_block(spec, block, hidden, rope, tap).defined());
-  EXPECT_EQ(seen, spec.groups());
+  BlockPoint point = enter_block(spec, block, hidden);
+  for (const std::string& group : spec.groups()) {
+    walk_block(spec, block, rope, group, &point);
+    EXPECT_EQ(point.stream.sizes(), hidden.sizes());
+    seen.push_back(point.group);
+    EXPECT_EQ(point.input.size(0), 5);
+    widths.push_back(point.input.size(1));
+  }
   EXPECT_EQ(seen,
             (std::vector<std::string>{"attention_in", "attention_out", "mlp_in", "mlp_middle"}));
   EXPECT_EQ(widths, (std::vector<int64_t>{48, 80, 48, 112}));
-  EXPECT_TRUE(forward_block(spec, block, hidden, rope).defined());
+  BlockPoint late = enter_block(spec, block, hidden);
+  walk_block(spec, block, rope, "mlp_in", &late);
+  EXPECT_THROW(walk_block(spec, block, rope, "attention_out", &late), Error);
+  walk_block(spec, block, rope, "", &point);
+  EXPECT_TRUE(point.input.equal(forward_block(spec, block, hidden, rope)));
 }
 
 TEST(Block, LinearsThatCannotBeRunPackedHaveTheRunnersThreads) {

@@ -52,11 +52,12 @@ class BlockQuantizerTest : public testing::Test {
     const TensorSequences sequences(hidden_);
     const bool corrected = config.targets == Targets::kCorrected;
     const TensorSequences originals(originals_);
-    CollectedStats stats(spec(), rope_, sequences, own_, 3, *processes_,
+    BlockWalk walk(spec(), sequences, sequential), originals_walk(spec(), originals, sequential);
+    CollectedStats stats(spec(), rope_, walk, own_, 3, *processes_,
                          {.sequential = sequential,
                           .forward_threads = threads,
                           .threads = threads,
-                          .originals = corrected ? &originals : nullptr},
+                          .originals = corrected ? &originals_walk : nullptr},
                          &seconds_);
     const BlockQuantizer quantizer(spec(), config, {.threads = threads}, kCpu, &seconds_);
     asked_.clear();
