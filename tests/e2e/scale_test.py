@@ -104,7 +104,7 @@ class DryRun(bt.TestCase):
         small = bt.make_tiny_llama(self.dir / "small", hidden=64, intermediate=96, blocks=2)
         tokens = self.calibration()
         for method in (["billm"], ["arb"], ["stbllm", "--nm", "5:8"], ["gptq", "--bits", "3"],
-                       ["pbllm"], ["rtn"], ["arb", "--rotate", "both"], ["dbf"],
+                       ["pbllm"], ["rtn"], ["arb", "--rotate", "both"],
                        ["trellis", "--bits", "1.25"],
                        ["dbf", "--bits", "0.7"],
                        ["arb", "--classes", 1, "--salient-classes", 2, "--block-size", 4096]):
