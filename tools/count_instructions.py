@@ -40,8 +40,9 @@ def commands(args, work, binary):
     result = f"{work}/{binary}-billm"
     yield "eval", ["eval", "--model", result, "--ppl", args.text, "--windows", "2", "--seqlen",
                    "128", *common]
-    yield "eval --run-packed", ["eval", "--model", result, "--run-packed", "--ppl", args.text,
-                                "--windows", "1", "--seqlen", "128", *common]
+    # A window at once; a binary of before 2026-12 calls that plain --run-packed.
+    yield "eval --run-packed", ["eval", "--model", result, "--run-packed=prefill", "--ppl",
+                                args.text, "--windows", "1", "--seqlen", "128", *common]
     yield "generate -n 16", ["generate", "--model", result, "--prompt", "The quick brown fox",
                              "-n", "16", "--greedy", "--ignore-eos", *common]
 

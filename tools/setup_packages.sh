@@ -65,7 +65,7 @@ missing_packages() {
   "$(find_python)" -c 'import ensurepip, venv' 2>/dev/null || printf 'python3-venv\n'
 }
 
-# What the fuzz targets need: clang++ with libFuzzer and the sanitizers' runtime.
+# What the preset asan needs: clang++ with libFuzzer and the sanitizers' runtime.
 missing_clang_packages() {
   if ! command -v clang++ >/dev/null; then
     printf 'clang\nlibclang-rt-dev\n'

@@ -128,7 +128,7 @@ std::function<void()> setup_eval(CLI::App& app) {
          "--run-packed{decode}", options->run_packed,
          "Run packed layers by the kernels of generate, which round inputs to 8 bits, instead "
          "of decoding them to fp32: one token at a time (decode), or as a prompt, a window at "
-         "once (--run-packed=prefill)")
+         "once (--run-packed=prefill); the output head is run in fp32")
       ->check(CLI::IsMember({"decode", "prefill"}))
       ->type_name("[=decode|prefill]");
   app.add_option("--device", options->device, "auto, cpu or cuda")->capture_default_str();

@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 
 #include "billm/base/parallel.h"
@@ -34,12 +35,13 @@ std::vector<Window> make_windows(const std::vector<at::Tensor>& inputs, int64_t 
 class BlockStage : public Stage {
  public:
   BlockStage(const ModelSpec& spec, const Rope& rope, const std::vector<at::Tensor>& inputs,
-             const std::vector<at::Tensor>& targets, const TuneConfig& config, int threads,
-             TrainableBlock& block)
+             const std::vector<at::Tensor>& targets, const HeavyTokens& heavy,
+             const TuneConfig& config, int threads, TrainableBlock& block)
       : spec_(spec),
         rope_(rope),
         inputs_(inputs),
         targets_(targets),
+        heavy_(heavy),
         threads_(threads),
         block_(block),
         windows_(make_windows(inputs, config.window)),
@@ -74,11 +76,11 @@ class BlockStage : public Stage {
   double held_out() override {
     const size_t count = windows_.size() - training_;
     std::vector<double> losses(count);
-    std::vector<int64_t> tokens(count);
+    std::vector<int64_t> tokens(count);  // as often as they count
     parallel_for(static_cast<int64_t>(count), threads_, [&](int64_t i) {
       const at::NoGradGuard no_grad;
       const Window& window = windows_[training_ + static_cast<size_t>(i)];
-      tokens[static_cast<size_t>(i)] = window.end - window.first;
+      tokens[static_cast<size_t>(i)] = counted(window);
       losses[static_cast<size_t>(i)] = loss_of(present_, window).item<double>();
     });
     return mean_loss(losses, tokens, "--tune");
@@ -94,13 +96,36 @@ class BlockStage : public Stage {
     const at::Tensor norm = target.square().sum(at::IntArrayRef{1});
     const at::Tensor empty = norm.eq(0);
     const at::Tensor error = output.sub(target).square().sum(at::IntArrayRef{1});
-    return error.div(norm.masked_fill(empty, 1)).masked_fill(empty, 0).mean();
+    const at::Tensor relative = error.div(norm.masked_fill(empty, 1)).masked_fill(empty, 0);
+    const std::vector<int64_t> heavy = heavy_in(window);
+    if (heavy.empty()) return relative.mean();
+    at::Tensor sum = relative.sum();
+    for (const int64_t token : heavy) {
+      sum = sum.add(relative.select(0, token - window.first), heavy_.times - 1);
+    }
+    return sum.div(static_cast<double>(counted(window)));
+  }
+
+  // The tokens of a window that count more.
+  std::vector<int64_t> heavy_in(const Window& window) const {
+    std::vector<int64_t> tokens;
+    if (heavy_.positions.empty()) return tokens;
+    for (const int64_t token : heavy_.positions.at(window.sequence)) {
+      if (window.first <= token && token < window.end) tokens.push_back(token);
+    }
+    return tokens;
+  }
+
+  // The tokens of a window, each as often as it counts.
+  int64_t counted(const Window& window) const {
+    return window.end - window.first + (heavy_.times - 1) * std::ssize(heavy_in(window));
   }
 
   const ModelSpec& spec_;
   const Rope& rope_;
   const std::vector<at::Tensor>& inputs_;
   const std::vector<at::Tensor>& targets_;
+  const HeavyTokens& heavy_;
   const int threads_;
   TrainableBlock& block_;
   const std::vector<Window> windows_;
@@ -112,12 +137,12 @@ class BlockStage : public Stage {
 
 TuneReport tune_block(const ModelSpec& spec, const Rope& rope,
                       const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& targets,
-                      const TuneConfig& config, const NormTypes& types, int threads, Block* block,
-                      std::map<std::string, TunedLinear>* linears) {
+                      const HeavyTokens& heavy, const TuneConfig& config, const NormTypes& types,
+                      int threads, Block* block, std::map<std::string, TunedLinear>* linears) {
   const Stopwatch clock;
   TrainableBlock trainable(*block, *linears, types, {config.code_rate, config.scale_rate},
                            config.norm_rate, config.margin, inputs.front().device(), threads);
-  BlockStage stage(spec, rope, inputs, targets, config, threads, trainable);
+  BlockStage stage(spec, rope, inputs, targets, heavy, config, threads, trainable);
   Trainer trainer(config.steps, stage.training_windows(), config.batch, config.seed, threads);
   trainable.add_to(trainer, "");
   TuneReport report = trainer.run(stage);

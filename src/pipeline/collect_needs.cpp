@@ -65,9 +65,9 @@ CollectNeeds collect_needs(const ModelSpec& spec, const MethodConfig& config, bo
     needs.passed_attention += times * attention;
   };
   if (!sequential) pass(1, all, 1);
-  if (keeps_points) pass(collected, before, 1);  // to the last group, once
-  // On to the next block, from there if no linear has changed since; the originals of tuning are
-  // counted in learn_estimate.h.
+  // To the last group, once. The originals of tuning are counted in learn_estimate.h.
+  if (keeps_points) pass(tuned ? 1 : collected, before, 1);
+  // On to the next block, from there if no linear has changed since.
   const double passed_on = corrected && !tuned ? 2 : 1;
   if (keeps_points && !tuned) {
     pass(passed_on, all - before, 0);

@@ -125,7 +125,7 @@ class Run {
         states_.walk().restart();  // the linears are not those that it has passed
         const NormTypes types = norm_types(job_.model.checkpoint(), job_.spec(), b);
         return tune_block(job_.spec(), rope_, states_.inputs().load_all(),
-                          states_.originals().load_all(), *job_.request.tune, types,
+                          states_.originals().load_all(), heavy_tokens(), *job_.request.tune, types,
                           job_.forward_threads, here, linears);
       };
     }
@@ -148,6 +148,8 @@ class Run {
       states_.pass(b + 1, block);
       if (corrects() && !job_.tuned()) pass_originals(b, original);
       if (states_.has_originals()) done.sinks = states_.sink_report();
+    } else {
+      states_.drop_points();
     }
     // Messages to other processes come from this thread.
     const auto write = [this, b, done, shard] { commit(b, done, *shard); };

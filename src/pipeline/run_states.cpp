@@ -90,16 +90,17 @@ OriginalPass RunStates::original_pass() const {
 void RunStates::start(Journal* journal) {
   const auto done = static_cast<int64_t>(journal->blocks.size());
   const HiddenShape own = shape(ids_);
+  // Both are decided by what is free now, as the estimate does.
   const HiddenPlace place = place_of(own);
-  inputs_.emplace(partial_, own, place, device_);
-  if (streams() == 2) {
-    originals_.emplace(partial_, own, place, device_, kOriginalStream);
-  }
   const int64_t tokens = own.tokens * static_cast<int64_t>(own.ids.size());
   const bool keeps =
       keeps_points(streams() * own.bytes(),
                    tokens * point_bytes(model_.spec(), request_.method, request_.is_sequential()),
                    place, model_.spec(), device_, local_processes());
+  inputs_.emplace(partial_, own, place, device_);
+  if (streams() == 2) {
+    originals_.emplace(partial_, own, place, device_, kOriginalStream);
+  }
   walk_.emplace(model_.spec(), *inputs_, keeps);
   if (originals_) originals_walk_.emplace(model_.spec(), *originals_, keeps);
   int64_t first = 0;  // the block whose inputs they are
@@ -154,6 +155,11 @@ void RunStates::pass_finished(const Journal& journal, int64_t b) {
   const std::string& shard = journal.blocks.at(static_cast<size_t>(b)).shard.name;
   pass(b + 1,
        load_finished_block(partial_ / shard, model_.weights(), spec, b, request_.threads, device_));
+}
+
+void RunStates::drop_points() {
+  walk_->restart();
+  if (originals_walk_) originals_walk_->restart();
 }
 
 void RunStates::pass(int64_t next, const Block& block) {

@@ -43,6 +43,8 @@ class RunStates {
   // The same on their way through the block that is next.
   BlockWalk& walk() { return *walk_; }
   BlockWalk& originals_walk() { return *originals_walk_; }
+  // Where no pass will go on: their memory is free then.
+  void drop_points();
   // Of this process, in which the states lie; none in memory.
   std::vector<WrittenFile> files() const;
   // On through a block: the inputs, or the originals, become those of block `next`. States that lie

@@ -281,7 +281,8 @@ constexpr Setting kSettings[] = {
      .condition = kCorrects},
     {.name = "sink_weight",
      .flag = "--sink-weight",
-     .help = "Times that a token with massive activations counts in H; 1: as any other",
+     .help =
+         "Times that a token with massive activations counts in H and for --tune; 1: as any other",
      .member = &MethodConfig::sink_weight,
      .value = 1,
      .range = integers(1, 1024),

@@ -199,6 +199,8 @@ class BadUsage(usage_testing.UsageTestCase):
     def test_unknown_flag(self):
         self.refused(bt.USAGE, "--frobnicate", needles=["--frobnicate", "billm quantize --help"])
         self.assert_error(self.run_billm("eval", "--frobnicate"), "eval", bt.USAGE)
+        self.fails(bt.USAGE, "eval", "--ppl", self.tokens, "--run-packed=other",
+                   needles=["--run-packed", "decode", "prefill"])
 
     def test_missing_flags(self):
         self.fails(bt.USAGE, "quantize", needles=["--model"])

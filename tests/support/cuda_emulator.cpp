@@ -12,8 +12,9 @@
 #include <string>
 
 #include "billm/base/half.h"
+#include "support/sanitized.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BILLM_SANITIZED)
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -219,7 +220,7 @@ class EmulatedBlock {
 
   static void entry(unsigned high, unsigned low, unsigned index) {
     auto* block = reinterpret_cast<EmulatedBlock*>(uintptr_t{high} << 32 | low);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BILLM_SANITIZED)
     __sanitizer_finish_switch_fiber(nullptr, &block->main_bottom_, &block->main_size_);
 #endif
     Fiber& fiber = block->fibers_[index];
@@ -233,12 +234,12 @@ class EmulatedBlock {
   }
 
   void leave(Fiber& fiber, [[maybe_unused]] bool forever) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BILLM_SANITIZED)
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(forever ? nullptr : &fake, main_bottom_, main_size_);
 #endif
     swapcontext(&fiber.context, &main_);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BILLM_SANITIZED)
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
   }
@@ -252,12 +253,12 @@ class EmulatedBlock {
       fiber.waits_for = nullptr;
       progress = true;
       current_ = i;
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BILLM_SANITIZED)
       void* fake = nullptr;
       __sanitizer_start_switch_fiber(&fake, fiber.stack.get(), kStackBytes);
 #endif
       swapcontext(&main_, &fiber.context);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BILLM_SANITIZED)
       __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
     }

@@ -3,7 +3,8 @@
 //
 // Memory: collect_stats stores the inputs of a chunk of sequences (CollectOptions::input_bytes) and
 // two [width, width] matrices for each group (four, and two [stream, width], with the original's
-// stream); every thread adds one forward pass (block.h), or two.
+// stream); every thread adds one forward pass (block.h), or two; a BlockWalk that keeps points has
+// the stream and the present group's input of every sequence.
 #pragma once
 
 #include <ATen/core/Tensor.h>

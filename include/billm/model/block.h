@@ -10,7 +10,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -85,10 +84,10 @@ BlockPoint enter_block(const ModelSpec& spec, const Block& block, const at::Tens
 void walk_block(const ModelSpec& spec, const Block& block, const Rope& rope,
                 const std::string& group, BlockPoint* point);
 
-// The same of the tokens at the positions start, start + 1, ... of a sequence, all before being in
-// `cache`: hidden [tokens, hidden] -> [tokens, hidden]. Their keys and values are added to the
-// cache, which must have room for them. `team` (may be null) shares what lies between the linears,
-// which have its threads, too.
+// forward_block() of the tokens at the positions start, start + 1, ... of a sequence, all before
+// being in `cache`: hidden [tokens, hidden] -> [tokens, hidden]. Their keys and values are added to
+// the cache, which must have room for them. `team` (may be null) shares what lies between the
+// linears, which have its threads, too.
 at::Tensor forward_cached(const ModelSpec& spec, const Block& block, const at::Tensor& hidden,
                           const Rope& rope, const BlockCache& cache, int64_t start,
                           WorkerTeam* team);

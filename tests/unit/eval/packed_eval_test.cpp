@@ -117,12 +117,15 @@ TEST_F(PackedEval, RunsProducts) {
   rotated.factors = {Rotation{96, 3, true}, some_codes(96, 64), Rotation{64, 4, false}};
   write_packed(path("original"), path("packed"), rotated);
   const double decoded = evaluate(request_).nll_sum;
-  request_.run_packed = RunPacked::kPrefill;
-  const double run = evaluate(request_).nll_sum;
-  EXPECT_NE(run, decoded);
-  EXPECT_NEAR(run, decoded, 0.002 * decoded);
-  request_.threads = 3;
-  EXPECT_EQ(evaluate(request_).nll_sum, run);
+  for (const RunPacked path : {RunPacked::kDecode, RunPacked::kPrefill}) {
+    request_.run_packed = path;
+    request_.threads = 1;
+    const double run = evaluate(request_).nll_sum;
+    EXPECT_NE(run, decoded);
+    EXPECT_NEAR(run, decoded, 0.002 * decoded);
+    request_.threads = 3;
+    EXPECT_EQ(evaluate(request_).nll_sum, run);
+  }
   request_.device = "cuda";
   try {
     evaluate(request_);

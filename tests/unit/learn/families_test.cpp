@@ -178,7 +178,7 @@ void tuning_helps(const Subject& subject) {
   config.window = 10;
   config.batch = 12;
   const TuneReport report = tune_block(subject.spec(), subject.rope, subject.hidden, targets,
-                                       config, subject.types, 2, &block, &linears);
+                                       HeavyTokens(), config, subject.types, 2, &block, &linears);
   EXPECT_GT(report.best_step, 0);
   EXPECT_LT(report.loss_after, 0.97 * report.loss_before);
   ASSERT_EQ(block.norms.size(), subject.block.norms.size());

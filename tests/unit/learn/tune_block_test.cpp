@@ -64,17 +64,36 @@ class TuneBlock : public testing::Test {
     Block block;
     std::map<std::string, TunedLinear> linears;
   };
-  Result tune(const TuneConfig& config, int threads) const {
+  Result tune(const TuneConfig& config, int threads, const HeavyTokens& heavy = {}) const {
     const at::NoGradGuard no_grad;
     Result result{{}, original_, linears_};
     const NormTypes halves = {{kAttentionNorm, at::kHalf}, {kMlpNorm, at::kHalf}};
-    result.report = tune_block(spec(), rope_, inputs_, targets_, config, halves, threads,
+    result.report = tune_block(spec(), rope_, inputs_, targets_, heavy, config, halves, threads,
                                &result.block, &result.linears);
     return result;
   }
   static at::Tensor decoded(const LayerCodes& codes) {
     std::vector<float> weight = dequantize(codes);
     return at::from_blob(weight.data(), {codes.rows(), codes.cols()}, at::kFloat).clone();
+  }
+  // With the weights that its codes decode to.
+  static Block finished(const Result& result) {
+    Block block = result.block;
+    for (const auto& [suffix, linear] : result.linears) {
+      block.set_weight(suffix, decoded(linear.codes));
+    }
+    return block;
+  }
+  // The mean relative error of the first token of each sequence.
+  double first_loss(const Block& block) const {
+    const at::NoGradGuard no_grad;
+    double sum = 0;
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      const at::Tensor output = forward_block(spec(), block, inputs_[i].narrow(0, 0, 1), rope_);
+      const at::Tensor target = targets_[i].narrow(0, 0, 1);
+      sum += output.sub(target).square().sum().div(target.square().sum()).item<double>();
+    }
+    return sum / static_cast<double>(inputs_.size());
   }
   double loss(const Block& block) const {
     const at::NoGradGuard no_grad;
@@ -113,10 +132,9 @@ TEST_F(TuneBlock, LowersTheLossAndReturnsWhatTheCodesSay) {
   EXPECT_LT(tuned.report.loss_after, 0.9 * tuned.report.loss_before);
   Block before = original_;
   for (const auto& [suffix, linear] : linears_) before.set_weight(suffix, decoded(linear.codes));
-  Block after = tuned.block;
+  const Block after = finished(tuned);
   for (const auto& [suffix, linear] : tuned.linears) {
     check_codes(linear.codes);
-    after.set_weight(suffix, decoded(linear.codes));
     EXPECT_NE(linear.codes.regions().code, linears_.at(suffix).codes.regions().code) << suffix;
     EXPECT_NE(linear.codes.regions().scale, linears_.at(suffix).codes.regions().scale) << suffix;
     EXPECT_EQ(linear.codes.regions().salient, linears_.at(suffix).codes.regions().salient)
@@ -127,6 +145,20 @@ TEST_F(TuneBlock, LowersTheLossAndReturnsWhatTheCodesSay) {
   const at::Tensor& norm = tuned.block.norms.at(kMlpNorm);
   EXPECT_TRUE(norm.equal(norm.to(at::kHalf).to(at::kFloat)));
   EXPECT_FALSE(norm.equal(original_.norms.at(kMlpNorm)));
+}
+
+// Tokens that count more are learned better, at the others' cost; counting once changes nothing.
+TEST_F(TuneBlock, HeavyTokens) {
+  const Result plain = tune(config(), 2);
+  HeavyTokens heavy = {1, std::vector<std::vector<int64_t>>(inputs_.size(), {0})};
+  EXPECT_EQ(tune(config(), 2, heavy).report.loss_after, plain.report.loss_after);
+  heavy.times = 100;
+  const Result weighted = tune(config(), 2, heavy);
+  EXPECT_GT(weighted.report.best_step, 0);
+  const Block block = finished(weighted), other = finished(plain);
+  EXPECT_LT(first_loss(block), 0.8 * first_loss(other));
+  EXPECT_GT(loss(block), loss(other));
+  EXPECT_EQ(tune(config(), 1, heavy).report.loss_after, weighted.report.loss_after);
 }
 
 TEST_F(TuneBlock, ThreadsDoNotMatter) {

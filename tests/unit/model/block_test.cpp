@@ -82,7 +82,7 @@ TEST(Block, AgreesWithTransformersInEveryFamily) {
   for (const Family& family : families()) EXPECT_EQ(tested.count(family.model_type), 1u);
 }
 
-TEST(Block, TapsSeeEachGroupOnceInOrderAndCanStop) {
+TEST(Block, WalksFromGroupToGroup) {
   const test::TemporaryDirectory directory;
   test::TinyLlama options;
   options.hidden = 48;
