@@ -309,12 +309,11 @@ class ResumeCorrected(Resume):
                ("--sink-weight", "5"): "sink_weight was 4, is 5"}
 
 
-class ResumeCorrectedTuned(ResumeTuned):
+class ResumeSequentialTuned(ResumeTuned):
     """Tuning changes linears that calibration has passed: then it goes on from the block's inputs, as
     it does where no points are kept, on disk."""
 
-    METHOD = ("--method", "arb", "--classes", "1", "--targets", "corrected")
-    CHANGES = {("--targets", "own"): 'targets was "corrected", is "own"'}
+    METHOD = (*Resume.METHOD, "--sequential")
 
 
 class ResumeFactors(Resume):
@@ -341,7 +340,7 @@ KEPT = {ResumeTuned: ("test_killed_after_each_block", "test_changed_settings_are
         ResumeCorrected: ("test_killed_after_each_block", "test_changed_settings_are_refused",
                           "test_lost_hidden_states_are_computed_again",
                           "test_hidden_states_on_disk"),
-        ResumeCorrectedTuned: ("test_hidden_states_on_disk",),
+        ResumeSequentialTuned: ("test_hidden_states_on_disk",),
         ResumeFactors: ("test_killed_after_each_block", "test_changed_settings_are_refused")}
 for case, kept in KEPT.items():
     for name in [name for name in dir(Resume) if name.startswith("test_") and name not in kept]:
