@@ -11,6 +11,10 @@ double target_operations(int64_t rows, int64_t cols) {
   return m * m * m / 3 + 4 * n * m * m;
 }
 
+int hidden_streams(const MethodConfig& config, bool tuned) {
+  return tuned || config.targets == Targets::kCorrected ? 2 : 1;
+}
+
 int64_t point_bytes(const ModelSpec& spec, const MethodConfig& config, bool sequential) {
   if (!sequential) return 0;
   int64_t widest = 0;

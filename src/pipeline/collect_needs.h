@@ -23,6 +23,9 @@ struct CollectNeeds {
 // Of corrected targets of [rows, cols].
 double target_operations(int64_t rows, int64_t cols);
 
+// Streams of hidden states that a run keeps: with tuning or corrected targets the original's, too.
+int hidden_streams(const MethodConfig& config, bool tuned);
+
 // Of a token at its largest in the points of BlockWalk, of all streams that are collected.
 int64_t point_bytes(const ModelSpec& spec, const MethodConfig& config, bool sequential);
 

@@ -296,7 +296,7 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   for (const auto& [group, width] : widths) factors += probe.factor(width);
   const bool tuned = request.tune.has_value();
   const int64_t hidden = config.hidden_size;
-  const int streams = tuned || request.method.targets == Targets::kCorrected ? 2 : 1;
+  const int streams = hidden_streams(request.method, tuned);
   estimate.hidden_bytes = streams * 4 * request.sequences * request.length * hidden;
   estimate.hidden_place =
       choose_hidden_place(estimate.hidden_bytes, beside_hidden_states(spec), device, 1);

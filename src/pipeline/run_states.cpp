@@ -219,7 +219,7 @@ std::vector<WrittenFile> RunStates::save(int64_t next) {
 }
 
 int RunStates::streams() const {
-  return request_.tune || request_.method.targets == Targets::kCorrected ? 2 : 1;
+  return hidden_streams(request_.method, request_.tune.has_value());
 }
 
 HiddenShape RunStates::shape(std::vector<int64_t> ids) const {
