@@ -79,6 +79,24 @@ std::string error_text(const std::optional<double>& error) {
   return text;
 }
 
+// Of a layer whose plan has another method than the result.
+std::string method_of(const nlohmann::ordered_json& plan, const std::string& module,
+                      const std::string& method) {
+  const auto planned = plan.find(module);
+  return planned == plan.end() ? method : planned->value("method", method);
+}
+
+// A layer that was not quantized.
+void report_as_it_is(const LayerReport& layer, bool print, nlohmann::ordered_json* json) {
+  nlohmann::ordered_json entry = layer;
+  entry["layout"] = nullptr;
+  (*json)["layers"].push_back(std::move(entry));
+  if (!print) return;
+  const std::string shape = std::to_string(layer.rows) + "x" + std::to_string(layer.cols);
+  std::printf("%-40s %-13s %-6s %-5s %7s %7.4f %7.4f %9s  as it is\n", layer.name.c_str(),
+              shape.c_str(), "-", "-", "-", layer.nominal_bits, layer.stored_bits, "-");
+}
+
 void run(const Options& options) {
   options.common.check_json();
   const std::filesystem::path directory = model_or_newest(options.directory, options.common.quiet);
@@ -118,7 +136,13 @@ void run(const Options& options) {
   double weights = 0;
   std::optional<double> worst;
   int64_t bytes = 0;
+  const nlohmann::ordered_json plan = manifest.value("plan", nlohmann::ordered_json::object());
   for (LayerReport& layer : layers) {
+    if (!model.packed()->has(layer.name)) {
+      report_as_it_is(layer, options.common.print(), &json);
+      weights += static_cast<double>(layer.rows * layer.cols);
+      continue;
+    }
     const PackedLayer packed = model.packed()->open(layer.name);
     const LayerCodes codes = unpack(packed);
     layer.stored_bits = packed.stored_bits();
@@ -131,11 +155,11 @@ void run(const Options& options) {
     json["layers"].push_back(std::move(entry));
     if (!options.common.print()) continue;
     const std::string shape = std::to_string(layer.rows) + "x" + std::to_string(layer.cols);
-    std::printf("%-40s %-13s %-6s %-5s %7s %7.4f %7.4f %9s  %s\n", layer.name.c_str(),
-                shape.c_str(), method.c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
-                share_text(statistic(layer, "salient_share")).c_str(), layer.nominal_bits,
-                layer.stored_bits, error_text(layer.error).c_str(),
-                factors_text(codes, layer).c_str());
+    std::printf(
+        "%-40s %-13s %-6s %-5s %7s %7.4f %7.4f %9s  %s\n", layer.name.c_str(), shape.c_str(),
+        method_of(plan, layer.name, method).c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
+        share_text(statistic(layer, "salient_share")).c_str(), layer.nominal_bits,
+        layer.stored_bits, error_text(layer.error).c_str(), factors_text(codes, layer).c_str());
   }
   for (const auto& [name, rows] : model.packed()->all_integer_rows()) {
     IntegerRowsReport& report = outside[name];

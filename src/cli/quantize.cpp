@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "billm/base/error.h"
+#include "billm/checkpoint/json.h"
 #include "billm/hub/model_name.h"
 #include "billm/pipeline/estimate.h"
 #include "billm/pipeline/process_group.h"
@@ -23,7 +24,7 @@ namespace {
 struct Options {
   CommonOptions common;
   CalibrationOptions calibration;
-  std::string model, out, method = "billm", device = "auto";
+  std::string model, out, method = "billm", plan, device = "auto";
   SettingFlags settings;  // of the method
   TuneConfig tune;
   EmbeddingBits embedding_bits;
@@ -41,6 +42,14 @@ std::optional<TuneConfig> tune_config(const Options& options) {
   }
   tune.seed = options.calibration.seed;
   return tune;
+}
+
+// --plan. The order of the patterns matters, which strict parsing does not keep.
+nlohmann::ordered_json read_plan_file(const std::string& path) {
+  if (path.empty()) return nullptr;
+  const std::string text = read_input(path);
+  parse_json_object(text, path);
+  return nlohmann::ordered_json::parse(text);
 }
 
 void print_report(const QuantizeReport& report) {
@@ -93,6 +102,8 @@ void print_needs(const Options& options) {
   const CalibrationSize size = options.calibration.size();
   request.sequences = size.sequences;
   request.length = size.length;
+  request.plan = read_plan_file(options.plan);
+  request.plan_source = options.plan;
   request.embedding_bits = options.embedding_bits;
   request.device = options.device;
   request.threads = options.common.resolved_threads();
@@ -106,6 +117,8 @@ void print_needs(const Options& options) {
 void quantize(const Options& options, ProcessGroup& processes) {
   QuantizeRequest request;
   request.method = configure(options.method, options.settings.given());
+  request.plan = read_plan_file(options.plan);
+  request.plan_source = options.plan;
   request.tune = tune_config(options);
   const bool quiet = options.common.quiet || !processes.first();
   request.model = resolve_model(options.model, ModelPart::kAll, quiet);
@@ -116,6 +129,7 @@ void quantize(const Options& options, ProcessGroup& processes) {
   if (options.settings.has("bits")) {
     stem += "-" + setting_json(find_setting("bits"), request.method).dump() + "bit";
   }
+  if (!options.plan.empty()) stem += "-" + std::filesystem::path(options.plan).stem().string();
   if (processes.first()) {
     request.out = options.out.empty() ? new_result_path(stem, options.resume)
                                       : std::filesystem::path(options.out);
@@ -174,6 +188,12 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->type_name("DIR|ALIAS");
   app.add_option("--method", options->method, methods_help)->capture_default_str();
   options->settings.add_to(app, false, "Options");
+  app.add_option(
+         "--plan", options->plan,
+         "JSON file with what single layers have in place of these settings: {PATTERN: "
+         "{\"method\": NAME, \"bits\": X, ...}}, the last pattern that matches a layer's name "
+         "(*, ?, []) holds; \"bits\": 16 leaves layers as they are")
+      ->type_name("FILE");
   app.add_option("-o,--out", options->out,
                  "Result directory (default: $BILLM_HOME/results/<model>-<method>)")
       ->type_name("DIR");

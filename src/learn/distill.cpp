@@ -104,7 +104,7 @@ class ModelStage : public Stage {
         const at::AutoGradMode mode(true);
         const Block leaves = blocks_[b]->leaves(present);
         const at::Tensor input = inputs[b][slot].detach().set_requires_grad(true);
-        std::vector<at::Tensor> variables = TrainableBlock::variables(leaves);
+        std::vector<at::Tensor> variables = blocks_[b]->variables(leaves);
         variables.push_back(input);
         gradients[slot] = torch::autograd::grad({forward_block(spec_, leaves, input, rope_)},
                                                 variables, {heads[slot].hidden});

@@ -11,11 +11,11 @@ TrainableBlock::TrainableBlock(const Block& block,
                                double margin, c10::Device device, int threads)
     : fixed_(block) {
   fixed_.norms.clear();
-  fixed_.linears.clear();
   for (const auto& [suffix, weight] : block.norms) {
     norms_[suffix] = std::make_unique<NormTrainable>(weight, types.at(suffix), norm_rate);
   }
   for (const auto& [suffix, linear] : linears) {
+    fixed_.linears.erase(suffix);
     linears_[suffix] = std::make_unique<LayerTrainable>(linear.codes, linear.original, rates,
                                                         margin, device, threads);
   }
@@ -43,16 +43,16 @@ Block TrainableBlock::leaves(const Block& present) const {
   for (const auto& [suffix, weight] : present.norms) {
     block.norms[suffix] = weight.detach().set_requires_grad(true);
   }
-  for (const auto& [suffix, linear] : present.linears) {
+  for (const auto& [suffix, linear] : linears_) {
     block.set_weight(suffix, present.weight(suffix).detach().set_requires_grad(true));
   }
   return block;
 }
 
-std::vector<at::Tensor> TrainableBlock::variables(const Block& leaves) {
+std::vector<at::Tensor> TrainableBlock::variables(const Block& leaves) const {
   std::vector<at::Tensor> variables;
   for (const auto& [suffix, weight] : leaves.norms) variables.push_back(weight);
-  for (const auto& [suffix, linear] : leaves.linears) variables.push_back(leaves.weight(suffix));
+  for (const auto& [suffix, linear] : linears_) variables.push_back(leaves.weight(suffix));
   return variables;
 }
 

@@ -18,8 +18,8 @@ namespace billm {
 
 class TrainableBlock {
  public:
-  // `block`: whose norms learn and whose linears are left aside; on the model's device. `where`
-  // comes before a refusal (Error{kUsage}).
+  // `block`: whose norms learn, and whose linears stay where `linears` does not have them; on the
+  // model's device.
   TrainableBlock(const Block& block, const std::map<std::string, TunedLinear>& linears,
                  const NormTypes& types, const LearnRates& rates, double norm_rate, double margin,
                  c10::Device device, int threads);
@@ -33,7 +33,7 @@ class TrainableBlock {
   // several threads may differentiate at once.
   Block leaves(const Block& present) const;
   // The leaves, in the order in which update() takes their gradients.
-  static std::vector<at::Tensor> variables(const Block& leaves);
+  std::vector<at::Tensor> variables(const Block& leaves) const;
   void update(Trainer& trainer, const Block& present, const std::vector<at::Tensor>& gradients);
 
   // Copies the present state out: norm weights into `block`, codes into `linears`.

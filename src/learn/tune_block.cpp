@@ -61,7 +61,7 @@ class BlockStage : public Stage {
       const at::AutoGradMode mode(true);
       const Block leaves = block_.leaves(present_);
       const at::Tensor loss = loss_of(leaves, windows_[chosen[slot]]);
-      gradients[slot] = torch::autograd::grad({loss}, TrainableBlock::variables(leaves));
+      gradients[slot] = torch::autograd::grad({loss}, block_.variables(leaves));
       losses[slot] = loss.item<double>();
     });
     add_to_first(&gradients);

@@ -194,6 +194,14 @@ std::string ModelSpec::module(int64_t block, const LinearSpec& linear) const {
   return block_prefix(block) + linear.suffix;
 }
 
+std::vector<std::string> ModelSpec::modules() const {
+  std::vector<std::string> modules;
+  for (int64_t block = 0; block < blocks(); ++block) {
+    for (const LinearSpec& linear : family->linears) modules.push_back(module(block, linear));
+  }
+  return modules;
+}
+
 const LinearSpec* ModelSpec::find(LinearRole role) const {
   for (const LinearSpec& linear : family->linears) {
     if (linear.role == role) return &linear;

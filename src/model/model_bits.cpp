@@ -40,10 +40,16 @@ ModelBits model_bits(const Model& model) {
   bits.file_bits = file_bits(bits.file_bytes, bits.parameters);
   if (const PackedModules* packed = model.packed()) {
     double bytes = 0, weights = 0;
-    for (const std::string& name : packed->names()) {
-      const auto [rows, cols] = packed->size(name);
-      bytes += static_cast<double>(packed->bytes(name));
-      weights += static_cast<double>(rows * cols);
+    for (const std::string& module : model.spec().modules()) {
+      if (packed->has(module)) {
+        const auto [rows, cols] = packed->size(module);
+        bytes += static_cast<double>(packed->bytes(module));
+        weights += static_cast<double>(rows * cols);
+      } else {
+        const TensorView& weight = model.checkpoint().tensor(module + ".weight");
+        bytes += static_cast<double>(weight.data.size());
+        weights += static_cast<double>(weight.shape[0] * weight.shape[1]);
+      }
     }
     bits.stored_bits = 8 * bytes / weights;
   }

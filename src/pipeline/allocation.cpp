@@ -61,6 +61,14 @@ double outlier_share(const at::Tensor& weight, const std::vector<float>& squares
   return outliers / static_cast<double>(scores.size());
 }
 
+void warn_of_bits(const std::string& what, double wanted, double smallest) {
+  char text[96];
+  std::snprintf(text, sizeof(text),
+                " %g is less than the smallest factors of layers of this size take: %.3f", wanted,
+                smallest);
+  log_warning(what + text);
+}
+
 }  // namespace
 
 std::vector<LayerOutliers> measure_outliers(const OriginalPass& pass, HiddenStates* hidden) {
@@ -129,7 +137,8 @@ std::map<std::string, NmPattern> allocate_nm(const std::vector<LayerOutliers>& l
   return patterns;
 }
 
-std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfig& config) {
+std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfig& config,
+                                        const LayerPlan& plan) {
   const Method& method = find_method(config.method);
   if (method.plan_bits == nullptr) return {};
   std::vector<std::string> modules;
@@ -137,8 +146,9 @@ std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfi
   for (int64_t b = 0; b < spec.blocks(); ++b) {
     for (const std::string& group : spec.groups()) {
       for (const LinearSpec& linear : spec.family->linears) {
-        if (linear.group != group) continue;
-        modules.push_back(spec.module(b, linear));
+        const std::string module = spec.module(b, linear);
+        if (linear.group != group || !follows_run(plan, module, "bits")) continue;
+        modules.push_back(module);
         sizes.push_back({linear.out_width(spec.config), linear.in_width(spec.config)});
       }
     }
@@ -152,14 +162,24 @@ std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfi
     weights += size;
     stored += bits[i] * size;
   }
-  if (stored > (config.bits + 1e-9) * weights) {
-    char text[160];
-    std::snprintf(text, sizeof(text),
-                  "--bits %g is less than the smallest factors of layers of this size take: %.3f",
-                  config.bits, stored / weights);
-    log_warning(text);
-  }
+  if (stored > (config.bits + 1e-9) * weights)
+    warn_of_bits("--bits", config.bits, stored / weights);
   return planned;
+}
+
+void warn_of_planned_bits(const ModelSpec& spec, const MethodConfig& run, const LayerPlan& plan) {
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    for (const LinearSpec& linear : spec.family->linears) {
+      const std::string module = spec.module(b, linear);
+      if (plan.count(module) == 0 || stays(plan, module)) continue;
+      const MethodConfig config = planned_config(run, plan, module);
+      const Method& method = find_method(config.method);
+      if (method.plan_bits == nullptr || follows_run(plan, module, "bits")) continue;
+      const LayerSize size = {linear.out_width(spec.config), linear.in_width(spec.config)};
+      const double bits = method.plan_bits({&size, 1}, config).front();
+      if (bits > config.bits + 1e-9) warn_of_bits(module + ": bits", config.bits, bits);
+    }
+  }
 }
 
 }  // namespace billm

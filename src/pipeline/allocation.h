@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "billm/quantize/config.h"
+#include "billm/quantize/layer_plan.h"
 #include "original_pass.h"
 
 namespace billm {
@@ -26,8 +26,11 @@ std::vector<LayerOutliers> measure_outliers(const OriginalPass& pass, HiddenStat
 std::map<std::string, NmPattern> allocate_nm(const std::vector<LayerOutliers>& layers,
                                              const NmPattern& target);
 
-// Method::plan_bits for the model's linears in the order in which they are quantized, by module;
-// empty if the method has none.
-std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfig& config);
+// Method::plan_bits for those of the model's linears that follow the run's bits in `plan`, in the
+// order in which they are quantized, by module; empty if the method has none.
+std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfig& config,
+                                        const LayerPlan& plan);
+// Warns of layers whose own bits in `plan` are fewer than their method can make.
+void warn_of_planned_bits(const ModelSpec& spec, const MethodConfig& run, const LayerPlan& plan);
 
 }  // namespace billm

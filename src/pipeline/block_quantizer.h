@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,16 +16,16 @@
 #include "billm/learn/tune_block.h"
 #include "billm/model/block.h"
 #include "billm/pack/packed_layer.h"
+#include "billm/quantize/layer_plan.h"
 #include "billm/quantize/methods.h"
 #include "billm/report/report.h"
-#include "layer_plan.h"
 
 namespace billm {
 
 struct QuantizedLayer {
   std::string module;
-  PackedLayer packed;
-  LayerReport report;
+  std::optional<PackedLayer> packed;  // none: the plan leaves the layer as it is
+  LayerReport report;                 // of such a layer the name and the shape
 };
 
 struct QuantizedBlock {
@@ -43,9 +44,9 @@ using BlockTuner =
     std::function<TuneReport(std::map<std::string, TunedLinear>* linears,  // by suffix
                              Block* block)>;
 
-// Throws Error{kBadInput} if the configuration rotates and a linear of the model has a size that
-// cannot be rotated (codes/rotation.h).
-void check_rotations(const ModelSpec& spec, const MethodConfig& config);
+// Throws Error{kBadInput} if a linear of the model is to be rotated and has a size that cannot be
+// (codes/rotation.h).
+void check_rotations(const ModelSpec& spec, const MethodConfig& config, const LayerPlan& plan);
 
 class BlockQuantizer {
  public:
@@ -60,31 +61,38 @@ class BlockQuantizer {
                           const BlockTuner& tune, Block* block) const;
 
  private:
-  // What the linears of a group share, in the basis in which they are quantized.
+  // What linears of a group share that are quantized in the same basis.
   struct GroupInputs {
     std::optional<Rotation> rotation;  // V, of --rotate
     std::vector<uint8_t> dead;         // with a rotation: columns that were 0 before it
     Hessian hessian;                   // of the rotated inputs
-    std::map<std::string, at::Tensor>
-        targets;  // by suffix: the weights that are quantized, [out, in]
+  };
+  // A linear that is quantized.
+  struct PlannedLinear {
+    const LinearSpec* spec;
+    std::string module;
+    MethodConfig config;
+    at::Tensor target;                          // the weight that it is quantized from, [out, in]
+    std::shared_ptr<const GroupInputs> inputs;  // null at first
   };
   struct Coded {
     LayerCodes codes;
     double nominal_bits = 0;
   };
-  GroupInputs group_inputs(int64_t index, const std::string& group, const Block& block,
+  std::vector<PlannedLinear> planned_linears(int64_t index, const std::string& group,
+                                             const LayerPlan& plan) const;
+  void set_targets(const Block& block, const CalibrationStats& stats,
+                   std::vector<PlannedLinear>* linears) const;
+  void set_inputs(int64_t index, CalibrationStats stats, std::vector<PlannedLinear>* linears,
+                  std::vector<std::string>* warnings) const;
+  GroupInputs group_inputs(int64_t index, const PlannedLinear& linear, bool needs_factor,
                            CalibrationStats stats, std::vector<std::string>* warnings) const;
-  std::map<std::string, at::Tensor> targets(const std::string& group, const Block& block,
-                                            const CalibrationStats& stats) const;
-  Coded quantize_linear(int64_t index, const LinearSpec& linear, const LayerPlan& plan,
-                        const at::Tensor& original, const GroupInputs& inputs) const;
-  QuantizedLayer pack_linear(const std::string& module, const Coded& coded,
-                             const at::Tensor& original, const GroupInputs& inputs,
+  Coded quantize_linear(int64_t index, const PlannedLinear& linear) const;
+  QuantizedLayer pack_linear(const PlannedLinear& linear, const Coded& coded,
                              at::Tensor* decoded) const;
 
   const ModelSpec& spec_;
   const MethodConfig config_;
-  const Method& method_;
   const QuantizeContext context_;
   const c10::Device device_;
   QuantizeSeconds* const seconds_;

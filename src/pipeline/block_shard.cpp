@@ -80,7 +80,8 @@ WrittenFile BlockShard::write(const std::filesystem::path& directory,
 }
 
 Block load_finished_block(const std::filesystem::path& shard, const ModelWeights& original,
-                          const ModelSpec& spec, int64_t index, int threads, c10::Device device) {
+                          const ModelSpec& spec, int64_t index, const LayerPlan& plan, int threads,
+                          c10::Device device) {
   const SafetensorsFile file(shard);
   Block block = load_block_vectors(original, spec, index, device);
   for (auto& [suffix, weight] : block.norms) {
@@ -94,6 +95,10 @@ Block load_finished_block(const std::filesystem::path& shard, const ModelWeights
   for (const LinearSpec& linear : spec.family->linears) {
     const std::string module = spec.module(index, linear);
     const std::string where = shard.string() + ": " + module;
+    if (stays(plan, module)) {
+      block.set_weight(linear.suffix, original.linear(module, threads).to(device));
+      continue;
+    }
     const auto described = file.metadata().find(module);
     if (described == file.metadata().end()) throw bad_input(where + ": not in this shard");
     const PackedLayer packed =

@@ -46,9 +46,10 @@ class BlockShard {
   int version_ = kFirstFormatVersion;
 };
 
-// Block `index` as a shard that BlockShard wrote has it, the rest of it from `original`. Throws
-// Error{kBadInput} if the shard is not this block's.
+// Block `index` as a shard that BlockShard wrote has it, the rest of it, and the linears that stay
+// as they are, from `original`. Throws Error{kBadInput} if the shard is not this block's.
 Block load_finished_block(const std::filesystem::path& shard, const ModelWeights& original,
-                          const ModelSpec& spec, int64_t index, int threads, c10::Device device);
+                          const ModelSpec& spec, int64_t index, const LayerPlan& plan, int threads,
+                          c10::Device device);
 
 }  // namespace billm

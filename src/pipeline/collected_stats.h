@@ -34,8 +34,10 @@ class CollectedStats {
         options_(options),
         seconds_(seconds) {}
 
-  // To be asked for each group of a block once, the first one first (GroupStats). `original`: the
-  // block as it was.
+  // What the block before was not asked for is dropped.
+  void start_block() { stats_.clear(); }
+  // To be asked for a group of a block once at most, the first one first (GroupStats). `original`:
+  // the block as it was.
   CalibrationStats take(const Block& original, const Block& block, const std::string& group);
 
  private:

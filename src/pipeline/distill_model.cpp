@@ -95,9 +95,10 @@ std::vector<DistilledBlock> load_blocks(const Model& packed, const Model& origin
     block.types = norm_types(packed.checkpoint(), spec, b);
     for (const LinearSpec& linear : spec.family->linears) {
       const std::string module = spec.module(b, linear);
-      if (!packed.packed()->has(module)) {
-        throw bad_input(packed.checkpoint().directory().string() + ": " + module +
-                        ": expected a packed module");
+      if (!packed.packed()->has(module)) {  // it was left as it is
+        block.block.set_weight(linear.suffix,
+                               to_device(packed.weights().linear(module, threads), device));
+        continue;
       }
       TunedLinear& loaded = block.linears[linear.suffix];
       if (codes_learn) loaded.original = original.weights().linear(module, threads);
@@ -193,7 +194,9 @@ DistillReport distill_model(const DistillRequest& request) {
     const DistilledBlock& block = blocks[static_cast<size_t>(b)];
     BlockShard shard;
     for (const LinearSpec& linear : spec.family->linears) {
-      const LayerCodes& codes = block.linears.at(linear.suffix).codes;
+      const auto found = block.linears.find(linear.suffix);
+      if (found == block.linears.end()) continue;
+      const LayerCodes& codes = found->second.codes;
       learned[spec.module(b, linear)] = report_codes(codes, request.threads);
       shard.add(spec.module(b, linear), pack(codes, request.threads));
     }
@@ -205,9 +208,9 @@ DistillReport distill_model(const DistillRequest& request) {
   head["distill"]["loss_after"] = report.tune.loss_after;
   head["distill"]["best_step"] = report.tune.best_step;
   for (nlohmann::ordered_json& layer : head.at("layers")) {
-    layer["error"] = nullptr;  // was measured under Hessians that are gone
     const auto report = learned.find(layer.at("name").get<std::string>());
     if (report == learned.end()) continue;
+    layer["error"] = nullptr;  // was measured under Hessians that are gone
     for (const char* key : {"salient_share", "region_shares", "factors"}) {
       if (report->second.contains(key)) layer[key] = report->second.at(key);
     }

@@ -2,194 +2,26 @@
 // block.h, hessian.h, block_quantizer.cpp.
 #include "billm/pipeline/estimate.h"
 
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
-
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdio>
-#include <map>
-#include <optional>
-#include <random>
-#include <set>
-#include <vector>
 
-#include "allocation.h"
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
-#include "billm/base/stopwatch.h"
 #include "billm/calibrate/collect.h"
 #include "billm/model/family.h"
 #include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
-#include "billm/model/weights.h"
-#include "billm/pack/packed_layer.h"
 #include "billm/pipeline/learn_estimate.h"
 #include "billm/quantize/methods.h"
-#include "billm/quantize/rotated.h"
-#include "billm/quantize/targets.h"
 #include "block_quantizer.h"
 #include "collect_needs.h"
 #include "embedding_rows.h"
-#include "gpu_accelerator.h"
-#include "kernels/cuda/load.h"
-#include "layer_error.h"
+#include "layer_costs.h"
 
 namespace billm {
 namespace {
-
-// A random layer with inputs of unequal size, as real ones have.
-struct ProbeLayer {
-  ProbeLayer(int64_t rows, int64_t cols)
-      : weight(at::empty({rows, cols}, at::kFloat)), stats{.width = cols, .tokens = 2 * cols} {
-    std::mt19937 random(7);
-    std::normal_distribution<float> normal;
-    float* w = weight.mutable_data_ptr<float>();
-    for (int64_t i = 0; i < rows * cols; ++i) w[i] = 0.02f * normal(random);
-    at::Tensor x = at::empty({2 * cols, cols}, at::kFloat);
-    float* data = x.mutable_data_ptr<float>();
-    for (int64_t i = 0; i < 2 * cols * cols; ++i) {
-      data[i] = normal(random) * (i % cols % 37 == 0 ? 4.0f : 1.0f);
-    }
-    const at::Tensor xtx = at::mm(x.t(), x);
-    const float* values = xtx.const_data_ptr<float>();
-    stats.xtx.assign(values, values + cols * cols);
-  }
-  at::Tensor weight;
-  CalibrationStats stats;
-};
-
-struct LayerSeconds {
-  double factor = 0, coding = 0;  // coding: method, packing, decoding, error
-};
-
-// Two sizes of a layer with which the seconds of its coding grow.
-struct Work {
-  double first = 0, second = 0;
-};
-
-// Rates of this machine, and a packed layer of the method.
-class Probe {
- public:
-  // `widths`: of the layers; those up to wide_ are tried as they are, since a narrow layer has more
-  // salient columns in each of its blocks.
-  Probe(const EstimateRequest& request, const std::set<int64_t>& widths, c10::Device device)
-      : request_(request), method_(find_method(request.method.method)), device_(device) {
-    const Stopwatch clock;
-    const at::NoGradGuard no_grad;
-    const auto threads = static_cast<unsigned>(request.threads);
-    if (!device.is_cpu()) {
-      std::string why;  // quantize_model() says it
-      accelerator_.emplace(device, kernels::cuda::load_cuda_kernels(&why));
-      quantize(kTileRows, kTileRows);  // starts the device's libraries
-    }
-    // A power of two, so that output rotations are fast ones. Of products, whose rank grows with
-    // the rows, as small as threads are still worth starting.
-    const int64_t rows = product() ? kNarrow : static_cast<int64_t>(std::bit_ceil(128u * threads));
-    const LayerSeconds narrow = quantize(rows, kNarrow), wide = quantize(rows, wide_);
-    packed_.emplace(wide_, std::move(last_));
-    for (const int64_t width : widths) {
-      if (width >= wide_ || packed_.count(width) > 0) continue;
-      quantize(rows, width);
-      packed_.emplace(width, std::move(last_));
-    }
-    factor_ = wide.factor / std::pow(wide_, 3);
-    const Work n = work(rows, kNarrow), w = work(rows, wide_);
-    second_ = std::max(0.0, (wide.coding * n.first - narrow.coding * w.first) /
-                                (w.second * n.first - n.second * w.first));
-    first_ = std::max(0.0, (narrow.coding - second_ * n.second) / n.first);
-    flops_ = product_rate(device, request.threads);
-    if (request.method.targets == Targets::kCorrected) measure_targets(rows);
-    seconds = clock.seconds();
-  }
-
-  // Seconds of one layer, and of the factor of one input.
-  double coding(int64_t rows, int64_t cols) const {
-    const Work size = work(rows, cols);
-    return first_ * size.first + second_ * size.second;
-  }
-  double factor(int64_t width) const {
-    return method_.needs_factor ? factor_ * std::pow(width, 3) : 0;
-  }
-  double products(double operations) const { return operations / flops_; }
-  // Of corrected targets, computed in double on the CPU.
-  double targets(double operations) const { return operations / target_flops_; }
-  double rate() const { return flops_; }
-  int64_t packed_bytes(int64_t rows, int64_t cols) const {
-    const auto found = packed_.find(cols);
-    return scaled_bytes(found != packed_.end() ? found->second : packed_.at(wide_), rows, cols);
-  }
-
-  double seconds = 0;
-
- private:
-  static constexpr int64_t kTileRows = 64, kNarrow = 512;
-
-  bool product() const { return method_.rank != nullptr; }
-
-  // Planes alone: weights; weights times columns (feedback, error). Products: the eigenvectors of
-  // H; a step's products of matrices.
-  Work work(int64_t rows, int64_t cols) const {
-    const auto n = static_cast<double>(rows), m = static_cast<double>(cols);
-    if (!product()) return {n * m, n * m * m};
-    return {m * m * m,
-            n * m * static_cast<double>(method_.rank({rows, cols}, request_.method.bits))};
-  }
-
-  void measure_targets(int64_t rows) {
-    ProbeLayer layer(rows, kNarrow);
-    layer.stats.cross = layer.stats.xtx;
-    const WeightView weight = {layer.weight.const_data_ptr<float>(), rows, kNarrow};
-    const Stopwatch clock;
-    corrected_targets({&weight, 1}, layer.stats, request_.method, request_.threads);
-    target_flops_ = target_operations(rows, kNarrow) / clock.seconds();
-  }
-
-  // Leaves the packed layer in last_.
-  LayerSeconds quantize(int64_t rows, int64_t cols) {
-    ProbeLayer layer(rows, cols);
-    LayerSeconds result;
-    LayerRotation rotation;
-    if (request_.method.rotate != RotatedSides::kNone) rotation.in = Rotation{cols};
-    if (request_.method.rotate == RotatedSides::kBoth) rotation.out = Rotation{rows};
-    const Stopwatch factor;
-    const std::vector<uint8_t> dead = dead_columns(layer.stats);
-    if (rotation.in) rotate_stats(*rotation.in, request_.threads, &layer.stats);
-    const Accelerator* const accelerator = accelerator_ ? &*accelerator_ : nullptr;
-    const Hessian hessian = make_hessian(std::move(layer.stats), method_.needs_factor,
-                                         request_.method.damping, request_.threads, accelerator);
-    result.factor = factor.seconds();
-    const QuantizeContext context = {.threads = request_.threads, .accelerator = accelerator};
-    const Stopwatch coding;
-    WeightView weight = {layer.weight.const_data_ptr<float>(), rows, cols};
-    std::vector<float> rotated;
-    if (rotation.in) {
-      rotated = rotate_weight(weight, dead, rotation, request_.threads);
-      weight.data = rotated.data();
-    }
-    last_ = pack(method_.quantize(weight, hessian, request_.method, context), request_.threads);
-    const at::Tensor decoded = decode_weight(last_, "probe", request_.threads);
-    layer_error(layer.weight, decoded, hessian_matrix(hessian, device_), request_.threads);
-    result.coding = coding.seconds();
-    return result;
-  }
-
-  const EstimateRequest& request_;
-  const Method& method_;
-  const c10::Device device_;
-  const int64_t wide_ = product() ? 1024 : 2048;
-  std::optional<GpuAccelerator> accelerator_;  // not on a CPU
-  double factor_ = 0, first_ = 0, second_ = 0, flops_ = 1, target_flops_ = 1;
-  PackedLayer last_;
-  std::map<int64_t, PackedLayer> packed_;  // by width
-};
-
-int64_t dtype_size(const ModelConfig& config) {
-  return config.torch_dtype == "float32" ? 4 : config.torch_dtype == "float64" ? 8 : 2;
-}
 
 // Besides the matrix H: the doubles that become its factor; then the factor, the triangles of its
 // blocks and what the method adds; codes, the decoded and the packed weight.
@@ -220,7 +52,7 @@ OutsideBytes outside_bytes(const ModelSpec& spec, const EmbeddingBits& bits, int
   };
   count(bits.embedding);
   count(bits.head_bits());
-  bytes.stored += weights * dtype_size(spec.config);
+  bytes.stored += weights * weight_bytes(spec.config);
   return bytes;
 }
 
@@ -231,21 +63,6 @@ int64_t mask_bytes(const ModelConfig& config, int64_t length) {
   return slides ? 5 * length * length : 0;
 }
 
-// The bytes of all packed layers, by the plan of a method that makes one.
-std::optional<int64_t> planned_bytes(const ModelSpec& spec, const MethodConfig& config) {
-  const std::map<std::string, double> planned = plan_bits(spec, config);
-  if (planned.empty()) return {};
-  double bits = 0;
-  for (int64_t b = 0; b < spec.blocks(); ++b) {
-    for (const LinearSpec& linear : spec.family->linears) {
-      bits += planned.at(spec.module(b, linear)) *
-              static_cast<double>(linear.out_width(spec.config)) *
-              static_cast<double>(linear.in_width(spec.config));
-    }
-  }
-  return std::llround(bits / 8);
-}
-
 }  // namespace
 
 Estimate estimate_quantize(const EstimateRequest& request) {
@@ -253,16 +70,15 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   init_torch();
   const ModelSpec spec = model_spec(request.model, request.where);
   check_length(spec, request.length);
-  check_rotations(spec, request.method);
+  const LayerPlan plan =
+      read_plan(request.plan, request.plan_source, spec.modules(), request.method);
+  check_rotations(spec, request.method, plan);
   const ModelConfig& config = spec.config;
   check_embedding_bits(request.embedding_bits, spec.head == spec.embed, request.where);
   const c10::Device device = resolve_device(request.device);
   const int64_t idle_bytes = peak_rss_bytes();
-  const Method& method = find_method(request.method.method);
-  std::set<int64_t> layer_widths;
   double weights = 0;
   for (const LinearSpec& linear : spec.family->linears) {
-    layer_widths.insert(linear.in_width(config));
     weights += static_cast<double>(spec.blocks()) * static_cast<double>(linear.out_width(config)) *
                static_cast<double>(linear.in_width(config));
   }
@@ -272,28 +88,30 @@ Estimate estimate_quantize(const EstimateRequest& request) {
     std::snprintf(text, sizeof(text), "%.3g", weights);
     throw bad_input(request.where + ": expected at most 1e15 weights in the blocks, got " + text);
   }
-  // What a plan says is stored needs no packed layer of each width.
-  const std::optional<int64_t> planned = planned_bytes(spec, request.method);
-  const Probe probe(request, planned ? std::set<int64_t>() : layer_widths, device);
+  const LayerCosts costs(spec, request.method, plan, device, request.threads);
 
   Estimate estimate;
   estimate.blocks = spec.blocks();
-  estimate.probe_seconds = probe.seconds;
+  estimate.probe_seconds = costs.probe_seconds();
   const auto tokens = static_cast<double>(request.sequences * request.length);
-  std::map<std::string, int64_t> widths;  // by input group
-  int64_t block_weights = 0, block_packed = 0, largest = 0, widest = 0;
-  double coding = 0;
+  int64_t block_weights = 0, largest = 0, widest = 0;
   for (const LinearSpec& linear : spec.family->linears) {
     const int64_t rows = linear.out_width(config), cols = linear.in_width(config);
-    widths[linear.group] = cols;
     block_weights += rows * cols;
-    if (!planned) block_packed += probe.packed_bytes(rows, cols);
     largest = std::max(largest, rows * cols);
     widest = std::max(widest, cols);
-    coding += probe.coding(rows, cols);
   }
-  double factors = 0;
-  for (const auto& [group, width] : widths) factors += probe.factor(width);
+  double coding = 0, packed_bytes = 0, block_packed_bytes = 0;  // of the largest packed block
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    double here = 0;
+    for (const LinearSpec& linear : spec.family->linears) {
+      here += costs.packed_bytes(b, linear);
+      coding += costs.seconds(b, linear);
+    }
+    coding += costs.factor_seconds(b);
+    packed_bytes += here;
+    block_packed_bytes = std::max(block_packed_bytes, here);
+  }
   const bool tuned = request.tune.has_value();
   const int64_t hidden = config.hidden_size;
   const int streams = hidden_streams(request.method, tuned);
@@ -311,8 +129,8 @@ Estimate estimate_quantize(const EstimateRequest& request) {
 
   estimate.weights = estimate.blocks * block_weights;
   estimate.other_weights = other_weights(spec);
-  if (planned) block_packed = *planned / estimate.blocks;
-  const int64_t packed = planned.value_or(estimate.blocks * block_packed);
+  const int64_t packed = std::llround(packed_bytes),
+                block_packed = std::llround(block_packed_bytes);
   estimate.stored_bits = 8.0 * static_cast<double>(packed) / static_cast<double>(estimate.weights);
   const OutsideBytes outside = outside_bytes(spec, request.embedding_bits, estimate.other_weights);
   estimate.output_bytes = packed + outside.stored;
@@ -334,8 +152,11 @@ Estimate estimate_quantize(const EstimateRequest& request) {
       std::max(input_bytes, std::min(CollectOptions{}.input_bytes, input_bytes * part));
   constexpr int64_t kThreadBytes = int64_t{40} << 20;  // block.h: C library and MKL
   const int64_t collecting = 4 * sums + stored_inputs + threads * (pass + kThreadBytes);
-  const int64_t quantizing =
-      std::max(collect.target_bytes, quantizing_bytes(method, request.method, widest, largest));
+  int64_t quantizing = collect.target_bytes;
+  for (const MethodConfig& own : costs.configs()) {
+    quantizing =
+        std::max(quantizing, quantizing_bytes(find_method(own.method), own, widest, largest));
+  }
   // On a GPU: the page-locked copies of the next block, whose sizes are rounded to powers of two.
   int64_t here = device.is_cpu() ? 4 * block_weights : 8 * block_weights + 4 * largest;
   // The original beside what becomes of it.
@@ -362,15 +183,15 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   // Causal attention looks at half of the pairs: two products of them.
   const double attention = 2.0 * static_cast<double>(request.length * q);
   estimate.forward_seconds =
-      blocks * probe.products(
+      blocks * costs.products(
                    tokens * (2.0 * collect.passed_weights + attention * collect.passed_attention));
   // A multiplication and an addition each.
-  estimate.hessian_seconds = blocks * probe.products(2 * tokens * collect.summed);
-  estimate.quantize_seconds = blocks * (coding + factors + probe.targets(collect.target_flops));
+  estimate.hessian_seconds = blocks * costs.products(2 * tokens * collect.summed);
+  estimate.quantize_seconds = coding + blocks * costs.targets(collect.target_flops);
   if (request.tune) {
     const TuneNeeds needs =
         tune_needs(spec, *request.tune, request.method, request.sequences, request.length,
-                   probe.rate(), device.is_cpu() ? request.threads : 1);
+                   costs.rate(), device.is_cpu() ? request.threads : 1);
     estimate.tune_seconds = blocks * needs.seconds;
     // The block in fp32 and the sums of all groups stay for the report of the layers' errors.
     const int64_t on_host = idle_bytes + here + 4 * sums + 2 * block_packed + needs.host_bytes +

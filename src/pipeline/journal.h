@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "billm/quantize/layer_plan.h"
 #include "billm/report/report.h"
-#include "layer_plan.h"
 
 namespace billm {
 

@@ -35,6 +35,7 @@ class QuantizeJob {
   const Model model;
   std::optional<OutputDirectory> directory;  // of the first process
   std::filesystem::path partial;             // of all
+  LayerPlan plan;                            // of --plan
   Journal journal;
 
   const ModelSpec& spec() const { return model.spec(); }
@@ -44,6 +45,7 @@ class QuantizeJob {
  private:
   void start_accelerator();
   void check_inputs() const;
+  void check_all_tunable() const;
   void check_leftovers() const;
   std::string common_digest() const;
   void open_output();

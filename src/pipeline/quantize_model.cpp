@@ -53,7 +53,7 @@ class Run {
       const ScopeSeconds total(&report_.seconds.total);
       const int64_t blocks = report_.blocks, resumed = report_.resumed_blocks;
       if (resumed == 0) {
-        job_.journal.plan = states_.plan();
+        job_.journal.plan = states_.plan(job_.plan);
         job_.journal.sinks = states_.sinks();
       }
       if (resumed < blocks) start();
@@ -111,6 +111,7 @@ class Run {
 
   // Returns the progress line.
   std::string run_block(int64_t b) {
+    stats_->start_block();
     Block block = loader_.take(b);
     Block original;  // where it is needed; shares its weights, which are replaced in `block`
     if (states_.has_originals()) original = block;
@@ -135,7 +136,11 @@ class Run {
     done.tune = quantized.tune;
     const auto shard = std::make_shared<BlockShard>();
     for (QuantizedLayer& layer : quantized.layers) {
-      shard->add(layer.module, std::move(layer.packed));
+      if (layer.packed) {
+        shard->add(layer.module, std::move(*layer.packed));
+      } else {
+        set_bits_as_it_is(&layer.report);
+      }
       done.layers.push_back(std::move(layer.report));
     }
     if (job_.tuned()) shard->add_norms(block, job_.spec(), b, job_.model.checkpoint());
@@ -159,6 +164,13 @@ class Run {
       write();
     }
     return line;
+  }
+
+  // Of a layer that is not quantized.
+  void set_bits_as_it_is(LayerReport* layer) const {
+    const TensorView& weight = job_.model.checkpoint().tensor(layer->name + ".weight");
+    layer->nominal_bits = layer->stored_bits = 8.0 * static_cast<double>(dtype_bytes(weight.dtype));
+    layer->error = 0;
   }
 
   // Through the original block b, once nothing of the states is being written.
@@ -224,7 +236,8 @@ class Run {
       report_.parameters = parameters(job_.model);
       report_.bytes_before = checkpoint_bytes(source);
       report_.bytes_after = writer_->finish(
-          shards, {packed_config(source, job_.request.method, bits, outside.head_bits() != kAsItIs),
+          shards, {packed_config(source, job_.request.method, bits, outside.head_bits() != kAsItIs,
+                                 modules_as_they_are()),
                    manifest_head(),
                    /*replaced=*/{}, std::move(rounded)});
       report_.file_bits = file_bits(report_.bytes_after, report_.parameters);
@@ -244,6 +257,14 @@ class Run {
                 "in calibration)");
   }
 
+  std::vector<std::string> modules_as_they_are() const {
+    std::vector<std::string> modules;
+    for (const std::string& module : job_.spec().modules()) {
+      if (stays(job_.journal.plan, module)) modules.push_back(module);
+    }
+    return modules;
+  }
+
   nlohmann::ordered_json manifest_head() const {
     nlohmann::ordered_json head = {{"format_version", 0},  // the writer's
                                    {"settings", job_.journal.settings},
@@ -251,6 +272,7 @@ class Run {
                                    {"stored_bits", report_.stored_bits},
                                    {"file_bits", 0}};  // the writer's
     if (!report_.integer_rows.empty()) head["integer_rows"] = report_.integer_rows;
+    if (!job_.journal.plan.empty()) head["plan"] = job_.journal.plan;
     for (const LayerReport& layer : report_.layers) head["layers"].push_back(layer);
     for (const TuneReport& tune : report_.tune) {
       head["tune"].push_back(tune);
@@ -271,28 +293,10 @@ class Run {
   Background writing_;                       // last: it ends before what it uses goes
 };
 
-// What the trainer would refuse after the first block.
-void check_tunable(const MethodConfig& method) {
-  if (method.reference) {
-    throw Error(ErrorCode::kUsage, "--tune: cannot go with --compat reference",
-                "the published code stores means, which are not tuned: leave out one of them");
-  }
-  if (method.offset_kind != OffsetKind::kNone) {
-    throw Error(ErrorCode::kUsage, "--tune: layers with offsets cannot be tuned",
-                "leave out --offsets");
-  }
-  if (integer_bits(method) > 1) {
-    throw Error(ErrorCode::kUsage,
-                "--tune: --method " + method.method + " makes integers, which cannot be tuned",
-                "choose a binary method, or leave out --tune");
-  }
-}
-
 }  // namespace
 
 QuantizeReport quantize_model(const QuantizeRequest& request, ProcessGroup& processes) {
   check_config(request.method);
-  if (request.tune) check_tunable(request.method);
   if (request.tune && !processes.alone()) {
     throw Error(ErrorCode::kUsage, "--tune: works in one process only",
                 "leave out --tune, or start one process (WORLD_SIZE 1)");

@@ -58,7 +58,8 @@ int result_version(const fs::path& directory, const std::vector<std::string>& sh
 }
 
 nlohmann::ordered_json packed_config(const Checkpoint& source, const MethodConfig& method,
-                                     const MeanBits& bits, bool head_quantized) {
+                                     const MeanBits& bits, bool head_quantized,
+                                     const std::vector<std::string>& as_they_are) {
   nlohmann::ordered_json config =
       nlohmann::ordered_json::parse(read_text_file(source.directory() / "config.json"));
   nlohmann::ordered_json others = nlohmann::ordered_json::array();
@@ -66,6 +67,7 @@ nlohmann::ordered_json packed_config(const Checkpoint& source, const MethodConfi
   if (source.config().embed_width != source.config().hidden_size) {
     for (const char* module : {"project_in", "project_out"}) others.push_back(module);
   }
+  for (const std::string& module : as_they_are) others.push_back(module);
   config["quantization_config"] = {
       {"quant_method", "billm"},
       {"format_version", kFirstFormatVersion},

@@ -26,9 +26,11 @@ std::vector<std::string> copy_side_files(const std::filesystem::path& from,
 int result_version(const std::filesystem::path& directory, const std::vector<std::string>& shards);
 
 // config.json of `source` with the quantization_config of the result, in the first format version.
-// `head_quantized`: the output head is stored as integer rows.
+// `head_quantized`: the output head is stored as integer rows. `as_they_are`: linears of the blocks
+// that are not quantized.
 nlohmann::ordered_json packed_config(const Checkpoint& source, const MethodConfig& method,
-                                     const MeanBits& bits, bool head_quantized);
+                                     const MeanBits& bits, bool head_quantized,
+                                     const std::vector<std::string>& as_they_are);
 
 // model.safetensors.index.json for the safetensors files `shards` in `directory`.
 void write_index(const std::filesystem::path& directory, const std::vector<std::string>& shards);

@@ -42,14 +42,16 @@ RunStates::RunStates(const QuantizeRequest& request, const Model& model, Process
       writing_threads_(std::max(1, request.threads / 4)),
       forward_seconds_(forward_seconds) {}
 
-LayerPlan RunStates::plan() {
-  LayerPlan plan;
+LayerPlan RunStates::plan(LayerPlan plan) {
   if (processes_.first()) {
-    for (const auto& [module, bits] : plan_bits(model_.spec(), request_.method)) {
-      plan[module] = {{"bits", bits}};
+    warn_of_planned_bits(model_.spec(), request_.method, plan);
+    for (const auto& [module, bits] : plan_bits(model_.spec(), request_.method, plan)) {
+      plan[module]["bits"] = bits;
     }
     if (request_.method.nm_alloc == NmAllocation::kAdaptive) {
-      for (const auto& [module, nm] : adaptive_nm()) plan[module] = {{"nm", nm.text()}};
+      for (const auto& [module, nm] : adaptive_nm()) {
+        if (follows_run(plan, module, "nm")) plan[module]["nm"] = nm.text();
+      }
     }
   }
   const std::string text = processes_.broadcast_text(0, nlohmann::ordered_json(plan).dump());
@@ -153,8 +155,8 @@ void RunStates::pass_finished(const Journal& journal, int64_t b) {
     pass_originals(b + 1, load_block(model_.weights(), spec, b, request_.threads, device_));
   }
   const std::string& shard = journal.blocks.at(static_cast<size_t>(b)).shard.name;
-  pass(b + 1,
-       load_finished_block(partial_ / shard, model_.weights(), spec, b, request_.threads, device_));
+  pass(b + 1, load_finished_block(partial_ / shard, model_.weights(), spec, b, journal.plan,
+                                  request_.threads, device_));
 }
 
 void RunStates::drop_points() {

@@ -30,7 +30,8 @@ class RunStates {
 
   // What is decided for single layers, by the first process for all; empty if nothing is. What a
   // method plans from the original model has its place here, beside the N of N:M.
-  LayerPlan plan();
+  // To what `given` says of single layers, what is not said of the others is added.
+  LayerPlan plan(LayerPlan given);
   // The tokens that count more in the sums, of the sequences of all processes.
   SinksBySequence sinks();
   // The inputs of the first block that `journal` does not have: its hidden states, or the embedded

@@ -16,6 +16,16 @@ nlohmann::ordered_json tune_json(const TuneConfig& tune) {
           {"margin", tune.margin},         {"seed", tune.seed}};
 }
 
+bool same_on_every_cpu(const QuantizeRequest& request) {
+  if (request.method.targets == Targets::kCorrected) return false;
+  if (!find_method(request.method.method).same_on_every_cpu) return false;
+  for (const auto& [pattern, settings] : request.plan.items()) {
+    if (!settings.is_object() || !settings.contains("method")) continue;
+    if (!find_method(settings.at("method").get<std::string>()).same_on_every_cpu) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 nlohmann::ordered_json settings_json(const QuantizeRequest& request,
@@ -40,6 +50,7 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
       {"seqlen", request.calibration.cols},
       {"seed", request.seed}});
   // Named only where they are not as always.
+  if (!request.plan.is_null()) json["plan"] = request.plan;
   if (request.embedding_bits.embedding != kAsItIs) {
     json["embedding_bits"] = request.embedding_bits.embedding;
   }
@@ -47,8 +58,7 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
     json["head_bits"] = request.embedding_bits.head_bits();
   }
   if (!request.calibration_parts.empty()) json["calibration_parts"] = request.calibration_parts;
-  if (!find_method(request.method.method).same_on_every_cpu ||
-      request.method.targets == Targets::kCorrected) {
+  if (!same_on_every_cpu(request)) {
     json["cpu"] = kernels::dense_kind();
   }
   return json;

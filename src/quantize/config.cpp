@@ -2,6 +2,8 @@
 #include "billm/quantize/config.h"
 
 #include <algorithm>
+#include <set>
+#include <string_view>
 
 #include "setting_values.h"
 
@@ -96,6 +98,61 @@ void check_config(const MethodConfig& config) {
   for (const Setting& setting : settings()) {
     if (setting.check != nullptr && uses(method, setting.name)) setting.check(config);
   }
+}
+
+MethodConfig layer_config(const MethodConfig& run, const nlohmann::ordered_json& own) {
+  const Method& method = find_method(own.value("method", run.method));
+  const bool same = run.method == method.name;
+  MethodConfig config(method.name);
+  std::set<std::string_view> fixed;  // what does not derive from others
+  for (const Setting& setting : settings()) {
+    const SettingUse* const use = find_use(method, setting.name);
+    if (use == nullptr) continue;
+    const auto value = own.find(setting.name);
+    if (value != own.end()) {
+      set_default(setting, value_of(*value), &config);
+    } else {
+      const Method& of_run = find_method(run.method);
+      if (!(same || setting.whole_run) || !uses(of_run, setting.name)) continue;
+      MethodConfig defaults = run;
+      set_default(setting, default_of(setting, of_run, run), &defaults);
+      if (same && same_value(setting, run, defaults)) continue;
+      const nlohmann::ordered_json of_all = setting_json(setting, run);
+      set_default(setting, value_of(of_all), &config);
+    }
+    fixed.insert(setting.name);
+  }
+  for (const Setting& setting : settings()) {
+    const SettingUse* const use = find_use(method, setting.name);
+    if (use == nullptr) continue;
+    const bool used = applies(condition_of(setting, *use), config);
+    if (used && fixed.count(setting.name) > 0) continue;
+    if (!used && own.contains(setting.name)) continue;  // check_layer_settings() refuses it
+    set_default(setting, default_of(setting, method, config), &config);
+  }
+  return config;
+}
+
+void check_layer_settings(const MethodConfig& run, const nlohmann::ordered_json& own) {
+  const Method& method = find_method(own.value("method", run.method));
+  MethodConfig values(method.name);
+  for (const auto& [name, value] : own.items()) {
+    if (name == "method") continue;
+    const Setting& setting = find_setting(name);
+    if (!uses(method, name)) throw unused(setting, method);
+    if (setting.whole_run) {
+      throw usage_error(name + ": is the same for all layers of a run", "give " + flag_of(setting));
+    }
+    set_value(setting, method, value_of(value), &values);
+  }
+  const MethodConfig config = layer_config(run, own);
+  for (const auto& [name, value] : own.items()) {
+    if (name == "method") continue;
+    const Setting& setting = find_setting(name);
+    const SettingCondition condition = condition_of(setting, *find_use(method, name));
+    if (!applies(condition, config)) throw unmet(setting, method, condition);
+  }
+  check_config(config);
 }
 
 nlohmann::ordered_json config_json(const MethodConfig& config) {

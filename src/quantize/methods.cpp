@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "billm/base/error.h"
+#include "billm/base/printable.h"
 #include "method_rows.h"
 
 namespace billm {
@@ -220,7 +221,8 @@ const Method& find_method(const std::string& name) {
     if (name == method.name) return method;
     known += (known.empty() ? "" : ", ") + std::string(method.name);
   }
-  throw Error(ErrorCode::kUsage, "--method " + name + ": unknown method: expected one of " + known);
+  throw Error(ErrorCode::kUsage,
+              "--method " + printable(name) + ": unknown method: expected one of " + known);
 }
 
 int integer_bits(const MethodConfig& config) {

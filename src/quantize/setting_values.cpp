@@ -6,6 +6,8 @@
 #include <cmath>
 #include <optional>
 
+#include "billm/base/printable.h"
+
 namespace billm {
 namespace {
 
@@ -106,7 +108,7 @@ std::string text_of(const SettingValue& value) {
                                [](bool on) { return std::string(on ? "true" : "false"); },
                                [](int number) { return std::to_string(number); },
                                [](double number) { return number_text(number); },
-                               [](std::string_view text) { return std::string(text); }},
+                               [](std::string_view text) { return printable(text); }},
                     value);
 }
 
@@ -208,16 +210,18 @@ NmPattern parse_nm(const std::string& text) {
     const auto m = std::from_chars(n.ptr + 1, end, nm.m);
     if (m.ec == std::errc{} && m.ptr == end) {
       if (nm.m < 2 || nm.m > 16) {
-        throw usage_error("--nm " + text + ": expected M in 2..16, got " + std::to_string(nm.m));
+        throw usage_error("--nm " + printable(text) + ": expected M in 2..16, got " +
+                          std::to_string(nm.m));
       }
       if (nm.n < 1 || nm.n > nm.m) {
-        throw usage_error("--nm " + text + ": expected N in 1.." + std::to_string(nm.m) + ", got " +
-                          std::to_string(nm.n));
+        throw usage_error("--nm " + printable(text) + ": expected N in 1.." + std::to_string(nm.m) +
+                          ", got " + std::to_string(nm.n));
       }
       return nm;
     }
   }
-  throw usage_error("--nm " + text + ": expected N:M such as 4:8 (keep N of every M weights)");
+  throw usage_error("--nm " + printable(text) +
+                    ": expected N:M such as 4:8 (keep N of every M weights)");
 }
 
 }  // namespace billm

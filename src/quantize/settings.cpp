@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "billm/base/error.h"
+#include "billm/base/printable.h"
 
 namespace billm {
 namespace {
@@ -111,6 +112,7 @@ constexpr Setting kSettings[] = {
      .member = named<&MethodConfig::nm_alloc>(kAllocations),
      .value = "uniform",
      .expert = false,
+     .whole_run = true,
      .unused = Setting::Unused::kDefault},
     {.name = "block_size",
      .flag = "--block-size",
@@ -242,7 +244,8 @@ constexpr Setting kSettings[] = {
      .member = &MethodConfig::rotate_seed,
      .value = 0,
      .range = integers(0, 2147483647),
-     .condition = kRotates},
+     .condition = kRotates,
+     .whole_run = true},
     {.name = "damping",
      .flag = "--damping",
      .help = "lambda / mean(diag H)",
@@ -257,28 +260,32 @@ constexpr Setting kSettings[] = {
      .member = named<&MethodConfig::targets>(kTargets),
      .value = "own",
      .condition = kNotPublished,
-     .expert = false},
+     .expert = false,
+     .whole_run = true},
     {.name = "target_share",
      .flag = "--target-share",
      .help = "How much of the correction for the inputs is made",
      .member = &MethodConfig::target_share,
      .value = 0.5,
      .range = reals(0, 1),
-     .condition = kCorrects},
+     .condition = kCorrects,
+     .whole_run = true},
     {.name = "stream_share",
      .flag = "--stream-share",
      .help = "How much of what the residual stream has lost is made up for",
      .member = &MethodConfig::stream_share,
      .value = 0.5,
      .range = reals(0, 1),
-     .condition = kCorrects},
+     .condition = kCorrects,
+     .whole_run = true},
     {.name = "target_ridge",
      .flag = "--target-ridge",
      .help = "Ridge of the correction / mean(diag H)",
      .member = &MethodConfig::target_ridge,
      .value = 0.01,
      .range = reals(1e-8, 10),
-     .condition = kCorrects},
+     .condition = kCorrects,
+     .whole_run = true},
     {.name = "sink_weight",
      .flag = "--sink-weight",
      .help =
@@ -286,7 +293,8 @@ constexpr Setting kSettings[] = {
      .member = &MethodConfig::sink_weight,
      .value = 1,
      .range = integers(1, 1024),
-     .condition = kNotPublished},
+     .condition = kNotPublished,
+     .whole_run = true},
 };
 
 }  // namespace
@@ -299,7 +307,7 @@ const Setting& find_setting(std::string_view name) {
     if (name == setting.name) return setting;
     known += (known.empty() ? "" : ", ") + std::string(setting.name);
   }
-  throw usage(std::string(name) + ": unknown setting: expected one of " + known);
+  throw usage(printable(name) + ": unknown setting: expected one of " + known);
 }
 
 }  // namespace billm

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "billm/base/printable.h"  // what reads JSON speaks of its text
+
 namespace billm {
 
 // Nesting that no file of these kinds needs; also keeps recursive walks over the result shallow.
@@ -16,8 +18,5 @@ inline constexpr int kMaxJsonDepth = 64;
 // UTF-8, a NUL byte, a duplicate key at any level, deeper nesting than kMaxJsonDepth, a value that
 // is not an object.
 nlohmann::json parse_json_object(std::string_view text, const std::string& where);
-
-// Untrusted text made fit for a one-line message: control characters replaced, cut at 120 bytes.
-std::string printable(std::string_view text);
 
 }  // namespace billm

@@ -28,7 +28,8 @@ struct TunedLinear {
   LayerCodes codes;     // replaced by the best
 };
 
-// `block` gives what is not learned and the norms' start; its linears are not looked at. Its norms
+// `block` gives what is not learned and the norms' start; its linears are looked at where `linears`
+// has none. Its norms
 // and the codes of `linears` are replaced by the best state on the held-out windows, norms exact in
 // their dtypes; where nothing was gained they are left as they are. inputs[i] [tokens, hidden] are
 // what reaches the block in the quantized model, targets[i] [tokens, hidden] what the original

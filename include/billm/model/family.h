@@ -90,6 +90,7 @@ struct ModelSpec {
   int64_t blocks() const { return config.num_hidden_layers; }
   std::string block_prefix(int64_t block) const;
   std::string module(int64_t block, const LinearSpec& linear) const;
+  std::vector<std::string> modules() const;         // of all linears, block by block
   const LinearSpec& linear(LinearRole role) const;  // the family has one
   const LinearSpec* find(LinearRole role) const;    // null if it has none
   const NormSpec* find(NormRole role) const;

@@ -13,7 +13,8 @@ struct ModelBits {
   int64_t parameters = 0;             // of the whole model; tied ones count once
   int64_t file_bytes = 0;             // of all files with weights
   double file_bits = 0;               // 8 * file_bytes / parameters
-  std::optional<double> stored_bits;  // of the packed linears, for each of their weights
+  std::optional<double> stored_bits;  // of a packed model's linears, for each of their weights;
+                                      // those that are not packed count as they are
 };
 ModelBits model_bits(const Model& model);
 double file_bits(int64_t bytes, int64_t parameters);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
@@ -18,6 +19,8 @@ struct EstimateRequest {
   ModelConfig model;
   std::string where;  // of config.json, for messages
   MethodConfig method;
+  nlohmann::ordered_json plan;        // --plan (layer_plan.h); null: none
+  std::string plan_source;            // its file, for messages
   std::optional<TuneConfig> tune;     // --tune
   bool sequential = false;            // --sequential, or corrected targets
   int64_t sequences = 0, length = 0;  // calibration

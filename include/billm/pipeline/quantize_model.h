@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,6 +21,8 @@ struct QuantizeRequest {
   std::filesystem::path model;  // dense HuggingFace directory
   std::filesystem::path out;    // result directory; `out`.partial while it is being made
   MethodConfig method;
+  nlohmann::ordered_json plan;                     // of --plan (layer_plan.h); null: none
+  std::string plan_source;                         // its file, for messages
   std::optional<TuneConfig> tune;                  // none: blocks are not tuned
   TokenMatrix calibration;                         // [sequences, length]
   std::string calibration_source;                  // what the user asked for, for the manifest

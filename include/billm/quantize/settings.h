@@ -81,7 +81,8 @@ struct Setting {
   SettingCondition condition = {};  // for every method that does not say its own
   // What a range cannot say. Throws Error{kUsage}.
   void (*check)(const MethodConfig& config) = nullptr;
-  bool expert = true;  // ablations and comparison: a group of its own in --help
+  bool expert = true;      // ablations and comparison: a group of its own in --help
+  bool whole_run = false;  // the same for all layers: none has its own (layer_plan.h)
   // What JSON says of methods without it.
   enum class Unused { kOmitted, kNull, kDefault } unused = Unused::kOmitted;
 };
@@ -112,6 +113,14 @@ using GivenSettings = std::vector<std::pair<std::string, SettingValue>>;  // by 
 MethodConfig configure(const std::string& method, const GivenSettings& given);
 // The same checks of a configuration. What the method would ignore must have its default.
 void check_config(const MethodConfig& config);
+
+// The configuration of one layer of a run: `own` are its settings by name and, where it is another
+// than the run's, its "method". Another method has its own defaults but for the settings of the
+// whole run. Of the same method the run's hold, and what derives from others is derived anew.
+MethodConfig layer_config(const MethodConfig& run, const nlohmann::ordered_json& own);
+// Throws Error{kUsage} unless `own` is what layer_config() can use, as configure() does, and for a
+// setting of the whole run.
+void check_layer_settings(const MethodConfig& run, const nlohmann::ordered_json& own);
 
 // The setting in JSON; null for N:M of a method without.
 nlohmann::ordered_json setting_json(const Setting& setting, const MethodConfig& config);

@@ -105,14 +105,14 @@ class BlockQuantizerTest : public testing::Test {
       SCOPED_TRACE(layer.module);
       modules.insert(layer.module);
       EXPECT_EQ(layer.report.name, layer.module);
-      EXPECT_EQ(layer.report.stored_bits, layer.packed.stored_bits());
+      EXPECT_EQ(layer.report.stored_bits, layer.packed.value().stored_bits());
       EXPECT_GT(layer.report.nominal_bits, 0);
       for (const LinearSpec& linear : spec().family->linears) {
         if (spec().module(1, linear) != layer.module) continue;
         EXPECT_EQ(layer.report.rows, linear.out_width(spec().config));
         EXPECT_EQ(layer.report.cols, linear.in_width(spec().config));
         EXPECT_TRUE(
-            block.weight(linear.suffix).equal(decode_weight(layer.packed, layer.module, 1)));
+            block.weight(linear.suffix).equal(decode_weight(*layer.packed, layer.module, 1)));
         const double expected = error_of(linear, block);
         EXPECT_NEAR(*layer.report.error, expected, 1e-4 * expected);
       }
@@ -238,6 +238,42 @@ TEST_F(BlockQuantizerTest, PlannedLayers) {
   for (const QuantizedLayer& layer : result.layers) {
     EXPECT_EQ(layer.report.nm, layer.module == spec().module(1, planned) ? "6:8" : "4:8");
   }
+}
+
+// Each linear of a group in its own basis and by its own method, as if all of the group were; what
+// stays keeps its weight, and a group of which all stay is not asked for.
+TEST_F(BlockQuantizerTest, PlannedMethods) {
+  MethodConfig run = config_of("trellis");
+  run.targets = Targets::kOwn;
+  run.sink_weight = 1;
+  const std::map<std::string, std::string> planned = {
+      {"self_attn.q_proj", "gptq"}, {"self_attn.v_proj", "billm"}, {"mlp.down_proj", "stays"}};
+  std::map<std::string, Block> alone = {{"stays", original()}};
+  quantize(run, false, &alone["trellis"]);
+  for (const char* method : {"gptq", "billm"}) quantize(config_of(method), false, &alone[method]);
+  LayerPlan plan;
+  for (const auto& [suffix, method] : planned) {
+    nlohmann::ordered_json& own = plan[spec().block_prefix(1) + suffix];
+    own = {{"bits", 16}};
+    if (method == "stays") continue;
+    own = {{"method", method}, {"block_size", config_of(method).block_size}};
+  }
+  Block block;
+  const QuantizedBlock result = quantize(run, false, &block, plan);
+  ASSERT_EQ(result.layers.size(), spec().family->linears.size());
+  for (const LinearSpec& linear : spec().family->linears) {
+    SCOPED_TRACE(linear.suffix);
+    const auto own = planned.find(linear.suffix);
+    const Block& expected = alone.at(own == planned.end() ? "trellis" : own->second);
+    EXPECT_TRUE(block.weight(linear.suffix).equal(expected.weight(linear.suffix)));
+  }
+  for (const QuantizedLayer& layer : result.layers) {
+    EXPECT_EQ(layer.packed.has_value(), !stays(plan, layer.module)) << layer.module;
+  }
+  std::set<std::string> groups;
+  for (const Asked& asked : asked_) groups.insert(asked.group);
+  EXPECT_EQ(groups.size() + 1, spec().groups().size());
+  EXPECT_EQ(groups.count(spec().groups().back()), 0u);
 }
 
 // --rotate: U' Q V, stored in as many bits, with the error of the weights that the bytes mean.
