@@ -1,4 +1,5 @@
-# Arrow's parquet reader as the target billm_arrow (see docs/decisions/0010-hub.md).
+# libbillm_parquet.so: Arrow's parquet reader (see docs/decisions/0010-hub.md). The program does not link
+# it, but loads it when it reads a parquet file (include/billm/hub/parquet_library.h).
 #
 # PyPI's pyarrow carries libarrow and libparquet with their C++ headers, built like LibTorch's wheel
 # (C++11 ABI, everything else hidden), so it sits in the same virtual environment and needs no
@@ -39,4 +40,10 @@ list(GET parquet_library 0 parquet_library)
 add_library(billm_arrow INTERFACE)
 target_include_directories(billm_arrow SYSTEM INTERFACE "${BILLM_ARROW_DIR}/include")
 target_link_libraries(billm_arrow INTERFACE "${parquet_library}" "${arrow_library}")
+add_library(billm_parquet SHARED src/parquet/parquet_library.cpp)
+target_include_directories(billm_parquet PRIVATE "${CMAKE_SOURCE_DIR}/include")
+target_link_libraries(billm_parquet PRIVATE billm_base billm_arrow)
+target_compile_options(billm_parquet PRIVATE "${compiled_quickly}")
+set_target_properties(billm_parquet PROPERTIES
+  LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}" CXX_VISIBILITY_PRESET hidden)
 message(STATUS "Arrow: ${BILLM_ARROW_DIR}")

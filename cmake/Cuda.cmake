@@ -5,9 +5,10 @@
 # out. A compiler elsewhere: -DCMAKE_CUDA_COMPILER=<nvcc>.
 set(BILLM_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (if there is an nvcc), ON, OFF")
 set_property(CACHE BILLM_CUDA PROPERTY STRINGS AUTO ON OFF)
-# SASS for every GPU from the A100 on; PTX of the newest for those to come, and of the oldest for what
-# lies between and has no SASS of its own (sm_87, sm_103, sm_110).
-set(BILLM_CUDA_ARCHITECTURES 80 86 89 90 100 120)
+# SASS for every GPU from the A100 on (that of sm_86 runs on sm_87 and sm_89, which are of its kind); PTX
+# of the newest for those to come, and of the oldest for what lies between and has none (sm_103,
+# sm_110).
+set(BILLM_CUDA_ARCHITECTURES 80 86 90 100 120)
 set(BILLM_HAS_CUDA OFF)
 if(BILLM_CUDA STREQUAL "OFF")
   return()

@@ -101,6 +101,9 @@ build_jobs() {
   printf '%s\n' "${BILLM_JOBS:-$((jobs > 0 ? jobs : 1))}"
 }
 
+# What a script that sources this adds to the configuration of the release build.
+release_arguments=()
+
 # build_preset PRESET CMAKE_ARGUMENTS... -- TARGETS... (no target: everything)
 build_preset() {
   local preset="$1" targets=() arguments=()
@@ -128,8 +131,8 @@ billm_setup() {
   report_cuda
   local targets=("$@")
   if (($# > 0)); then targets+=("${cuda_targets[@]}"); fi
-  build_preset release "-DBILLM_TORCH_DIR=$BILLM_TORCH_DIR" "-DBILLM_PYTHON=$BILLM_PYTHON" -- \
-    "${targets[@]}"
+  build_preset release "-DBILLM_TORCH_DIR=$BILLM_TORCH_DIR" "-DBILLM_PYTHON=$BILLM_PYTHON" \
+    "${release_arguments[@]}" -- "${targets[@]}"
   BILLM_BINARY="$billm_root/build/release/billm"
   [[ -x "$BILLM_BINARY" ]] || die "$BILLM_BINARY was not built"
   export BILLM_BINARY

@@ -13,6 +13,7 @@ ALLOWED = {
     "checkpoint": {"base"},
     "tokenizer": {"base", "checkpoint"},
     "hub": {"base", "checkpoint"},
+    "parquet": {"base", "hub"},
     "codes": {"base"},
     "kernels": {"base"},
     "pack": {"base", "checkpoint", "codes", "kernels"},
@@ -30,8 +31,8 @@ ALLOWED = {
     "cli": {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "model",
             "calibrate", "quantize", "report", "learn", "pipeline", "eval", "generate", "bench"},
 }
-TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "codes", "kernels", "pack", "quantize",
-              "report"}
+TORCH_FREE = {"base", "checkpoint", "tokenizer", "hub", "parquet", "codes", "kernels", "pack",
+              "quantize", "report"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)
 
 
