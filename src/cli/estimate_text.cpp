@@ -67,6 +67,10 @@ void print_estimate(const Estimate& estimate, const EstimateRequest& request,
               duration_text(estimate.hessian_seconds).c_str(),
               duration_text(estimate.quantize_seconds).c_str(),
               duration_text(estimate.tune_seconds).c_str(), request.threads);
+  if (request.target_bits) {
+    std::printf("plan          %s of it: a uniform result, and where its error comes from\n",
+                duration_text(estimate.plan_seconds).c_str());
+  }
   std::printf("(from config.json and a probe of %.1f s on this machine)\n", estimate.probe_seconds);
 }
 
@@ -87,6 +91,7 @@ nlohmann::ordered_json estimate_json(const Estimate& estimate) {
             {"hessian", estimate.hessian_seconds},
             {"quantize", estimate.quantize_seconds},
             {"tune", estimate.tune_seconds},
+            {"plan", estimate.plan_seconds},
             {"total", estimate.total_seconds},
             {"probe", estimate.probe_seconds}}}};
 }

@@ -79,15 +79,15 @@ std::string error_text(const std::optional<double>& error) {
   return text;
 }
 
-// Of a layer whose plan has another method than the result.
-std::string method_of(const nlohmann::ordered_json& plan, const std::string& module,
-                      const std::string& method) {
-  const auto planned = plan.find(module);
-  return planned == plan.end() ? method : planned->value("method", method);
-}
-
-// A layer that was not quantized.
-void report_as_it_is(const LayerReport& layer, bool print, nlohmann::ordered_json* json) {
+// A layer that was not quantized, as its tensor is.
+void report_as_it_is(const Model& model, bool print, LayerReport* layer_report,
+                     nlohmann::ordered_json* json) {
+  LayerReport& layer = *layer_report;
+  const TensorView& weight = model.checkpoint().tensor(layer.name + ".weight");
+  layer.rows = weight.shape.front();
+  layer.cols = weight.shape.back();
+  layer.nominal_bits = layer.stored_bits = 8.0 * static_cast<double>(dtype_bytes(weight.dtype));
+  layer.factors.clear();
   nlohmann::ordered_json entry = layer;
   entry["layout"] = nullptr;
   (*json)["layers"].push_back(std::move(entry));
@@ -112,6 +112,7 @@ void run(const Options& options) {
   nlohmann::json settings;
   std::map<std::string, IntegerRowsReport> outside;
   std::string method;
+  std::map<std::string, std::string> methods;  // of layers with another one
   try {
     settings = manifest.at("settings");
     method = settings.at("method").get<std::string>();
@@ -123,6 +124,10 @@ void run(const Options& options) {
       IntegerRowsReport rows;
       from_json(entry, rows);
       outside[rows.name] = rows;
+    }
+    const auto plan = manifest.value("plan", nlohmann::ordered_json::object());
+    for (const auto& [module, own] : plan.items()) {
+      if (own.contains("method")) methods[module] = own.at("method").get<std::string>();
     }
   } catch (const nlohmann::json::exception& error) {
     throw bad_input(path.string() + ": " + error.what());
@@ -136,10 +141,9 @@ void run(const Options& options) {
   double weights = 0;
   std::optional<double> worst;
   int64_t bytes = 0;
-  const nlohmann::ordered_json plan = manifest.value("plan", nlohmann::ordered_json::object());
   for (LayerReport& layer : layers) {
     if (!model.packed()->has(layer.name)) {
-      report_as_it_is(layer, options.common.print(), &json);
+      report_as_it_is(model, options.common.print(), &layer, &json);
       weights += static_cast<double>(layer.rows * layer.cols);
       continue;
     }
@@ -157,7 +161,8 @@ void run(const Options& options) {
     const std::string shape = std::to_string(layer.rows) + "x" + std::to_string(layer.cols);
     std::printf(
         "%-40s %-13s %-6s %-5s %7s %7.4f %7.4f %9s  %s\n", layer.name.c_str(), shape.c_str(),
-        method_of(plan, layer.name, method).c_str(), layer.nm.empty() ? "-" : layer.nm.c_str(),
+        (methods.count(layer.name) > 0 ? methods.at(layer.name) : method).c_str(),
+        layer.nm.empty() ? "-" : layer.nm.c_str(),
         share_text(statistic(layer, "salient_share")).c_str(), layer.nominal_bits,
         layer.stored_bits, error_text(layer.error).c_str(), factors_text(codes, layer).c_str());
   }

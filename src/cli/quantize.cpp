@@ -1,6 +1,7 @@
 // billm quantize.
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "billm/pipeline/estimate.h"
 #include "billm/pipeline/process_group.h"
 #include "billm/pipeline/quantize_model.h"
+#include "billm/quantize/allocate_bits.h"
 #include "billm/quantize/methods.h"
 #include "calibration.h"
 #include "command.h"
@@ -28,6 +30,7 @@ struct Options {
   SettingFlags settings;  // of the method
   TuneConfig tune;
   EmbeddingBits embedding_bits;
+  std::optional<double> target_bits;
   size_t tune_settings = 0;  // how many flags of tuning were given besides --tune
   bool tuned = false, sequential = false, overwrite = false, resume = false, dry_run = false;
 };
@@ -44,12 +47,47 @@ std::optional<TuneConfig> tune_config(const Options& options) {
   return tune;
 }
 
+// With --target-bits at the rate from which bits are shared out.
+MethodConfig method_config(const Options& options) {
+  MethodConfig config = configure(options.method, options.settings.given());
+  if (!options.target_bits) return config;
+  if (options.settings.has("bits")) {
+    throw Error(ErrorCode::kUsage, "--target-bits: cannot go with --bits",
+                "--bits is the rate of all layers, --target-bits the mean of rates that differ");
+  }
+  config.bits = base_rate(config, *options.target_bits);
+  check_config(config);
+  return config;
+}
+
 // --plan. The order of the patterns matters, which strict parsing does not keep.
 nlohmann::ordered_json read_plan_file(const std::string& path) {
   if (path.empty()) return nullptr;
   const std::string text = read_input(path);
   parse_json_object(text, path);
   return nlohmann::ordered_json::parse(text);
+}
+
+// Of each kind of linear, how many layers have which rate: "q_proj 0.75 x 25, 1 x 5".
+void print_rates(const QuantizeReport& report) {
+  std::vector<std::string> kinds;  // in the order of a block
+  std::map<std::string, std::map<double, int>> rates;
+  for (const LayerReport& layer : report.layers) {
+    const auto planned = report.plan.find(layer.name);
+    if (planned == report.plan.end() || !planned->second.contains("bits")) continue;
+    const std::string kind = layer.name.substr(layer.name.rfind('.') + 1);
+    if (rates.count(kind) == 0) kinds.push_back(kind);
+    ++rates[kind][planned->second.at("bits").get<double>()];
+  }
+  for (const std::string& kind : kinds) {
+    std::string text;
+    for (const auto& [rate, layers] : rates.at(kind)) {
+      char part[48];
+      std::snprintf(part, sizeof(part), "%s%g x %d", text.empty() ? "" : ", ", rate, layers);
+      text += part;
+    }
+    std::printf("bits          %-9s %s\n", kind.c_str(), text.c_str());
+  }
 }
 
 void print_report(const QuantizeReport& report) {
@@ -77,7 +115,13 @@ void print_report(const QuantizeReport& report) {
     }
     std::printf("tuning        held-out loss %.4f -> %.4f, mean over the blocks\n", before, after);
   }
+  if (report.target_bits) print_rates(report);
   const QuantizeSeconds& seconds = report.seconds;
+  if (seconds.plan > 0) {
+    std::printf(
+        "planning      %.1f s of the total: a uniform result, and where its error comes from\n",
+        seconds.plan);
+  }
   std::printf(
       "seconds       forward %.1f, hessian %.1f, quantize %.1f, tune %.1f, pack %.1f, total %.1f\n",
       seconds.forward, seconds.hessian, seconds.quantize, seconds.tune, seconds.pack,
@@ -88,7 +132,8 @@ void print_report(const QuantizeReport& report) {
 // --dry-run: nothing is read but config.json and, for its size, a calibration .npy.
 void print_needs(const Options& options) {
   EstimateRequest request;
-  request.method = configure(options.method, options.settings.given());
+  request.method = method_config(options);
+  request.target_bits = options.target_bits;
   request.tune = tune_config(options);
   request.sequential = options.sequential || request.method.targets == Targets::kCorrected;
   const std::filesystem::path path =
@@ -116,7 +161,8 @@ void print_needs(const Options& options) {
 
 void quantize(const Options& options, ProcessGroup& processes) {
   QuantizeRequest request;
-  request.method = configure(options.method, options.settings.given());
+  request.method = method_config(options);
+  request.target_bits = options.target_bits;
   request.plan = read_plan_file(options.plan);
   request.plan_source = options.plan;
   request.tune = tune_config(options);
@@ -129,6 +175,7 @@ void quantize(const Options& options, ProcessGroup& processes) {
   if (options.settings.has("bits")) {
     stem += "-" + setting_json(find_setting("bits"), request.method).dump() + "bit";
   }
+  if (options.target_bits) stem += "-" + nlohmann::json(*options.target_bits).dump() + "bit";
   if (!options.plan.empty()) stem += "-" + std::filesystem::path(options.plan).stem().string();
   if (processes.first()) {
     request.out = options.out.empty() ? new_result_path(stem, options.resume)
@@ -188,6 +235,11 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->type_name("DIR|ALIAS");
   app.add_option("--method", options->method, methods_help)->capture_default_str();
   options->settings.add_to(app, false, "Options");
+  app.add_option("--target-bits", options->target_bits,
+                 "Stored bits of a weight in the mean, everything counted: the rates of the layers "
+                 "follow from a uniform result that is made first and from where its error comes "
+                 "(twice the time; trellis, dbf, gptq, rtn)")
+      ->type_name("X");
   app.add_option(
          "--plan", options->plan,
          "JSON file with what single layers have in place of these settings: {PATTERN: "

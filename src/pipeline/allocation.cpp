@@ -168,6 +168,8 @@ std::map<std::string, double> plan_bits(const ModelSpec& spec, const MethodConfi
 }
 
 void warn_of_planned_bits(const ModelSpec& spec, const MethodConfig& run, const LayerPlan& plan) {
+  std::vector<std::string> layers;
+  double wanted = 0, smallest = 0;  // of the first
   for (int64_t b = 0; b < spec.blocks(); ++b) {
     for (const LinearSpec& linear : spec.family->linears) {
       const std::string module = spec.module(b, linear);
@@ -177,9 +179,17 @@ void warn_of_planned_bits(const ModelSpec& spec, const MethodConfig& run, const 
       if (method.plan_bits == nullptr || follows_run(plan, module, "bits")) continue;
       const LayerSize size = {linear.out_width(spec.config), linear.in_width(spec.config)};
       const double bits = method.plan_bits({&size, 1}, config).front();
-      if (bits > config.bits + 1e-9) warn_of_bits(module + ": bits", config.bits, bits);
+      if (bits <= config.bits + 1e-9) continue;
+      layers.push_back(module);
+      if (layers.size() > 1) continue;
+      wanted = config.bits;
+      smallest = bits;
     }
   }
+  if (layers.empty()) return;
+  std::string what = layers.front();
+  if (layers.size() > 1) what += " and " + std::to_string(layers.size() - 1) + " more layers";
+  warn_of_bits(what + ": bits", wanted, smallest);
 }
 
 }  // namespace billm

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "billm/base/error.h"
 #include "billm/base/stopwatch.h"
 #include "billm/model/weights.h"
 #include "billm/quantize/rotated.h"
@@ -13,6 +14,23 @@
 
 namespace billm {
 namespace {
+
+// What the trainer would refuse after the first block.
+void check_tunable(const MethodConfig& method, const std::string& of) {
+  if (method.reference) {
+    throw Error(ErrorCode::kUsage, of + "--tune: cannot go with --compat reference",
+                "the published code stores means, which are not tuned: leave out one of them");
+  }
+  if (method.offset_kind != OffsetKind::kNone) {
+    throw Error(ErrorCode::kUsage, of + "--tune: layers with offsets cannot be tuned",
+                "leave out --offsets");
+  }
+  if (integer_bits(method) > 1) {
+    throw Error(ErrorCode::kUsage,
+                of + "--tune: --method " + method.method + " makes integers, which cannot be tuned",
+                "choose a binary method, or leave out --tune");
+  }
+}
 
 at::Tensor decode_codes(const LayerCodes& codes, int threads) {
   const std::vector<float> weight = dequantize(codes, threads);
@@ -44,6 +62,14 @@ void check_rotations(const ModelSpec& spec, const MethodConfig& config, const La
   }
 }
 
+void check_tunable(const ModelSpec& spec, const MethodConfig& config, const LayerPlan& plan) {
+  for (const std::string& module : spec.modules()) {
+    if (stays(plan, module)) continue;
+    const std::string of = plan.count(module) > 0 ? module + ": " : "";
+    check_tunable(planned_config(config, plan, module), of);
+  }
+}
+
 BlockQuantizer::BlockQuantizer(const ModelSpec& spec, const MethodConfig& config,
                                const QuantizeContext& context, c10::Device device,
                                QuantizeSeconds* seconds)
@@ -72,6 +98,8 @@ QuantizedBlock BlockQuantizer::quantize(int64_t index, const LayerPlan& plan,
       Coded coded = quantize_linear(index, linear);
       if (!tune) {
         pack(linear, coded);
+        linear.target = at::Tensor();  // its memory
+        linear.inputs = nullptr;
         continue;
       }
       const std::string suffix = linear.spec->suffix;
@@ -80,6 +108,8 @@ QuantizedBlock BlockQuantizer::quantize(int64_t index, const LayerPlan& plan,
       tuned[suffix] = {linear.target, std::move(coded.codes)};
       waiting.push_back(std::move(linear));
     }
+    // What waits needs the Hessian alone.
+    for (PlannedLinear& linear : waiting) linear.inputs->hessian.factor = {};
   }
   if (!waiting.empty()) {
     result.tune = tune(&tuned, block);
@@ -136,7 +166,7 @@ void BlockQuantizer::set_inputs(int64_t index, CalibrationStats stats,
   const ScopeSeconds quantize(&seconds_->quantize);
   const auto same_basis = [](const MethodConfig& x, const MethodConfig& y) {
     return (x.rotate == RotatedSides::kNone) == (y.rotate == RotatedSides::kNone) &&
-           x.damping == y.damping;
+           x.rotate_seed == y.rotate_seed && x.damping == y.damping;
   };
   for (const PlannedLinear& first : *linears) {
     if (first.inputs != nullptr) continue;
@@ -151,7 +181,7 @@ void BlockQuantizer::set_inputs(int64_t index, CalibrationStats stats,
       same.push_back(&linear);
       needs_factor |= find_method(linear.config.method).needs_factor;
     }
-    const auto inputs = std::make_shared<const GroupInputs>(
+    const auto inputs = std::make_shared<GroupInputs>(
         group_inputs(index, first, needs_factor, others ? stats : std::move(stats), warnings));
     for (PlannedLinear* linear : same) linear->inputs = inputs;
   }

@@ -48,6 +48,9 @@ using BlockTuner =
 // (codes/rotation.h).
 void check_rotations(const ModelSpec& spec, const MethodConfig& config, const LayerPlan& plan);
 
+// Throws Error{kUsage} if the plan or the run's method makes layers that --tune cannot learn.
+void check_tunable(const ModelSpec& spec, const MethodConfig& config, const LayerPlan& plan);
+
 class BlockQuantizer {
  public:
   // Keeps the reference. `device`: of the blocks; adds to `seconds`: quantize, tune and pack.
@@ -72,8 +75,8 @@ class BlockQuantizer {
     const LinearSpec* spec;
     std::string module;
     MethodConfig config;
-    at::Tensor target;                          // the weight that it is quantized from, [out, in]
-    std::shared_ptr<const GroupInputs> inputs;  // null at first
+    at::Tensor target;                    // the weight that it is quantized from, [out, in]
+    std::shared_ptr<GroupInputs> inputs;  // null at first
   };
   struct Coded {
     LayerCodes codes;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "allocation.h"
 #include "billm/base/error.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
@@ -19,6 +20,7 @@
 #include "collect_needs.h"
 #include "embedding_rows.h"
 #include "layer_costs.h"
+#include "target_bits.h"
 
 namespace billm {
 namespace {
@@ -73,6 +75,8 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const LayerPlan plan =
       read_plan(request.plan, request.plan_source, spec.modules(), request.method);
   check_rotations(spec, request.method, plan);
+  if (request.tune) check_tunable(spec, request.method, plan);
+  warn_of_planned_bits(spec, request.method, plan);
   const ModelConfig& config = spec.config;
   check_embedding_bits(request.embedding_bits, spec.head == spec.embed, request.where);
   const c10::Device device = resolve_device(request.device);
@@ -129,6 +133,11 @@ Estimate estimate_quantize(const EstimateRequest& request) {
 
   estimate.weights = estimate.blocks * block_weights;
   estimate.other_weights = other_weights(spec);
+  if (request.target_bits) {
+    packed_bytes = *request.target_bits / 8 * static_cast<double>(estimate.weights);
+    // Blocks differ by a bit a weight at most.
+    block_packed_bytes += static_cast<double>(block_weights) / 8;
+  }
   const int64_t packed = std::llround(packed_bytes),
                 block_packed = std::llround(block_packed_bytes);
   estimate.stored_bits = 8.0 * static_cast<double>(packed) / static_cast<double>(estimate.weights);
@@ -200,8 +209,25 @@ Estimate estimate_quantize(const EstimateRequest& request) {
     estimate.gpu_bytes =
         std::max(estimate.gpu_bytes, 8 * block_weights + 8 * sums + needs.device_bytes);
   }
-  estimate.total_seconds = estimate.forward_seconds + estimate.hessian_seconds +
-                           estimate.quantize_seconds + estimate.tune_seconds;
+  if (request.target_bits) {
+    const auto gain_tokens =
+        static_cast<double>(std::min(request.sequences, kGainWindows) * request.length);
+    // The teacher's pass, forward, forward again and backward, which is two.
+    const double operations = 2.0 * static_cast<double>(estimate.weights) + blocks * attention;
+    estimate.plan_seconds = estimate.forward_seconds + estimate.hessian_seconds +
+                            estimate.quantize_seconds +
+                            costs.products(5 * gain_tokens * operations);
+    // The uniform result; of its pass the hidden states between all blocks, and of the block that
+    // is passed back its weights, the original's and each window's gradients.
+    estimate.disk_bytes += packed;
+    const int64_t gaining = idle_bytes + 4 * block_weights * (2 + threads) +
+                            threads * 4 * request.length * hidden * (estimate.blocks + 2) +
+                            threads * 3 * pass;
+    estimate.cpu_bytes = std::max(estimate.cpu_bytes, gaining);
+  }
+  estimate.total_seconds = estimate.plan_seconds + estimate.forward_seconds +
+                           estimate.hessian_seconds + estimate.quantize_seconds +
+                           estimate.tune_seconds;
   return estimate;
 }
 

@@ -26,11 +26,12 @@ bool is_as_written(const std::filesystem::path& directory, const WrittenFile& fi
 
 }  // namespace
 
-void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now) {
+void check_settings(const nlohmann::ordered_json& old, const nlohmann::ordered_json& now) {
   std::string differences;
   const auto compare = [&](const std::string& key) {
-    const nlohmann::json before = old.value(key, nlohmann::json());
-    const nlohmann::json after(now.value(key, nlohmann::ordered_json()));
+    // With the order of keys: of a plan's patterns the last holds.
+    const auto before = old.value(key, nlohmann::ordered_json());
+    const auto after = now.value(key, nlohmann::ordered_json());
     if (before == after) return;
     differences +=
         (differences.empty() ? "" : "; ") + key + " was " + before.dump() + ", is " + after.dump();

@@ -48,7 +48,7 @@ inline constexpr const char* kJournalName = "journal.json";
 void write_journal(const std::filesystem::path& directory, const Journal& journal);
 
 // Throws Error{kUsage} "--resume: NAME was OLD, is NEW" unless `old` and `now` are the same.
-void check_settings(const nlohmann::json& old, const nlohmann::ordered_json& now);
+void check_settings(const nlohmann::ordered_json& old, const nlohmann::ordered_json& now);
 
 // True and filled if there is a journal; without `hidden` if one of its files is missing or
 // changed. Throws Error{kUsage} "--resume: NAME was OLD, is NEW" if its settings differ from

@@ -91,18 +91,25 @@ class Probe {
       packed_.emplace(width, std::move(last_));
     }
     factor_ = wide.factor / std::pow(wide_, 3);
-    const Work n = work(rows, kNarrow), w = work(rows, wide_);
+    const Work n = work(rows, kNarrow, config_.bits), w = work(rows, wide_, config_.bits);
     second_ = std::max(0.0, (wide.coding * n.first - narrow.coding * w.first) /
                                 (w.second * n.first - n.second * w.first));
     first_ = std::max(0.0, (narrow.coding - second_ * n.second) / n.first);
-    flops_ = product_rate(device, threads_);
-    if (config.targets == Targets::kCorrected) measure_targets(rows);
     seconds = clock.seconds();
   }
 
-  // Seconds of one layer, and of the factor of one input.
-  double coding(int64_t rows, int64_t cols) const {
-    const Work size = work(rows, cols);
+  // What does not depend on the settings of a layer: products(), targets(), rate().
+  void measure_rates() {
+    const Stopwatch clock;
+    flops_ = product_rate(device_, threads_);
+    if (config_.targets == Targets::kCorrected) measure_targets(kNarrow);
+    seconds += clock.seconds();
+  }
+
+  // Seconds of one layer with so many bits, where they decide its rank, and of the factor of one
+  // input.
+  double coding(int64_t rows, int64_t cols, double bits) const {
+    const Work size = work(rows, cols, bits);
     return first_ * size.first + second_ * size.second;
   }
   double factor(int64_t width) const {
@@ -126,10 +133,10 @@ class Probe {
 
   // Planes alone: weights; weights times columns (feedback, error). Products: the eigenvectors of
   // H; a step's products of matrices.
-  Work work(int64_t rows, int64_t cols) const {
+  Work work(int64_t rows, int64_t cols, double bits) const {
     const auto n = static_cast<double>(rows), m = static_cast<double>(cols);
     if (!product()) return {n * m, n * m * m};
-    return {m * m * m, n * m * static_cast<double>(method_.rank({rows, cols}, config_.bits))};
+    return {m * m * m, n * m * static_cast<double>(method_.rank({rows, cols}, bits))};
   }
 
   void measure_targets(int64_t rows) {
@@ -193,7 +200,11 @@ LayerCosts::LayerCosts(const ModelSpec& spec, const MethodConfig& run, const Lay
     for (const LinearSpec& linear : spec.family->linears) {
       const std::string module = spec.module(b, linear);
       if (stays(plan, module)) continue;
-      const MethodConfig config = planned_config(run, plan, module);
+      MethodConfig config = planned_config(run, plan, module);
+      bits_of_[module] = config.bits;
+      // One probe does for all ranks of a product.
+      const Method& method = find_method(config.method);
+      if (method.rank != nullptr) config.bits = MethodConfig(config.method).bits;
       auto found = std::find(configs_.begin(), configs_.end(), config);
       if (found == configs_.end()) {
         found = configs_.insert(found, config);
@@ -202,7 +213,7 @@ LayerCosts::LayerCosts(const ModelSpec& spec, const MethodConfig& run, const Lay
       const auto number = static_cast<size_t>(found - configs_.begin());
       config_of_[module] = number;
       // What a plan says is stored needs no packed layer of each width.
-      if (find_method(config.method).plan_bits != nullptr) continue;
+      if (method.plan_bits != nullptr) continue;
       widths[number].insert(linear.in_width(spec.config));
     }
   }
@@ -213,6 +224,7 @@ LayerCosts::LayerCosts(const ModelSpec& spec, const MethodConfig& run, const Lay
   for (size_t i = 0; i < configs_.size(); ++i) {
     probes_.push_back(std::make_unique<Probe>(configs_[i], widths[i], device, threads));
   }
+  probes_.front()->measure_rates();
 }
 
 double LayerCosts::probe_seconds() const {
@@ -229,20 +241,22 @@ double LayerCosts::packed_bytes(int64_t block, const LinearSpec& linear) const {
   if (number == config_of_.end()) return weights * static_cast<double>(weight_bytes(spec_.config));
   const auto planned = planned_bits_.find(module);
   if (planned != planned_bits_.end()) return weights * planned->second / 8;
-  const MethodConfig& config = configs_[number->second];
+  MethodConfig config = configs_[number->second];
   const Method& method = find_method(config.method);
   if (method.plan_bits != nullptr) {
     const LayerSize size = {rows, cols};
+    config.bits = bits_of_.at(module);
     return weights * method.plan_bits({&size, 1}, config).front() / 8;
   }
   return static_cast<double>(probes_[number->second]->packed_bytes(rows, cols));
 }
 
 double LayerCosts::seconds(int64_t block, const LinearSpec& linear) const {
-  const auto number = config_of_.find(spec_.module(block, linear));
+  const std::string module = spec_.module(block, linear);
+  const auto number = config_of_.find(module);
   if (number == config_of_.end()) return 0;
   return probes_[number->second]->coding(linear.out_width(spec_.config),
-                                         linear.in_width(spec_.config));
+                                         linear.in_width(spec_.config), bits_of_.at(module));
 }
 
 double LayerCosts::factor_seconds(int64_t block) const {

@@ -47,7 +47,9 @@ class LayerCosts {
   const std::map<std::string, double> planned_bits_;  // by module
   std::vector<MethodConfig> configs_;
   std::vector<std::unique_ptr<Probe>> probes_;  // by config
-  std::map<std::string, size_t> config_of_;     // by module; none of those that stay
+  // By module; none of those that stay.
+  std::map<std::string, size_t> config_of_;
+  std::map<std::string, double> bits_of_;
 };
 
 }  // namespace billm

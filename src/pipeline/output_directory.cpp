@@ -57,6 +57,14 @@ bool looks_like_ours(const fs::path& directory, bool unfinished) {
   for (const auto& entry : fs::directory_iterator(directory, failure)) {
     const std::string name = entry.path().filename();
     const std::string extension = entry.path().extension();
+    // A run beside its own (target_bits.h).
+    if (unfinished && entry.path().stem() == kUniformName) {
+      if (extension == ".lock" && entry.is_regular_file(failure)) continue;
+      if ((extension.empty() || extension == ".partial") &&
+          looks_like_ours(entry.path(), extension == ".partial")) {
+        continue;
+      }
+    }
     if (!entry.is_regular_file(failure)) return false;
     const bool known = extension == ".safetensors" || extension == ".json" || extension == ".tmp" ||
                        name == "manifest.sha256";

@@ -9,6 +9,9 @@
 
 namespace billm {
 
+// Directory of a run that another one makes for itself in its partial().
+inline constexpr const char* kUniformName = "uniform";
+
 class OutputDirectory {
  public:
   enum class Existing { kRefuse, kOverwrite, kResume, kResumeOverwrite };

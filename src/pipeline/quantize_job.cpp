@@ -17,23 +17,6 @@
 namespace billm {
 namespace {
 
-// What the trainer would refuse after the first block.
-void check_tunable(const MethodConfig& method) {
-  if (method.reference) {
-    throw Error(ErrorCode::kUsage, "--tune: cannot go with --compat reference",
-                "the published code stores means, which are not tuned: leave out one of them");
-  }
-  if (method.offset_kind != OffsetKind::kNone) {
-    throw Error(ErrorCode::kUsage, "--tune: layers with offsets cannot be tuned",
-                "leave out --offsets");
-  }
-  if (integer_bits(method) > 1) {
-    throw Error(ErrorCode::kUsage,
-                "--tune: --method " + method.method + " makes integers, which cannot be tuned",
-                "choose a binary method, or leave out --tune");
-  }
-}
-
 Error different_arguments() {
   return Error(ErrorCode::kUsage, "the processes were given different models or settings",
                "start all of them with the same arguments");
@@ -54,7 +37,7 @@ QuantizeJob::QuantizeJob(const QuantizeRequest& request_, ProcessGroup& processe
   check_inputs();
   plan = read_plan(request.plan, request.plan_source, spec().modules(), request.method);
   check_rotations(spec(), request.method, plan);
-  if (request.tune) check_all_tunable();
+  if (request.tune) check_tunable(spec(), request.method, plan);
   check_leftovers();
   journal.settings = settings_json(request, common_digest());
   open_output();
@@ -88,12 +71,6 @@ void QuantizeJob::check_inputs() const {
   }
   check_embedding_bits(request.embedding_bits, head_is_embedding(model), request.model.string());
   check_length(spec(), request.calibration.cols);
-}
-
-void QuantizeJob::check_all_tunable() const {
-  for (const std::string& module : spec().modules()) {
-    if (!stays(plan, module)) check_tunable(planned_config(request.method, plan, module));
-  }
 }
 
 // A tensor beside a quantized weight would share a name's prefix with the planes.
@@ -145,7 +122,7 @@ void QuantizeJob::open_output() {
   const std::string text = processes.broadcast_text(0, journal_json(journal).dump());
   if (processes.first()) return;
   Journal theirs = journal_from(nlohmann::ordered_json::parse(text));
-  if (nlohmann::json(theirs.settings) != nlohmann::json(journal.settings)) {
+  if (theirs.settings != journal.settings) {
     throw different_arguments();
   }
   journal = std::move(theirs);

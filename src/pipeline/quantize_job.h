@@ -45,7 +45,6 @@ class QuantizeJob {
  private:
   void start_accelerator();
   void check_inputs() const;
-  void check_all_tunable() const;
   void check_leftovers() const;
   std::string common_digest() const;
   void open_output();

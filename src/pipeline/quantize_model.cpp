@@ -27,6 +27,7 @@
 #include "quantize_job.h"
 #include "result_files.h"
 #include "run_states.h"
+#include "target_bits.h"
 
 namespace billm {
 namespace {
@@ -44,6 +45,7 @@ class Run {
     if (job_.directory) writer_.emplace(job_.model, *job_.directory);
     report_.method = request.method.method;
     report_.calibration_parts = request.calibration_parts;
+    report_.target_bits = request.target_bits;
     report_.blocks = job_.spec().blocks();
     report_.resumed_blocks = static_cast<int64_t>(job_.journal.blocks.size());
   }
@@ -53,11 +55,11 @@ class Run {
       const ScopeSeconds total(&report_.seconds.total);
       const int64_t blocks = report_.blocks, resumed = report_.resumed_blocks;
       if (resumed == 0) {
-        job_.journal.plan = states_.plan(job_.plan);
+        job_.journal.plan = states_.plan(given_plan());
         job_.journal.sinks = states_.sinks();
       }
       if (resumed < blocks) start();
-      Progress progress("quantize", blocks, job_.request.quiet);
+      Progress progress(job_.request.label, blocks, job_.request.quiet);
       progress.skip(resumed);
       for (int64_t b = resumed; b < blocks; ++b) progress.step(run_block(b));
       finish();
@@ -67,6 +69,13 @@ class Run {
   }
 
  private:
+  // What is said of single layers, by the user or to reach the bits that were asked for.
+  LayerPlan given_plan() {
+    if (!job_.request.target_bits) return job_.plan;
+    const ScopeSeconds plan(&report_.seconds.plan);
+    return plan_target_bits(job_, job_.plan);
+  }
+
   void start() {
     states_.start(&job_.journal);
     report_.hidden_place = hidden_place_name(states_.inputs().place());
@@ -151,7 +160,8 @@ class Run {
     wait_for_writing();
     if (b + 1 < report_.blocks) {
       states_.pass(b + 1, block);
-      if (corrects() && !job_.tuned()) pass_originals(b, original);
+      // Tuning has passed them on, if it had anything to tune.
+      if (states_.has_originals() && !done.tune) pass_originals(b, original);
       if (states_.has_originals()) done.sinks = states_.sink_report();
     } else {
       states_.drop_points();
@@ -224,6 +234,7 @@ class Run {
       if (block.sinks) report_.sinks.push_back(*block.sinks);
     }
     warn_of_lost_sinks();
+    report_.plan = job_.journal.plan;
     const MeanBits bits = mean_bits(report_.layers);
     report_.nominal_bits = bits.nominal;
     report_.stored_bits = bits.stored;
@@ -274,8 +285,11 @@ class Run {
     if (!report_.integer_rows.empty()) head["integer_rows"] = report_.integer_rows;
     if (!job_.journal.plan.empty()) head["plan"] = job_.journal.plan;
     for (const LayerReport& layer : report_.layers) head["layers"].push_back(layer);
-    for (const TuneReport& tune : report_.tune) {
-      head["tune"].push_back(tune);
+    for (const JournalBlock& block : job_.journal.blocks) {
+      if (!job_.tuned()) break;
+      head["tune"].push_back(nullptr);  // of a block that stays as it is
+      if (!block.tune) continue;
+      head["tune"].back() = *block.tune;
       head["tune"].back().erase("seconds");  // the same bytes on every run
     }
     for (const SinkReport& sinks : report_.sinks) head["sinks"].push_back(sinks);

@@ -49,24 +49,24 @@ LayerPlan RunStates::plan(LayerPlan plan) {
       plan[module]["bits"] = bits;
     }
     if (request_.method.nm_alloc == NmAllocation::kAdaptive) {
-      for (const auto& [module, nm] : adaptive_nm()) {
-        if (follows_run(plan, module, "nm")) plan[module]["nm"] = nm.text();
-      }
+      for (const auto& [module, nm] : adaptive_nm(plan)) plan[module]["nm"] = nm.text();
     }
   }
   const std::string text = processes_.broadcast_text(0, nlohmann::ordered_json(plan).dump());
   return nlohmann::ordered_json::parse(text).get<LayerPlan>();
 }
 
-std::map<std::string, NmPattern> RunStates::adaptive_nm() {
+std::map<std::string, NmPattern> RunStates::adaptive_nm(const LayerPlan& plan) {
   std::vector<int64_t> all(static_cast<size_t>(request_.calibration.rows));
   std::iota(all.begin(), all.end(), 0);
   const HiddenShape all_shape = shape(std::move(all));
   HiddenStates states(partial_, all_shape, place_of(all_shape), device_);
   embed_all(name(0), &states);
   const Stopwatch forward;
-  const auto outliers = measure_outliers(original_pass(), &states);
+  std::vector<LayerOutliers> outliers = measure_outliers(original_pass(), &states);
   *forward_seconds_ += forward.seconds();
+  std::erase_if(outliers,
+                [&](const LayerOutliers& layer) { return !follows_run(plan, layer.module, "nm"); });
   return allocate_nm(outliers, request_.method.nm);
 }
 

@@ -66,7 +66,7 @@ class RunStates {
   std::vector<WrittenFile> save(int64_t next);
 
  private:
-  std::map<std::string, NmPattern> adaptive_nm();
+  std::map<std::string, NmPattern> adaptive_nm(const LayerPlan& plan);
   OriginalPass original_pass() const;
   std::string original_name(int64_t block) const { return "original-" + name(block); }
   void embed_all(const std::string& name, HiddenStates* states) const;

@@ -51,6 +51,7 @@ nlohmann::ordered_json settings_json(const QuantizeRequest& request,
       {"seed", request.seed}});
   // Named only where they are not as always.
   if (!request.plan.is_null()) json["plan"] = request.plan;
+  if (request.target_bits) json["target_bits"] = *request.target_bits;
   if (request.embedding_bits.embedding != kAsItIs) {
     json["embedding_bits"] = request.embedding_bits.embedding;
   }

@@ -10,6 +10,8 @@
 namespace billm {
 namespace {
 
+constexpr double kMostPlannedBits = 4;
+
 std::string flag_of(const Setting& setting) {
   return *setting.flag == 0 ? setting.name : setting.flag;
 }
@@ -133,6 +135,23 @@ MethodConfig layer_config(const MethodConfig& run, const nlohmann::ordered_json&
   return config;
 }
 
+namespace {
+
+// A layer whose method has no use for a setting of the run, such as the published code for
+// corrected targets, would get what the run makes all the same.
+void check_follows_run(const MethodConfig& run, const MethodConfig& config, const Method& method) {
+  for (const Setting& setting : settings()) {
+    if (!setting.whole_run || !uses(find_method(run.method), setting.name)) continue;
+    const SettingUse* const use = find_use(method, setting.name);
+    if (use == nullptr || same_value(setting, run, config)) continue;
+    const SettingCondition condition = condition_of(setting, *use);
+    // Round to nearest has no use for weighted sums.
+    if (!applies(condition, config) && method.needs_factor) throw unmet(setting, method, condition);
+  }
+}
+
+}  // namespace
+
 void check_layer_settings(const MethodConfig& run, const nlohmann::ordered_json& own) {
   const Method& method = find_method(own.value("method", run.method));
   MethodConfig values(method.name);
@@ -141,17 +160,24 @@ void check_layer_settings(const MethodConfig& run, const nlohmann::ordered_json&
     const Setting& setting = find_setting(name);
     if (!uses(method, name)) throw unused(setting, method);
     if (setting.whole_run) {
-      throw usage_error(name + ": is the same for all layers of a run", "give " + flag_of(setting));
+      const bool of_run = uses(find_method(run.method), name);
+      throw usage_error(name + ": is the same for all layers of a run",
+                        of_run ? "give " + flag_of(setting) : "leave it out");
     }
+    // What a method plans goes a little beyond what all layers together may have.
+    const bool planned = name == "bits" && method.plan_bits != nullptr;
+    if (planned && value.is_number() && value > 0 && value <= kMostPlannedBits) continue;
     set_value(setting, method, value_of(value), &values);
   }
-  const MethodConfig config = layer_config(run, own);
+  MethodConfig config = layer_config(run, own);
   for (const auto& [name, value] : own.items()) {
     if (name == "method") continue;
     const Setting& setting = find_setting(name);
     const SettingCondition condition = condition_of(setting, *find_use(method, name));
     if (!applies(condition, config)) throw unmet(setting, method, condition);
   }
+  check_follows_run(run, config, method);
+  if (method.plan_bits != nullptr) config.bits = MethodConfig(method.name).bits;
   check_config(config);
 }
 

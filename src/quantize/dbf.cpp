@@ -142,6 +142,11 @@ int64_t rank_dbf(const LayerSize& layer, double bits) {
                      bits * static_cast<double>(layer.rows) * static_cast<double>(layer.cols));
 }
 
+double rate_bits_dbf(const LayerSize& layer, double rate) {
+  return static_cast<double>(stored_bits(layer.rows, layer.cols, rank_dbf(layer, rate))) /
+         (static_cast<double>(layer.rows) * static_cast<double>(layer.cols));
+}
+
 std::vector<double> plan_dbf(std::span<const LayerSize> layers, const MethodConfig& config) {
   std::vector<double> bits;
   double left = 0;  // bits that the layers before have not used

@@ -69,10 +69,13 @@ LayerPlan read_plan(const Json& file, const std::string& where,
   for (const auto& [pattern, settings] : file.items()) {
     const std::string here = where + ": " + printable(pattern);
     check_settings(settings, here, config);
+    Json own = settings;
+    if (own.value("method", "") == config.method) own.erase("method");
+    const bool text = pattern.find('\0') == std::string::npos;  // no name has a NUL
     bool found = false;
     for (const std::string& module : modules) {
-      if (fnmatch(pattern.c_str(), module.c_str(), 0) != 0) continue;
-      plan[module] = settings;
+      if (!text || fnmatch(pattern.c_str(), module.c_str(), 0) != 0) continue;
+      plan[module] = own;
       found = true;
     }
     if (!found) {

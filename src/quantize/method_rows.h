@@ -39,12 +39,14 @@ LayerCodes quantize_dbf(const WeightView& weight, const Hessian& hessian,
                         const MethodConfig& config, const QuantizeContext& context);
 double nominal_bits_dbf(const LayerCodes& layer);  // (r (n + m) + 16 (n + r + m)) / (n m)
 int64_t rank_dbf(const LayerSize& layer, double bits);
+double rate_bits_dbf(const LayerSize& layer, double rate);
 std::vector<double> plan_dbf(std::span<const LayerSize> layers, const MethodConfig& config);
 
 // trellis.cpp
 LayerCodes quantize_trellis(const WeightView& weight, const Hessian& hessian,
                             const MethodConfig& config, const QuantizeContext& context);
 double nominal_bits_trellis(const LayerCodes& layer);  // the rates of its planes
+double rate_bits_trellis(const LayerSize& layer, double rate);
 
 // reference.cpp: the published search and feedback of BiLLM (and, with a mask, of STBLLM).
 RegionCodes quantize_reference(const WeightView& weight, const Hessian& hessian,

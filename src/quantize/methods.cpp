@@ -200,6 +200,7 @@ constexpr Method kMethods[] = {
      .weight_bytes = 40,  // W in the eigenvectors' basis, the factors with their duals
      .plan_bits = plan_dbf,
      .rank = rank_dbf,
+     .rate_bits = rate_bits_dbf,
      .same_on_every_cpu = false},
     {.name = "trellis",
      .summary =
@@ -208,6 +209,7 @@ constexpr Method kMethods[] = {
      .nominal_bits = nominal_bits_trellis,
      .settings = kTrellisSettings,
      .weight_bytes = 15,  // the weights in tiles, their errors, their values; three sets of paths
+     .rate_bits = rate_bits_trellis,
      .codes_learn = false},
 };
 

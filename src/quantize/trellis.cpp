@@ -15,12 +15,24 @@ namespace {
 const std::vector<int> kRates[] = {{1},    {2},    {3},       {4},       {4, 1},    {4, 2},
                                    {4, 3}, {4, 4}, {4, 4, 1}, {4, 4, 2}, {4, 4, 3}, {4, 4, 4}};
 
+const std::vector<int>& rates_of(double bits) {
+  return kRates[static_cast<size_t>(std::lround(4 * bits)) - 1];
+}
+
 }  // namespace
 
 LayerCodes quantize_trellis(const WeightView& weight, const Hessian& hessian,
                             const MethodConfig& config, const QuantizeContext& context) {
-  const auto quarters = static_cast<size_t>(std::lround(4 * config.bits));
-  return code_trellis(weight, hessian, kRates[quarters - 1], config.sweeps, context);
+  return code_trellis(weight, hessian, rates_of(config.bits), config.sweeps, context);
+}
+
+// Streams with their start states, and a scale in fp16 for each row (docs/format.md).
+double rate_bits_trellis(const LayerSize& layer, double rate) {
+  const TrellisFormat format = {layer.rows, layer.cols, rates_of(rate)};
+  int64_t bytes = 2 * layer.rows;
+  for (int p = 0; p < format.planes(); ++p) bytes += format.groups() * format.group_bytes(p);
+  return 8 * static_cast<double>(bytes) /
+         (static_cast<double>(layer.rows) * static_cast<double>(layer.cols));
 }
 
 double nominal_bits_trellis(const LayerCodes& codes) {

@@ -203,8 +203,11 @@ void to_json(Json& json, const QuantizeReport& report) {
             {"tune", seconds.tune},
             {"pack", seconds.pack},
             {"write", seconds.write},
+            {"plan", seconds.plan},
             {"total", seconds.total}}},
           {"peak_rss_bytes", report.peak_rss_bytes}};
+  if (report.target_bits) json["target_bits"] = *report.target_bits;
+  if (!report.plan.empty()) json["plan"] = report.plan;
   if (!report.calibration_parts.empty()) json["calibration_parts"] = report.calibration_parts;
   if (!report.integer_rows.empty()) json["integer_rows"] = report.integer_rows;
   for (const LayerReport& layer : report.layers) json["layers"].push_back(layer);

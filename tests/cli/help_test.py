@@ -101,7 +101,7 @@ class Reports(bt.TestCase):
         self.assertLess(report["bytes_after"], size)
         seconds = report["seconds"]
         self.assertEqual(list(seconds), ["forward", "hessian", "quantize", "tune", "pack", "write",
-                                         "total"])
+                                         "plan", "total"])
         self.assertTrue(all(value >= 0 for value in seconds.values()))
         self.assertGreaterEqual(seconds["total"], max(seconds.values()))
         self.assertGreater(report["peak_rss_bytes"], 10 << 20)

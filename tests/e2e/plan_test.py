@@ -178,6 +178,10 @@ class Plan(bt.SharedTestCase):
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
+        # The last pattern that matches holds, so that their order counts.
+        turned = self.dir / "turned.json"
+        turned.write_text(json.dumps(dict(reversed(PLAN.items()))))
+        self.fails(bt.USAGE, *self.command(out, turned), "--resume", needles=["plan was {"])
         other = self.dir / "other.json"
         other.write_text(json.dumps(PLAN | {"*.up_proj": {"bits": 2}}))
         self.fails(bt.USAGE, *self.command(out, other), "--resume", needles=["plan was {"])
@@ -198,6 +202,8 @@ class Plan(bt.SharedTestCase):
                              "--tune-steps", 6, "--tune-window", 48)
         # Nothing of the last block is quantized.
         self.assertEqual(len(report["tune"]), BLOCKS - 1)
+        tune = json.loads((tuned / "manifest.json").read_text())["tune"]
+        self.assertEqual([block is None for block in tune], [False, False, True])
         distilled = self.dir / "distilled"
         self.report("distill", "--model", tuned, "--original", self.model, "--calib", self.tokens,
                     "--steps", 4, "--window", 48, "--out", distilled)
@@ -207,8 +213,21 @@ class Plan(bt.SharedTestCase):
                 self.assertEqual(stored[name + ".weight"], original[name + ".weight"])
             self.report("inspect", result)
             self.report("eval", "--model", result, "--ppl", self.tokens)
-        self.fails(bt.USAGE, *self.command(self.dir / "none"), "--tune",
-                   needles=["--method gptq makes integers"])
+        for more in ((), ("--dry-run",)):
+            self.fails(bt.USAGE, *self.command(self.dir / "none"), "--tune", *more,
+                       needles=[LAYERS + "1.", "--method gptq makes integers"])
+
+    def test_tuned_behind_a_block_that_stays(self):
+        """Its targets are of the same depth as its inputs: an untuned block in 3 bits is near them."""
+        plan = self.dir / "first.json"
+        plan.write_text(json.dumps({f"{LAYERS}0.*": {"bits": 16}}))
+        report = self.report(*self.command(self.dir / "out", plan, ("--method", "trellis", "--bits",
+                                                                   3)), "--targets", "own", "--tune",
+                             "--tune-steps", 1, "--tune-window", 48)
+        self.assertEqual(len(report["tune"]), BLOCKS - 1)
+        for block in report["tune"]:
+            self.assertLess(block["loss_before"], 0.2)
+        self.assertEqual(report["sinks"][0]["error"] or 0, 0)
 
     def test_generate(self):
         ids = [self.report("generate", "--model", self.result, "--prompt", "the rain in spain", "-n",

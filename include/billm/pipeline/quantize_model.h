@@ -21,8 +21,11 @@ struct QuantizeRequest {
   std::filesystem::path model;  // dense HuggingFace directory
   std::filesystem::path out;    // result directory; `out`.partial while it is being made
   MethodConfig method;
-  nlohmann::ordered_json plan;                     // of --plan (layer_plan.h); null: none
-  std::string plan_source;                         // its file, for messages
+  nlohmann::ordered_json plan;  // of --plan (layer_plan.h); null: none
+  std::string plan_source;      // its file, for messages
+  // --target-bits: stored bits that the layers take in the mean, shared out among them; method.bits
+  // is the rate that they start from (allocate_bits.h).
+  std::optional<double> target_bits;
   std::optional<TuneConfig> tune;                  // none: blocks are not tuned
   TokenMatrix calibration;                         // [sequences, length]
   std::string calibration_source;                  // what the user asked for, for the manifest
@@ -39,6 +42,7 @@ struct QuantizeRequest {
   bool overwrite = false;  // an existing `out` (or an unfinished run) is replaced at the end
   bool resume = false;     // go on with `out`.partial; settings must be the same
   bool quiet = false;
+  std::string label = "quantize";  // of the progress
 };
 
 // Every process of `processes` calls it with the same request, but for its threads; `out` lies on a

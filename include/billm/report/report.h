@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -88,6 +89,7 @@ struct QuantizeSeconds {
   double tune = 0;      // block tuning
   double pack = 0;      // packing, decoding again, waiting for what is written
   double write = 0;     // shards and hidden states, while the next block is computed
+  double plan = 0;      // with --target-bits: the uniform result, and where its error comes from
   double total = 0;
 };
 
@@ -102,6 +104,8 @@ struct QuantizeReport {
   std::string hidden_place = "disk";  // "gpu", "memory", "disk" (hidden_place.h)
   QuantizeSeconds seconds;
   int64_t peak_rss_bytes = 0;
+  std::optional<double> target_bits;                   // as asked for
+  std::map<std::string, nlohmann::ordered_json> plan;  // the settings of single layers, by module
   std::vector<LayerReport> layers;
   // Per block but the last; empty where the original's hidden states are not known.
   std::vector<SinkReport> sinks;

@@ -39,6 +39,25 @@ TEST(LayerConfig, DerivedDefaults) {
       configure("arb", {}));
 }
 
+// What a layer is not fitted by, the run's sums would have all the same.
+TEST(LayerConfig, AMethodThatHasNoUseForTheRunsTargetsIsRefused) {
+  const Json reference = {{"method", "billm"}, {"compat", "reference"}};
+  EXPECT_THROW(check_layer_settings(configure("trellis", {}), reference), Error);
+  check_layer_settings(configure("gptq", {}), reference);
+  check_layer_settings(configure("gptq", {{"sink_weight", 4}}), {{"method", "rtn"}});
+}
+
+// As a method plans them, so that a plan may be given back.
+TEST(LayerConfig, BitsThatAPlanShiftsPastTheRange) {
+  for (const double bits : {0.31, 1.73}) {
+    check_layer_settings(configure("dbf", {}), {{"bits", bits}});
+    EXPECT_EQ(layer_config(configure("dbf", {}), {{"bits", bits}}).bits, bits);
+  }
+  EXPECT_THROW(check_layer_settings(configure("dbf", {}), {{"bits", 0}}), Error);
+  EXPECT_THROW(check_layer_settings(configure("dbf", {}), {{"bits", 5}}), Error);
+  EXPECT_THROW(check_layer_settings(configure("trellis", {}), {{"bits", 3.25}}), Error);
+}
+
 TEST(LayerConfig, AnotherMethodHasItsDefaultsAndTheSettingsOfTheRun) {
   const MethodConfig run =
       configure("trellis",
@@ -50,7 +69,6 @@ TEST(LayerConfig, AnotherMethodHasItsDefaultsAndTheSettingsOfTheRun) {
           {{"bits", 3}, {"targets", "corrected"}, {"target_share", 0.25}, {"sink_weight", 4}}));
   EXPECT_EQ(layer_config(run, {{"method", "arb"}, {"rotate", "in"}}),
             configure("arb", {{"rotate", "in"},
-                              {"rotate_seed", 9},
                               {"targets", "corrected"},
                               {"target_share", 0.25},
                               {"sink_weight", 4}}));
@@ -63,7 +81,9 @@ TEST(Plan, TheLastPatternThatMatchesHolds) {
   const Json file = {{"*", {{"bits", 2}}},
                      {"*.down", {{"bits", 3}}},
                      {"model.layers.[1-9].*", {{"method", "gptq"}}},
-                     {"model.layers.1.?", {{"bits", 16}}}};
+                     {"model.layers.1.?", {{"bits", 16}}},
+                     // The run's own method is nothing of the layer's own.
+                     {"model.layers.0.q", {{"method", "trellis"}, {"bits", 2}}}};
   const LayerPlan plan = read_plan(file, "plan", kModules, configure("trellis", {}));
   EXPECT_EQ(plan, (LayerPlan{{"model.layers.0.q", {{"bits", 2}}},
                              {"model.layers.0.down", {{"bits", 3}}},

@@ -1,0 +1,123 @@
+// See target_bits.h.
+#include "target_bits.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "billm/base/error.h"
+#include "billm/base/file.h"
+#include "billm/learn/restoring_gains.h"
+#include "billm/quantize/allocate_bits.h"
+
+namespace billm {
+namespace {
+
+// The reports of its layers, by module.
+std::map<std::string, LayerReport> layer_reports(const std::filesystem::path& result) {
+  const std::filesystem::path path = result / "manifest.json";
+  std::map<std::string, LayerReport> reports;
+  try {
+    const auto manifest = nlohmann::ordered_json::parse(read_text_file(path));
+    for (const auto& layer : manifest.at("layers")) {
+      const auto report = layer.get<LayerReport>();
+      reports[report.name] = report;
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw bad_input(path.string() + ": " + error.what(), "start again with --overwrite");
+  }
+  return reports;
+}
+
+// The directory of the result whose layers all have the run's bits.
+std::filesystem::path quantize_uniformly(QuantizeJob& job) {
+  const std::filesystem::path out = job.partial / kUniformName;
+  const auto there = [&](const std::filesystem::path& path) {  // the same for all processes
+    const bool is_there = job.processes.first() && std::filesystem::exists(path);
+    return job.processes.broadcast_text(0, is_there ? "yes" : "no") == "yes";
+  };
+  if (there(out)) return out;
+  QuantizeRequest request = job.request;
+  request.out = out;
+  request.target_bits.reset();
+  request.tune.reset();
+  request.embedding_bits = {};
+  request.overwrite = false;
+  std::filesystem::path unfinished = out;
+  unfinished += ".partial";
+  request.resume = there(unfinished);
+  request.label = "uniform";
+  if (job.processes.first()) {
+    write_journal(job.partial, job.journal);
+    job.directory->keep();
+  }
+  quantize_model(request, job.processes);
+  return out;
+}
+
+LayerPlan allocate(const QuantizeJob& job, const std::filesystem::path& uniform,
+                   const LayerPlan& given) {
+  const QuantizeRequest& request = job.request;
+  const Model quantized(uniform, request.threads);
+  const std::map<std::string, double> gains = smoothed_gains(
+      job.spec(), restoring_gains(job.model, quantized, request.calibration, kGainWindows,
+                                  job.device, job.forward_threads, request.quiet)
+                      .gain);
+  std::vector<RatedLayer> layers;
+  double budget = 0;
+  for (const auto& [module, report] : layer_reports(uniform)) {
+    const int64_t weights = report.rows * report.cols;
+    budget += *request.target_bits * static_cast<double>(weights);
+    if (follows_run(given, module, "bits")) {
+      layers.push_back({module, report.rows, report.cols, report.stored_bits, gains.at(module)});
+    } else {
+      budget -= report.stored_bits * static_cast<double>(weights);
+    }
+  }
+  LayerPlan plan = given;
+  for (const auto& [module, bits] :
+       allocate_bits(layers, request.method, request.method.bits, budget)) {
+    plan[module]["bits"] = bits;
+  }
+  return plan;
+}
+
+}  // namespace
+
+std::map<std::string, double> smoothed_gains(const ModelSpec& spec,
+                                             const std::map<std::string, double>& gains) {
+  const int64_t last = spec.blocks() - 1;
+  std::map<std::string, double> smoothed;
+  for (int64_t b = 0; b <= last; ++b) {
+    for (const LinearSpec& linear : spec.family->linears) {
+      const auto own = gains.find(spec.module(b, linear));
+      if (own == gains.end()) continue;
+      int64_t from = std::max<int64_t>(1, b - kGainNeighbours);
+      int64_t to = std::min(last - 1, b + kGainNeighbours);
+      if (b == 0 || b == last) from = to = b;
+      double sum = 0;
+      int count = 0;
+      for (int64_t near = from; near <= to; ++near) {
+        const auto found = gains.find(spec.module(near, linear));
+        if (found == gains.end()) continue;
+        sum += found->second;
+        ++count;
+      }
+      smoothed[own->first] = sum / count;
+    }
+  }
+  return smoothed;
+}
+
+LayerPlan plan_target_bits(QuantizeJob& job, const LayerPlan& given) {
+  const std::filesystem::path uniform = quantize_uniformly(job);
+  LayerPlan plan;
+  if (job.processes.first()) plan = allocate(job, uniform, given);
+  const std::string text = job.processes.broadcast_text(0, nlohmann::ordered_json(plan).dump());
+  return nlohmann::ordered_json::parse(text).get<LayerPlan>();
+}
+
+}  // namespace billm
