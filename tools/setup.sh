@@ -102,7 +102,7 @@ build_jobs() {
 }
 
 # What a script that sources this adds to the configuration of the release build.
-release_arguments=()
+release_arguments=(-DBILLM_PARSERS_SANITIZED=OFF)
 
 # build_preset PRESET CMAKE_ARGUMENTS... -- TARGETS... (no target: everything)
 build_preset() {

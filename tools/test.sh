@@ -2,8 +2,8 @@
 # Installs what is missing, builds everything, and runs all tests: those of the release build, with
 # clang-format and shellcheck over the tree; and, built by clang, which is installed for it, the
 # Torch-free unit tests under the address and undefined-behaviour sanitizers (those of parsers there
-# alone, the others again) and each fuzz target for some seconds. Ends with what failed, what was skipped and why, and as the last line
-# "N passed, N failed, N skipped".
+# alone, the others again) and each fuzz target for some seconds. Ends with what failed, what was
+# skipped and why, and as the last line "N passed, N failed, N skipped".
 # Exit code 0 only if something ran and nothing failed.
 #
 # Usage: tools/test.sh [--slow] [--help]

@@ -110,7 +110,7 @@ class Pass {
       for (const LinearSpec& linear : spec_.family->linears) {
         const std::string suffix = linear.suffix;
         const at::Tensor change = block.weight(suffix).sub(original.weight(suffix));
-        gains[slot][suffix] = found[number++].mul(change).sum(at::kDouble).item<double>();
+        gains[slot][suffix] = at::Tensor(found[number++]).mul_(change).sum().item<double>();
       }
       (*gradients)[slot] = found.back();
     });

@@ -75,6 +75,9 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   const LayerPlan plan =
       read_plan(request.plan, request.plan_source, spec.modules(), request.method);
   check_rotations(spec, request.method, plan);
+  if (request.target_bits) {
+    check_target_bits(spec, request.method, plan, *request.target_bits);
+  }
   if (request.tune) check_tunable(spec, request.method, plan);
   warn_of_planned_bits(spec, request.method, plan);
   const ModelConfig& config = spec.config;
@@ -217,12 +220,16 @@ Estimate estimate_quantize(const EstimateRequest& request) {
     estimate.plan_seconds = estimate.forward_seconds + estimate.hessian_seconds +
                             estimate.quantize_seconds +
                             costs.products(5 * gain_tokens * operations);
-    // The uniform result; of its pass the hidden states between all blocks, and of the block that
-    // is passed back its weights, the original's and each window's gradients.
-    estimate.disk_bytes += packed;
-    const int64_t gaining = idle_bytes + 4 * block_weights * (2 + threads) +
-                            threads * 4 * request.length * hidden * (estimate.blocks + 2) +
-                            threads * 3 * pass;
+    // The uniform result, whose embeddings are as they were.
+    estimate.disk_bytes += packed + estimate.other_weights * weight_bytes(config);
+    // Of its pass, for each window at once: hidden states between all blocks, a forward pass, the
+    // gradients of a block and the change of its largest linear; and two blocks.
+    const int64_t windows = std::min<int64_t>({threads, request.sequences, kGainWindows});
+    const int64_t gain_bytes =
+        4 * block_weights * (2 + windows) +
+        windows * (4 * request.length * hidden * (estimate.blocks + 2) + 3 * pass + 8 * largest);
+    estimate.gpu_bytes = std::max(estimate.gpu_bytes, gain_bytes);
+    const int64_t gaining = idle_bytes + (device.is_cpu() ? gain_bytes : 0);
     estimate.cpu_bytes = std::max(estimate.cpu_bytes, gaining);
   }
   estimate.total_seconds = estimate.plan_seconds + estimate.forward_seconds +

@@ -60,8 +60,7 @@ bool looks_like_ours(const fs::path& directory, bool unfinished) {
     // A run beside its own (target_bits.h).
     if (unfinished && entry.path().stem() == kUniformName) {
       if (extension == ".lock" && entry.is_regular_file(failure)) continue;
-      if ((extension.empty() || extension == ".partial") &&
-          looks_like_ours(entry.path(), extension == ".partial")) {
+      if ((extension.empty() || extension == ".partial") && looks_like_ours(entry.path(), true)) {
         continue;
       }
     }

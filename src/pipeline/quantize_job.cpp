@@ -13,6 +13,7 @@
 #include "kernels/cuda/load.h"
 #include "model_digest.h"
 #include "settings.h"
+#include "target_bits.h"
 
 namespace billm {
 namespace {
@@ -37,6 +38,9 @@ QuantizeJob::QuantizeJob(const QuantizeRequest& request_, ProcessGroup& processe
   check_inputs();
   plan = read_plan(request.plan, request.plan_source, spec().modules(), request.method);
   check_rotations(spec(), request.method, plan);
+  if (request.target_bits) {
+    check_target_bits(spec(), request.method, plan, *request.target_bits);
+  }
   if (request.tune) check_tunable(spec(), request.method, plan);
   check_leftovers();
   journal.settings = settings_json(request, common_digest());

@@ -2,6 +2,8 @@
 #include "target_bits.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -12,6 +14,10 @@
 #include "billm/base/file.h"
 #include "billm/learn/restoring_gains.h"
 #include "billm/quantize/allocate_bits.h"
+#include "billm/quantize/methods.h"
+#include "layer_costs.h"
+#include "output_directory.h"
+#include "quantize_job.h"
 
 namespace billm {
 namespace {
@@ -58,34 +64,84 @@ std::filesystem::path quantize_uniformly(QuantizeJob& job) {
   return out;
 }
 
+// The layers whose rate is to be found, at the base rate.
+std::vector<RatedLayer> rated_layers(const ModelSpec& spec, const MethodConfig& run,
+                                     const LayerPlan& plan) {
+  std::vector<RatedLayer> layers;
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    for (const LinearSpec& linear : spec.family->linears) {
+      const std::string module = spec.module(b, linear);
+      if (!follows_run(plan, module, "bits")) continue;
+      layers.push_back({module, linear.out_width(spec.config), linear.in_width(spec.config),
+                        planned_config(run, plan, module)});
+    }
+  }
+  return layers;
+}
+
 LayerPlan allocate(const QuantizeJob& job, const std::filesystem::path& uniform,
                    const LayerPlan& given) {
   const QuantizeRequest& request = job.request;
   const Model quantized(uniform, request.threads);
-  const std::map<std::string, double> gains = smoothed_gains(
-      job.spec(), restoring_gains(job.model, quantized, request.calibration, kGainWindows,
-                                  job.device, job.forward_threads, request.quiet)
-                      .gain);
-  std::vector<RatedLayer> layers;
+  std::map<std::string, double> gains =
+      restoring_gains(job.model, quantized, request.calibration, kGainWindows, job.device,
+                      job.forward_threads, request.quiet)
+          .gain;
+  std::erase_if(gains, [&](const auto& gain) { return !follows_run(given, gain.first, "bits"); });
+  gains = smoothed_gains(job.spec(), gains);
+  std::vector<RatedLayer> layers = rated_layers(job.spec(), request.method, given);
+  for (RatedLayer& layer : layers) layer.gain = gains.at(layer.module);
   double budget = 0;
   for (const auto& [module, report] : layer_reports(uniform)) {
-    const int64_t weights = report.rows * report.cols;
-    budget += *request.target_bits * static_cast<double>(weights);
-    if (follows_run(given, module, "bits")) {
-      layers.push_back({module, report.rows, report.cols, report.stored_bits, gains.at(module)});
-    } else {
-      budget -= report.stored_bits * static_cast<double>(weights);
-    }
+    const auto weights = static_cast<double>(report.rows * report.cols);
+    budget += *request.target_bits * weights;
+    if (!follows_run(given, module, "bits")) budget -= report.stored_bits * weights;
   }
   LayerPlan plan = given;
-  for (const auto& [module, bits] :
-       allocate_bits(layers, request.method, request.method.bits, budget)) {
-    plan[module]["bits"] = bits;
-  }
+  for (const auto& [module, bits] : allocate_bits(layers, budget)) plan[module]["bits"] = bits;
   return plan;
 }
 
 }  // namespace
+
+ReachableBits check_target_bits(const ModelSpec& spec, const MethodConfig& run,
+                                const LayerPlan& plan, double target) {
+  const std::vector<RatedLayer> layers = rated_layers(spec, run, plan);
+  if (layers.empty()) {
+    throw Error(ErrorCode::kUsage, "--target-bits: --plan says the bits of every layer",
+                "leave out one of them");
+  }
+  double weights = 0, fixed = 0;
+  bool known = true;
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    for (const LinearSpec& linear : spec.family->linears) {
+      const std::string module = spec.module(b, linear);
+      const LayerSize size = {linear.out_width(spec.config), linear.in_width(spec.config)};
+      const auto here = static_cast<double>(size.rows) * static_cast<double>(size.cols);
+      weights += here;
+      if (stays(plan, module)) {
+        fixed += 8 * static_cast<double>(weight_bytes(spec.config)) * here;
+      } else if (!follows_run(plan, module, "bits")) {
+        const MethodConfig config = planned_config(run, plan, module);
+        const Method& method = find_method(config.method);
+        known = known && method.rate_bits != nullptr;
+        if (method.rate_bits != nullptr) fixed += here * method.rate_bits(size, config);
+      }
+    }
+  }
+  const BitsRange range = bits_range(layers);
+  const ReachableBits reachable = {(range.least + fixed) / weights, (range.most + fixed) / weights};
+  if (target < reachable.least || (known && target > reachable.most)) {
+    char text[160];
+    std::snprintf(text, sizeof(text),
+                  "--target-bits %g: expected %.4f to %.4f stored bits, from "
+                  "the lowest to the highest rates around %g",
+                  target, std::ceil(1e4 * reachable.least) / 1e4,
+                  std::floor(1e4 * reachable.most) / 1e4, run.bits);
+    throw Error(ErrorCode::kUsage, text);
+  }
+  return reachable;
+}
 
 std::map<std::string, double> smoothed_gains(const ModelSpec& spec,
                                              const std::map<std::string, double>& gains) {

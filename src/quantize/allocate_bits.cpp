@@ -26,7 +26,7 @@ std::string number(double value) {
 std::string methods_with_rates() {
   std::string names;
   for (const Method& method : methods()) {
-    if (!uses(method, "bits")) continue;
+    if (method.rate_bits == nullptr) continue;
     names += (names.empty() ? "" : ", ") + std::string(method.name);
   }
   return names;
@@ -40,9 +40,24 @@ double worth_of(const RatedLayer& layer) {
   return std::sqrt(weights_of(layer) * std::max(0.0, layer.gain));
 }
 
-// Where a layer stands among the rates.
+double bits_of(const RatedLayer& layer, double rate) {
+  MethodConfig config = layer.config;
+  config.bits = rate;
+  return weights_of(layer) * find_method(config.method).rate_bits({layer.rows, layer.cols}, config);
+}
+
+// Those that a layer may get.
+std::vector<double> rates_near(const MethodConfig& config) {
+  const std::vector<double> rates = rates_of(config);
+  const auto base = std::lower_bound(rates.begin(), rates.end(), config.bits - 1e-9);
+  const auto lowest = base - std::min<int64_t>(kStepsDown, base - rates.begin());
+  return {lowest, std::upper_bound(base, rates.end(), config.bits + kMostAbove + 1e-9)};
+}
+
+// Where a layer stands among them.
 struct Ladder {
   const RatedLayer* layer;
+  std::vector<double> rates;
   size_t at = 0;
 };
 
@@ -50,7 +65,7 @@ struct Ladder {
 
 std::vector<double> rates_of(const MethodConfig& config) {
   const Method& method = find_method(config.method);
-  if (!uses(method, "bits")) {
+  if (method.rate_bits == nullptr) {
     throw Error(ErrorCode::kUsage,
                 "--target-bits: --method " + config.method + " has no rates to choose from",
                 "choose one of " + methods_with_rates());
@@ -60,7 +75,7 @@ std::vector<double> rates_of(const MethodConfig& config) {
   std::vector<double> rates;
   const double low = range.whole ? std::max(2.0, range.low) : range.low;
   for (int64_t i = 0;; ++i) {
-    const double rate = low + static_cast<double>(i) * step;
+    const double rate = std::round((low + static_cast<double>(i) * step) * 1e4) / 1e4;
     if (rate > range.high + 1e-9) return rates;
     rates.push_back(rate);
   }
@@ -78,63 +93,51 @@ double base_rate(const MethodConfig& config, double target) {
   return *(above - 1);
 }
 
-std::map<std::string, double> allocate_bits(const std::vector<RatedLayer>& layers,
-                                            const MethodConfig& config, double base,
-                                            double budget) {
-  std::vector<double> rates = rates_of(config);
-  const auto at_base = std::lower_bound(rates.begin(), rates.end(), base - 1e-9);
-  const auto lowest = at_base - std::min<int64_t>(kStepsDown, at_base - rates.begin());
-  const auto highest = std::upper_bound(at_base, rates.end(), base + kMostAbove + 1e-9);
-  rates = std::vector<double>(lowest, highest);
-
-  const Method& method = find_method(config.method);
-  const auto bits_of = [&](const RatedLayer& layer, double rate) {
-    const double bits = method.rate_bits != nullptr
-                            ? method.rate_bits({layer.rows, layer.cols}, rate)
-                            : layer.stored_bits + rate - base;
-    return weights_of(layer) * bits;
-  };
-  const auto error = [&](double rate) { return std::pow(kErrorOfABit, rate - base); };
-  std::vector<Ladder> ladders;
-  double used = 0, weights = 0;
+BitsRange bits_range(const std::vector<RatedLayer>& layers) {
+  BitsRange range;
   for (const RatedLayer& layer : layers) {
-    ladders.push_back({&layer});
-    used += bits_of(layer, rates.front());
-    weights += weights_of(layer);
+    const std::vector<double> rates = rates_near(layer.config);
+    range.least += bits_of(layer, rates.front());
+    range.most += bits_of(layer, rates.back());
   }
-  if (used > budget) {
-    throw Error(ErrorCode::kUsage,
-                "--target-bits: the layers take " + number(used / weights) +
-                    " stored bits at the lowest rates, " + number(budget / weights) +
-                    " are left for them",
-                "ask for more bits");
+  return range;
+}
+
+std::map<std::string, double> allocate_bits(const std::vector<RatedLayer>& layers, double budget) {
+  std::vector<Ladder> ladders;
+  double used = 0;
+  for (const RatedLayer& layer : layers) {
+    ladders.push_back({&layer, rates_near(layer.config)});
+    used += bits_of(layer, ladders.back().rates.front());
   }
-  // Gain per bit of the next step; of equal ones the first layer's.
+  // What the next step is worth for each of its bits; of equal ones the first layer's.
   const auto worth = [&](size_t i) {
-    const Ladder& ladder = ladders[i];
-    const double from = rates[ladder.at], to = rates[ladder.at + 1];
-    return std::pair<double, int64_t>(worth_of(*ladder.layer) * (error(from) - error(to)) /
-                                          (weights_of(*ladder.layer) * (to - from)),
+    const auto& [layer, rates, at] = ladders[i];
+    const auto error = [&](double rate) {
+      return std::pow(kErrorOfABit, rate - layer->config.bits);
+    };
+    return std::pair<double, int64_t>(worth_of(*layer) * (error(rates[at]) - error(rates[at + 1])) /
+                                          (weights_of(*layer) * (rates[at + 1] - rates[at])),
                                       -static_cast<int64_t>(i));
   };
   std::priority_queue<std::pair<double, int64_t>> steps;
   const auto offer = [&](size_t i) {
-    if (ladders[i].at + 1 < rates.size()) steps.push(worth(i));
+    if (ladders[i].at + 1 < ladders[i].rates.size()) steps.push(worth(i));
   };
   for (size_t i = 0; i < ladders.size(); ++i) offer(i);
   while (!steps.empty()) {
     const auto i = static_cast<size_t>(-steps.top().second);
     steps.pop();
     Ladder& ladder = ladders[i];
-    const double more =
-        bits_of(*ladder.layer, rates[ladder.at + 1]) - bits_of(*ladder.layer, rates[ladder.at]);
+    const double more = bits_of(*ladder.layer, ladder.rates[ladder.at + 1]) -
+                        bits_of(*ladder.layer, ladder.rates[ladder.at]);
     if (used + more > budget) continue;  // a smaller layer may still fit
     used += more;
     ++ladder.at;
     offer(i);
   }
   std::map<std::string, double> result;
-  for (const Ladder& ladder : ladders) result[ladder.layer->module] = rates[ladder.at];
+  for (const Ladder& ladder : ladders) result[ladder.layer->module] = ladder.rates[ladder.at];
   return result;
 }
 

@@ -142,8 +142,8 @@ int64_t rank_dbf(const LayerSize& layer, double bits) {
                      bits * static_cast<double>(layer.rows) * static_cast<double>(layer.cols));
 }
 
-double rate_bits_dbf(const LayerSize& layer, double rate) {
-  return static_cast<double>(stored_bits(layer.rows, layer.cols, rank_dbf(layer, rate))) /
+double rate_bits_dbf(const LayerSize& layer, const MethodConfig& config) {
+  return static_cast<double>(stored_bits(layer.rows, layer.cols, rank_dbf(layer, config.bits))) /
          (static_cast<double>(layer.rows) * static_cast<double>(layer.cols));
 }
 

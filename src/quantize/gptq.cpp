@@ -210,6 +210,15 @@ RegionCodes quantize_rtn_integers(const WeightView& weight, const MethodConfig& 
   return out;
 }
 
+// Codes, and of each group of a row a step in fp16 and a zero (docs/format.md).
+double rate_bits_integers(const LayerSize& layer, const MethodConfig& config) {
+  const auto bits = static_cast<int64_t>(config.bits);
+  const int64_t weights = layer.rows * layer.cols;
+  const int64_t steps = layer.rows * ((layer.cols + config.block_size - 1) / config.block_size);
+  const int64_t bytes = (weights * bits + 7) / 8 + 2 * steps + (steps * bits + 7) / 8;
+  return 8 * static_cast<double>(bytes) / static_cast<double>(weights);
+}
+
 double nominal_bits_gptq(const LayerCodes& layer) { return layer.regions().shape.integer_bits; }
 
 }  // namespace billm

@@ -76,6 +76,7 @@ LayerPlan read_plan(const Json& file, const std::string& where,
     for (const std::string& module : modules) {
       if (!text || fnmatch(pattern.c_str(), module.c_str(), 0) != 0) continue;
       plan[module] = own;
+      if (own.empty()) plan.erase(module);
       found = true;
     }
     if (!found) {

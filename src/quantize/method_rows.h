@@ -29,6 +29,7 @@ LayerCodes quantize_gptq(const WeightView& weight, const Hessian& hessian,
                          const MethodConfig& config, const QuantizeContext& context);
 RegionCodes quantize_rtn_integers(const WeightView& weight, const MethodConfig& config,
                                   const QuantizeContext& context);
+double rate_bits_integers(const LayerSize& layer, const MethodConfig& config);  // of rtn, too
 double nominal_bits_gptq(const LayerCodes& layer);  // the bits of a weight
 // pbllm.cpp
 LayerCodes quantize_pbllm(const WeightView& weight, const Hessian& hessian,
@@ -39,14 +40,14 @@ LayerCodes quantize_dbf(const WeightView& weight, const Hessian& hessian,
                         const MethodConfig& config, const QuantizeContext& context);
 double nominal_bits_dbf(const LayerCodes& layer);  // (r (n + m) + 16 (n + r + m)) / (n m)
 int64_t rank_dbf(const LayerSize& layer, double bits);
-double rate_bits_dbf(const LayerSize& layer, double rate);
+double rate_bits_dbf(const LayerSize& layer, const MethodConfig& config);
 std::vector<double> plan_dbf(std::span<const LayerSize> layers, const MethodConfig& config);
 
 // trellis.cpp
 LayerCodes quantize_trellis(const WeightView& weight, const Hessian& hessian,
                             const MethodConfig& config, const QuantizeContext& context);
 double nominal_bits_trellis(const LayerCodes& layer);  // the rates of its planes
-double rate_bits_trellis(const LayerSize& layer, double rate);
+double rate_bits_trellis(const LayerSize& layer, const MethodConfig& config);
 
 // reference.cpp: the published search and feedback of BiLLM (and, with a mask, of STBLLM).
 RegionCodes quantize_reference(const WeightView& weight, const Hessian& hessian,

@@ -27,8 +27,8 @@ LayerCodes quantize_trellis(const WeightView& weight, const Hessian& hessian,
 }
 
 // Streams with their start states, and a scale in fp16 for each row (docs/format.md).
-double rate_bits_trellis(const LayerSize& layer, double rate) {
-  const TrellisFormat format = {layer.rows, layer.cols, rates_of(rate)};
+double rate_bits_trellis(const LayerSize& layer, const MethodConfig& config) {
+  const TrellisFormat format = {layer.rows, layer.cols, rates_of(config.bits)};
   int64_t bytes = 2 * layer.rows;
   for (int p = 0; p < format.planes(); ++p) bytes += format.groups() * format.group_bytes(p);
   return 8 * static_cast<double>(bytes) /

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "billm/pack/packed_layer.h"
+#include "billm/quantize/allocate_bits.h"
 #include "conformance/method_testing.h"
 #include "kernels/cpu/row_tiles.h"
 #include "support/compare.h"
@@ -24,6 +25,10 @@ void expect_sound(const LayerCodes& linear, const Layer& layer, const MethodConf
   std::vector<float> decoded(q.size());
   decode(packed, 1, decoded.data());
   ASSERT_TRUE(close(decoded, q));
+  const Method& method = find_method(config.method);
+  if (method.rate_bits != nullptr && config.bits >= rates_of(config).front()) {
+    EXPECT_NEAR(packed.stored_bits(), method.rate_bits({layer.rows, layer.cols}, config), 1e-12);
+  }
   if (!config.nm.active()) return;
   const RegionCodes& regions = linear.regions();
   ASSERT_TRUE(regions.shape.nm == config.nm);

@@ -3,6 +3,7 @@ threads and after an interruption in any of its stages; what is refused."""
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,15 +96,18 @@ class TargetBits(bt.SharedTestCase):
                 self.assertGreater(len({own["bits"] for own in report["plan"].values()}), 1)
 
     def kill_when(self, out, condition):
+        """False if it ended before it could be killed."""
         process = subprocess.Popen([bt.binary(), *map(str, self.command(out)), "--quiet"],
                                    env=self.environment())
         try:
             while not condition():
-                self.assertIsNone(process.poll(), "ended before it could be killed")
+                if process.poll() is not None:
+                    return False
                 time.sleep(0.0005)
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
+        return not out.exists()
 
     def test_killed_and_resumed(self):
         def blocks_in(path):
@@ -118,16 +122,36 @@ class TargetBits(bt.SharedTestCase):
                     "when it is whole": lambda: (partial / "uniform").is_dir(),
                     "in the run itself": lambda: blocks_in(partial / "journal.json") >= 1}
 
+        killed = 0
         for number, stage in enumerate(stages(self.dir)):
             with self.subTest(stage=stage):
                 out = self.dir / str(number)
                 partial = self.dir / f"{number}.partial"
-                self.kill_when(out, stages(partial)[stage])
-                self.fails(bt.USAGE, *self.command(out, target=1.5), "--resume",
-                           needles=["target_bits was 1.4, is 1.5"])
+                if not self.kill_when(out, stages(partial)[stage]):
+                    continue
+                killed += 1
+                self.fails(bt.USAGE, *self.command(out, target=1.45), "--resume",
+                           needles=["target_bits was 1.4, is 1.45"])
+                if stage == "in the run itself":  # as if killed while it goes at the end
+                    (partial / "uniform" / "config.json").unlink()
                 self.billm(*self.command(out), "--resume", "--quiet")
                 self.assertEqual(bt.digests(out), bt.digests(self.result))
                 self.assertFalse(partial.exists())
+        self.assertGreater(killed, 1)
+
+    def test_two_processes(self):
+        out = self.dir / "two"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        command = [bt.binary(), *map(str, self.command(out, "--threads", 1)), "--quiet"]
+        started = [subprocess.Popen(command, env=self.environment() | common | {"RANK": str(rank)},
+                                    stderr=subprocess.PIPE, text=True) for rank in range(2)]
+        for process in started:
+            _, err = process.communicate(timeout=240)
+            self.assertEqual(process.returncode, 0, err)
+        self.assertEqual(bt.digests(out), bt.digests(self.result))
 
     def test_dry_run(self):
         estimate = self.report(*self.command(self.dir / "none"), "--dry-run")
@@ -146,9 +170,16 @@ class TargetBits(bt.SharedTestCase):
             for more in ((), ("--dry-run",)):
                 with self.subTest(needle=needle, more=more):
                     self.fails(bt.USAGE, *command, *more, needles=[needle])
+        plan = self.dir / "plan.json"
+        plan.write_text('{"*": {"bits": 1}}')
+        self.fails(bt.USAGE, *self.command(out, "--plan", plan), needles=["bits of every layer"])
+        plan.write_text('{"*.layers.0.*": {"bits": 16}}')
+        for more in ((), ("--dry-run",)):
+            self.fails(bt.USAGE, *self.command(out, "--plan", plan), *more,
+                       needles=["--target-bits 1.4: expected "])
         self.fails(bt.USAGE, *self.command(out, target="many"), needles=["--target-bits"])
         # The scales of so small a model take more than the target leaves.
-        self.fails(bt.USAGE, *self.command(out, target=0.25), needles=["stored bits at the lowest"])
+        self.fails(bt.USAGE, *self.command(out, target=0.25), needles=["--target-bits 0.25: expected ", "lowest to the highest rates"])
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@
 
 namespace billm {
 
+// A layer whose rate is to be found.
 struct RatedLayer {
   std::string module;
   int64_t rows = 0, cols = 0;
-  double stored_bits = 0;  // of a weight, at the base rate
+  MethodConfig config;  // `bits`: the base rate
   // By how much the model's loss would fall, to first order, if the layer had no error at the base
   // rate. At most 0: bits are taken from it first.
   double gain = 0;
@@ -34,11 +35,15 @@ double base_rate(const MethodConfig& config, double target);
 // weights is worth n sqrt(gain / n) times the power of its error, which falls by kErrorOfABit with
 // each bit; the square root, half way between its gain and no difference at all, is what measured
 // best (docs/decisions/0021-target-bits.md): gains are of first order, and noisy. Rates are
-// kStepsDown below the base rate at least and 1 bit above it at most. Throws Error{kUsage} if even
-// the lowest rates take more than the budget.
+// kStepsDown below the base rate at least and 1 bit above it at most.
 inline constexpr double kErrorOfABit = 0.29;  // decision 0019: .084 of 2 bits / .29 of 1 bit
 inline constexpr int kStepsDown = 1;
-std::map<std::string, double> allocate_bits(const std::vector<RatedLayer>& layers,
-                                            const MethodConfig& config, double base, double budget);
+std::map<std::string, double> allocate_bits(const std::vector<RatedLayer>& layers, double budget);
+
+// The bits that the layers take in all at their lowest and at their highest rates.
+struct BitsRange {
+  double least = 0, most = 0;
+};
+BitsRange bits_range(const std::vector<RatedLayer>& layers);
 
 }  // namespace billm

@@ -44,8 +44,9 @@ struct Method {
                                    const MethodConfig& config) = nullptr;
   // Of methods whose layer is a product [rows, r] [r, cols]: r with so many bits. Null: no product.
   int64_t (*rank)(const LayerSize& layer, double bits) = nullptr;
-  // Stored bits of a weight at a rate, exactly. Null: they grow as the rate does.
-  double (*rate_bits)(const LayerSize& layer, double rate) = nullptr;
+  // Stored bits of a weight at a rate (rates_of() of allocate_bits.h) that is the configuration's
+  // `bits`, exactly. Null: the method has none.
+  double (*rate_bits)(const LayerSize& layer, const MethodConfig& config) = nullptr;
   bool codes_learn = true;  // --tune learns them; false: their scales alone
   // false: the codes rest on dense algebra (kernels/cpu/dense.h), so the bytes are the same at any
   // thread count, but only on the same kind of CPU.
