@@ -5,10 +5,9 @@
 # out. A compiler elsewhere: -DCMAKE_CUDA_COMPILER=<nvcc>.
 set(BILLM_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (if there is an nvcc), ON, OFF")
 set_property(CACHE BILLM_CUDA PROPERTY STRINGS AUTO ON OFF)
-# SASS for every GPU from the A100 on (that of sm_86 runs on sm_87 and sm_89, which are of its kind); PTX
-# of the newest for those to come, and of the oldest for what lies between and has none (sm_103,
-# sm_110).
-set(BILLM_CUDA_ARCHITECTURES 80 86 90 100 120)
+# SASS for every GPU from the A100 on (that of sm_80 runs on sm_86, 87 and 89, too); PTX of the newest for
+# those to come, and of the oldest for what lies between and has none (sm_103, sm_110).
+set(BILLM_CUDA_ARCHITECTURES 80 90 100 120)
 set(BILLM_HAS_CUDA OFF)
 if(BILLM_CUDA STREQUAL "OFF")
   return()

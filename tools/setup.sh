@@ -114,8 +114,7 @@ build_preset() {
   done
   if (($# > 1)); then targets=(--target "${@:2}"); fi
   say "configure: preset $preset"
-  (cd "$billm_root" && run_logged "configure-$preset" cmake --preset "$preset" \
-    "-DBILLM_ARROW_DIR=$BILLM_ARROW_DIR" "${arguments[@]}") ||
+  (cd "$billm_root" && run_logged "configure-$preset" cmake --preset "$preset" "${arguments[@]}") ||
     die "cmake --preset $preset failed" \
       "see $billm_logs/configure-$preset.log; after moving the checkout remove build/$preset"
   say "build: $preset, $(build_jobs) jobs (only what changed; a first build takes minutes)"
@@ -132,7 +131,7 @@ billm_setup() {
   local targets=("$@")
   if (($# > 0)); then targets+=("${cuda_targets[@]}"); fi
   build_preset release "-DBILLM_TORCH_DIR=$BILLM_TORCH_DIR" "-DBILLM_PYTHON=$BILLM_PYTHON" \
-    "${release_arguments[@]}" -- "${targets[@]}"
+    "-DBILLM_ARROW_DIR=$BILLM_ARROW_DIR" "${release_arguments[@]}" -- "${targets[@]}"
   BILLM_BINARY="$billm_root/build/release/billm"
   [[ -x "$BILLM_BINARY" ]] || die "$BILLM_BINARY was not built"
   export BILLM_BINARY

@@ -55,6 +55,21 @@ if [[ -n "${BILLM_DATA_DIR:-}" ]]; then
 else
   say "data: BILLM_DATA_DIR is not set; tests that need it skip"
 fi
+# The sanitizers' build needs no Python: it begins while packages are installed, on one processor. What
+# goes wrong with it is said when its turn has come.
+rm -f "$billm_root/build/asan/tests.xml"
+# Of another compiler, as it was once: cmake would forget the preset's settings.
+grep -qs "^CMAKE_CXX_COMPILER:.*clang" "$billm_root/build/asan/CMakeCache.txt" ||
+  rm -rf "$billm_root/build/asan"
+check_machine
+install_packages missing_packages
+early_build=""
+if (install_packages missing_clang_packages); then
+  mkdir -p "$billm_logs"
+  (BILLM_JOBS=1 build_preset asan -- >"$billm_logs/early-asan.log" 2>&1) &
+  early_build=$!
+fi
+
 release_arguments=(-DBILLM_PARSERS_SANITIZED=ON)
 billm_setup
 BILLM_DEMO_MODEL="$(absolute "${BILLM_DEMO_MODEL:-$(billm_home)/models/smollm2-135m-instruct}")"
@@ -70,10 +85,7 @@ export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 left_out=('*MistralModelFiles*' '*ConvertedToTokenizerJson*' '*FilesBesideTheModel*'
   '*SameBytesForThreadsAndTargets*')
 # Last, so that a machine where clang cannot be had has run the rest: these count as failed there.
-rm -f "$billm_root/build/asan/tests.xml"
-# Of another compiler, as it was once: cmake would forget the preset's settings.
-grep -qs "^CMAKE_CXX_COMPILER:.*clang" "$billm_root/build/asan/CMakeCache.txt" ||
-  rm -rf "$billm_root/build/asan"
+if [[ -n "$early_build" ]]; then wait "$early_build" || true; fi
 if (install_packages missing_clang_packages && build_preset asan --); then
   BILLM_TESTS_LEFT_OUT="$(IFS=: && printf '%s' "${left_out[*]}")" run_ctest asan -L "unit|fuzz"
 fi

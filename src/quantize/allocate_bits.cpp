@@ -112,12 +112,11 @@ std::map<std::string, double> allocate_bits(const std::vector<RatedLayer>& layer
   }
   // What the next step is worth for each of its bits; of equal ones the first layer's.
   const auto worth = [&](size_t i) {
-    const auto& [layer, rates, at] = ladders[i];
-    const auto error = [&](double rate) {
-      return std::pow(kErrorOfABit, rate - layer->config.bits);
-    };
-    return std::pair<double, int64_t>(worth_of(*layer) * (error(rates[at]) - error(rates[at + 1])) /
-                                          (weights_of(*layer) * (rates[at + 1] - rates[at])),
+    const RatedLayer& layer = *ladders[i].layer;
+    const double from = ladders[i].rates[ladders[i].at], to = ladders[i].rates[ladders[i].at + 1];
+    const double gone = std::pow(kErrorOfABit, from - layer.config.bits) -
+                        std::pow(kErrorOfABit, to - layer.config.bits);
+    return std::pair<double, int64_t>(worth_of(layer) * gone / (weights_of(layer) * (to - from)),
                                       -static_cast<int64_t>(i));
   };
   std::priority_queue<std::pair<double, int64_t>> steps;
