@@ -44,6 +44,7 @@ add_library(billm_parquet SHARED src/parquet/parquet_library.cpp)
 target_include_directories(billm_parquet PRIVATE "${CMAKE_SOURCE_DIR}/include")
 target_link_libraries(billm_parquet PRIVATE billm_base billm_arrow)
 target_compile_options(billm_parquet PRIVATE "${compiled_quickly}")
+target_link_options(billm_parquet PRIVATE LINKER:--no-undefined)
 set_target_properties(billm_parquet PROPERTIES
   LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}" CXX_VISIBILITY_PRESET hidden)
 message(STATUS "Arrow: ${BILLM_ARROW_DIR}")

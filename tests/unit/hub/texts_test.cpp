@@ -110,6 +110,9 @@ TEST_F(Texts, AFileIsTakenAsItIs) {
 }
 
 TEST_F(Texts, PlacesAreSearchedInOrder) {
+#ifdef BILLM_WITHOUT_PARQUET
+  GTEST_SKIP() << "built without BILLM_PARQUET: one of the texts is a parquet file";
+#endif
   const std::string old = "hub/datasets--wikitext/snapshots/abc/wikitext-2-raw-v1/";
   directory_.write(old + "test-00000-of-00001.parquet", "no parquet");
   directory_.write("env/wikitext2/wiki.test.raw", "env");
