@@ -166,15 +166,9 @@ class ModelStage : public Stage {
     const at::NoGradGuard no_grad;
     std::vector<size_t> all(windows_.size());
     for (size_t i = 0; i < all.size(); ++i) all[i] = i;
-    std::vector<at::Tensor> hidden = embed_all(all);
-    for (int64_t b = 0; b < spec_.blocks(); ++b) {
-      const Block block = load_block(original_, spec_, b, threads_, device_);
-      advance(spec_, block, rope_, hidden, threads_);
-    }
-    const FinalLayers last = load_final_layers(original_, spec_, device_);
-    for (size_t i = 0; i < all.size(); ++i) {
-      windows_[i].teacher = final_states(spec_, last, hidden[i]);
-    }
+    std::vector<at::Tensor> teacher =
+        teacher_states(original_, spec_, rope_, embed_all(all), threads_, device_);
+    for (size_t i = 0; i < all.size(); ++i) windows_[i].teacher = std::move(teacher[i]);
   }
 
   const ModelWeights& original_;

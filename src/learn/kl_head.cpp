@@ -9,6 +9,9 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "billm/calibrate/collect.h"
 
 namespace billm {
 namespace {
@@ -28,6 +31,17 @@ at::Tensor times_head(const ModelWeights& original, const ModelSpec& spec, const
 }
 
 }  // namespace
+
+std::vector<at::Tensor> teacher_states(const ModelWeights& original, const ModelSpec& spec,
+                                       const Rope& rope, std::vector<at::Tensor> hidden,
+                                       int threads, c10::Device device) {
+  for (int64_t b = 0; b < spec.blocks(); ++b) {
+    advance(spec, load_block(original, spec, b, threads, device), rope, hidden, threads);
+  }
+  const FinalLayers last = load_final_layers(original, spec, device);
+  for (at::Tensor& states : hidden) states = final_states(spec, last, states);
+  return hidden;
+}
 
 KlHead kl_head(const ModelWeights& original, const ModelSpec& spec, const at::Tensor& hidden,
                const FinalLayers& last, const at::Tensor& teacher, bool gradients) {

@@ -4,9 +4,17 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "billm/model/block.h"
 
 namespace billm {
+
+// What the original makes of windows of embedded tokens `hidden` [tokens, hidden]: final_states()
+// of its last block's outputs [tokens, embed_width].
+std::vector<at::Tensor> teacher_states(const ModelWeights& original, const ModelSpec& spec,
+                                       const Rope& rope, std::vector<at::Tensor> hidden,
+                                       int threads, c10::Device device);
 
 struct KlHead {
   double loss = 0;          // mean KL(original || quantized) per token, nats

@@ -33,7 +33,9 @@ class Pass {
 
   // Adds those of the sequences [first, first + count) to `sums`.
   void add(const TokenMatrix& tokens, int64_t first, int64_t count, RestoringGains* sums) {
-    const std::vector<at::Tensor> teacher = teacher_states(tokens, first, count);
+    const std::vector<at::Tensor> teacher =
+        teacher_states(original_.weights(), spec_, rope_, embedded(original_, tokens, first, count),
+                       threads_, device_);
     std::vector<at::Tensor> hidden = embedded(quantized_, tokens, first, count);
     std::vector<std::vector<at::Tensor>> inputs;  // [block][window]
     for (int64_t b = 0; b < spec_.blocks(); ++b) {
@@ -71,18 +73,6 @@ class Pass {
     for (int64_t i = first; i < first + count; ++i) {
       hidden.push_back(embed(tokens.row(i)).to(device_));
     }
-    return hidden;
-  }
-
-  std::vector<at::Tensor> teacher_states(const TokenMatrix& tokens, int64_t first,
-                                         int64_t count) const {
-    std::vector<at::Tensor> hidden = embedded(original_, tokens, first, count);
-    for (int64_t b = 0; b < spec_.blocks(); ++b) {
-      advance(spec_, load_block(original_.weights(), spec_, b, threads_, device_), rope_, hidden,
-              threads_);
-    }
-    const FinalLayers last = load_final_layers(original_.weights(), spec_, device_);
-    for (at::Tensor& states : hidden) states = final_states(spec_, last, states);
     return hidden;
   }
 

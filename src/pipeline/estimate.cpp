@@ -16,7 +16,7 @@
 #include "billm/model/runtime.h"
 #include "billm/pipeline/learn_estimate.h"
 #include "billm/quantize/methods.h"
-#include "block_quantizer.h"
+#include "checked_plan.h"
 #include "collect_needs.h"
 #include "embedding_rows.h"
 #include "layer_costs.h"
@@ -72,13 +72,8 @@ Estimate estimate_quantize(const EstimateRequest& request) {
   init_torch();
   const ModelSpec spec = model_spec(request.model, request.where);
   check_length(spec, request.length);
-  const LayerPlan plan =
-      read_plan(request.plan, request.plan_source, spec.modules(), request.method);
-  check_rotations(spec, request.method, plan);
-  if (request.target_bits) {
-    check_target_bits(spec, request.method, plan, *request.target_bits);
-  }
-  if (request.tune) check_tunable(spec, request.method, plan);
+  const LayerPlan plan = checked_plan(spec, request.method, request.plan, request.plan_source,
+                                      request.target_bits, request.tune.has_value());
   warn_of_planned_bits(spec, request.method, plan);
   const ModelConfig& config = spec.config;
   check_embedding_bits(request.embedding_bits, spec.head == spec.embed, request.where);

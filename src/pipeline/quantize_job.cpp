@@ -9,11 +9,10 @@
 #include "billm/base/log.h"
 #include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
-#include "block_quantizer.h"
+#include "checked_plan.h"
 #include "kernels/cuda/load.h"
 #include "model_digest.h"
 #include "settings.h"
-#include "target_bits.h"
 
 namespace billm {
 namespace {
@@ -36,12 +35,8 @@ QuantizeJob::QuantizeJob(const QuantizeRequest& request_, ProcessGroup& processe
       rows_(processes) {
   if (!device.is_cpu()) start_accelerator();
   check_inputs();
-  plan = read_plan(request.plan, request.plan_source, spec().modules(), request.method);
-  check_rotations(spec(), request.method, plan);
-  if (request.target_bits) {
-    check_target_bits(spec(), request.method, plan, *request.target_bits);
-  }
-  if (request.tune) check_tunable(spec(), request.method, plan);
+  plan = checked_plan(spec(), request.method, request.plan, request.plan_source,
+                      request.target_bits, request.tune.has_value());
   check_leftovers();
   journal.settings = settings_json(request, common_digest());
   open_output();

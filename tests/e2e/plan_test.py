@@ -45,16 +45,6 @@ def planned(name):
     return "trellis", 2 if module == "down_proj" else 1
 
 
-def tensors(directory):
-    """{name: (its bytes, shape)} of all shards."""
-    found = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        header, data = bt.read_parts(path)
-        found |= {name: (data[slice(*entry["data_offsets"])], entry["shape"])
-                  for name, entry in header.items() if name != "__metadata__"}
-    return found
-
-
 class Plan(bt.SharedTestCase):
     """One result is made for the class, with one thread."""
 
@@ -76,8 +66,8 @@ class Plan(bt.SharedTestCase):
                 "--plan", plan or cls.plan)
 
     def test_inspect_says_what_the_file_holds(self):
-        stored, seen = tensors(self.result), self.report("inspect", self.result)
-        original = tensors(self.model)
+        stored, seen = bt.tensors(self.result), self.report("inspect", self.result)
+        original = bt.tensors(self.model)
         text = self.billm("inspect", self.result).stdout.splitlines()
         total = weights = 0
         self.assertEqual(len(seen["layers"]), 7 * BLOCKS)
@@ -118,7 +108,7 @@ class Plan(bt.SharedTestCase):
     def test_export_and_perplexity(self):
         dense, windows = self.dir / "dense", self.calibration(rows=3, length=64, seed=5)
         self.billm("export", "--dense", "--model", self.result, "--out", dense, "--quiet")
-        packed, exported = read_packed.open_packed(self.result), tensors(dense)
+        packed, exported = read_packed.open_packed(self.result), bt.tensors(dense)
         self.assertEqual(set(read_packed.modules(packed)),
                          {layer["name"] for layer in self.manifest["layers"]
                           if planned(layer["name"]) is not None})
@@ -160,7 +150,7 @@ class Plan(bt.SharedTestCase):
         plan.write_text(json.dumps({name: {"method": "dbf", "bits": bits}}))
         mixed = self.dir / "mixed"
         self.billm(*self.command(mixed, plan), "--quiet")
-        expected, actual = tensors(whole), tensors(mixed)
+        expected, actual = bt.tensors(whole), bt.tensors(mixed)
         planes = [tensor for tensor in expected if tensor.startswith(name + ".")]
         self.assertGreater(len(planes), 3)
         for tensor in planes:
@@ -197,7 +187,7 @@ class Plan(bt.SharedTestCase):
         binary = {name: settings for name, settings in PLAN.items()
                   if settings.get("method") != "gptq"}
         plan.write_text(json.dumps(binary))
-        tuned, original = self.dir / "tuned", tensors(self.model)
+        tuned, original = self.dir / "tuned", bt.tensors(self.model)
         report = self.report(*self.command(tuned, plan), "--targets", "own", "--tune",
                              "--tune-steps", 6, "--tune-window", 48)
         # Nothing of the last block is quantized.
@@ -208,7 +198,7 @@ class Plan(bt.SharedTestCase):
         self.report("distill", "--model", tuned, "--original", self.model, "--calib", self.tokens,
                     "--steps", 4, "--window", 48, "--out", distilled)
         for result in (tuned, distilled):
-            stored = tensors(result)
+            stored = bt.tensors(result)
             for name in (LAYERS + "2.self_attn.q_proj", LAYERS + "1.mlp.up_proj"):
                 self.assertEqual(stored[name + ".weight"], original[name + ".weight"])
             self.report("inspect", result)

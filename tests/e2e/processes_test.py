@@ -28,12 +28,6 @@ SEQUENCES = 11
 BLOCKS = 3
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Processes(bt.TestCase):
     def setUp(self):
         super().setUp()
@@ -45,28 +39,6 @@ class Processes(bt.TestCase):
     def arguments(self, out, *more, method="billm", tokens=None):
         return ["quantize", "--model", self.model, "--method", method, "--calib",
                 tokens or self.tokens, "--out", self.dir / out, "--threads", 1, *more]
-
-    def group(self, size, *arguments, each=None, port=None):
-        """Starts the processes by hand; `each`: further arguments by rank."""
-        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
-                  "MASTER_PORT": str(port or free_port())}
-        started = []
-        for rank in range(size):
-            more = (each or {}).get(rank, [])
-            started.append(subprocess.Popen(
-                [bt.binary(), *map(str, [*arguments, *more])],
-                env=self.environment() | common | {"RANK": str(rank)}, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, text=True))
-            self.addCleanup(started[-1].kill)
-        return started
-
-    def finish(self, started, timeout=240):
-        """(exit status, stdout, stderr) by rank."""
-        results = []
-        for process in started:
-            out, err = process.communicate(timeout=timeout)
-            results.append((process.returncode, out, err))
-        return results
 
     def together(self, size, *arguments, **options):
         results = self.finish(self.group(size, *arguments, **options))
@@ -127,7 +99,7 @@ class Processes(bt.TestCase):
         expected = self.one()
         torchrun = Path(bt.python()).parent / "torchrun"
         self.assertTrue(torchrun.exists(), f"no torchrun beside {bt.python()}")
-        command = [bt.python(), torchrun, "--nproc-per-node", "2", "--master-port", free_port(),
+        command = [bt.python(), torchrun, "--nproc-per-node", "2", "--master-port", bt.free_port(),
                    "--no-python", bt.binary(), *self.arguments("two", "--quiet")]
         result = subprocess.run(list(map(str, command)), env=self.environment(),
                                 capture_output=True, text=True, timeout=240)

@@ -35,16 +35,6 @@ LEARNING = ("dbf", "arb", "trellis")
 FEW_STEPS = ("--tune", "--tune-steps", 12, "--tune-window", 48)
 
 
-def tensors(directory):
-    """{name: (its bytes, shape)} of all shards."""
-    found = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        header, data = bt.read_parts(path)
-        found |= {name: (data[slice(*entry["data_offsets"])], entry["shape"])
-                  for name, entry in header.items() if name != "__metadata__"}
-    return found
-
-
 def shard_digests(directory):
     return {name: digest for name, digest in bt.digests(directory).items()
             if name.endswith(".safetensors")}
@@ -78,7 +68,7 @@ class Products(bt.SharedTestCase):
         for case, (kinds, *_) in CASES.items():
             with self.subTest(case=case):
                 out, made = self.results[case], self.reports[case]
-                stored, seen = tensors(out), self.report("inspect", out)
+                stored, seen = bt.tensors(out), self.report("inspect", out)
                 self.assertEqual(len(seen["layers"]), 7 * BLOCKS)
                 total = weights = 0
                 for layer in seen["layers"]:
@@ -131,7 +121,7 @@ class Products(bt.SharedTestCase):
     def test_errors_are_those_of_the_decoded_weights(self):
         """Of the first linears, whose inputs are normed embeddings."""
         original = {name: np.frombuffer(data, "<f2").astype(np.float64).reshape(shape)
-                    for name, (data, shape) in tensors(self.model).items()}
+                    for name, (data, shape) in bt.tensors(self.model).items()}
         inputs = original["model.embed_tokens.weight"][np.load(self.tokens).ravel()]
         inputs /= np.sqrt((inputs**2).mean(axis=1, keepdims=True) + 1e-5)
         inputs *= original["model.layers.0.input_layernorm.weight"]
@@ -155,7 +145,7 @@ class Products(bt.SharedTestCase):
             with self.subTest(case=case):
                 dense = self.dir / case.replace(" ", "")
                 self.billm("export", "--dense", "--model", result, "--out", dense, "--quiet")
-                packed, exported = read_packed.open_packed(result), tensors(dense)
+                packed, exported = read_packed.open_packed(result), bt.tensors(dense)
                 names = read_packed.modules(packed)
                 self.assertEqual(len(names), 7 * BLOCKS)
                 for name in names:

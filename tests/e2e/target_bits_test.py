@@ -3,7 +3,6 @@ threads and after an interruption in any of its stages; what is refused."""
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -141,16 +140,9 @@ class TargetBits(bt.SharedTestCase):
 
     def test_two_processes(self):
         out = self.dir / "two"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = [bt.binary(), *map(str, self.command(out, "--threads", 1)), "--quiet"]
-        started = [subprocess.Popen(command, env=self.environment() | common | {"RANK": str(rank)},
-                                    stderr=subprocess.PIPE, text=True) for rank in range(2)]
-        for process in started:
-            _, err = process.communicate(timeout=240)
-            self.assertEqual(process.returncode, 0, err)
+        for status, _, err in self.finish(self.group(2, *self.command(out, "--threads", 1),
+                                                     "--quiet")):
+            self.assertEqual(status, 0, err)
         self.assertEqual(bt.digests(out), bt.digests(self.result))
 
     def test_dry_run(self):

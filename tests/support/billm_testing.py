@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -95,6 +96,12 @@ def main():
     sys.exit(0 if result.wasSuccessful() and result.testsRun > 0 else 1)
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class TestCase(unittest.TestCase):
     """Every case has a directory `self.dir` of its own, which holds its BILLM_HOME."""
 
@@ -135,6 +142,28 @@ class TestCase(unittest.TestCase):
     def report(self, *arguments, **options):
         """Runs with --json - and expects success; the parsed report."""
         return json.loads(self.billm(*arguments, "--quiet", "--json", "-", **options).stdout)
+
+    def group(self, size, *arguments, each=None, port=None):
+        """Starts billm in several processes that work together; `each`: further arguments by rank."""
+        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
+                  "MASTER_PORT": str(port or free_port())}
+        started = []
+        for rank in range(size):
+            more = (each or {}).get(rank, [])
+            started.append(subprocess.Popen(
+                [binary(), *map(str, [*arguments, *more])],
+                env=self.environment() | common | {"RANK": str(rank)}, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True))
+            self.addCleanup(started[-1].kill)
+        return started
+
+    def finish(self, started, timeout=240):
+        """(exit status, stdout, stderr) by rank."""
+        results = []
+        for process in started:
+            out, err = process.communicate(timeout=timeout)
+            results.append((process.returncode, out, err))
+        return results
 
     def assert_error(self, result, command, code, *needles):
         """One line on stderr, "billm COMMAND: error: ...", with every one of `needles` in it."""
@@ -234,6 +263,16 @@ def read_parts(path):
     raw = Path(path).read_bytes()
     (size,) = struct.unpack_from("<Q", raw)
     return json.loads(raw[8 : 8 + size]), raw[8 + size :]
+
+
+def tensors(directory):
+    """{name: (its bytes, shape)} of all shards."""
+    found = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        header, data = read_parts(path)
+        found |= {name: (data[slice(*entry["data_offsets"])], entry["shape"])
+                  for name, entry in header.items() if name != "__metadata__"}
+    return found
 
 
 def byte_alphabet():

@@ -29,13 +29,12 @@ struct TunedLinear {
 };
 
 // `block` gives what is not learned and the norms' start; its linears are looked at where `linears`
-// has none. Its norms
-// and the codes of `linears` are replaced by the best state on the held-out windows, norms exact in
-// their dtypes; where nothing was gained they are left as they are. inputs[i] [tokens, hidden] are
-// what reaches the block in the quantized model, targets[i] [tokens, hidden] what the original
-// block makes of its own inputs. `heavy`: the tokens that count more in the loss, of the same
-// sequences. The device is the inputs'. Throws Error{kFailure} if a loss is not
-// finite.
+// has none. Its norms and the codes of `linears` are replaced by the best state on the held-out
+// windows, norms exact in their dtypes; where nothing was gained they are left as they are.
+// inputs[i] [tokens, hidden] are what reaches the block in the quantized model, targets[i] [tokens,
+// hidden] what the original block makes of its own inputs. `heavy`: the tokens that count more in
+// the loss, of the same sequences. The device is the inputs'. Throws Error{kFailure} if a loss is
+// not finite.
 TuneReport tune_block(const ModelSpec& spec, const Rope& rope,
                       const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& targets,
                       const HeavyTokens& heavy, const TuneConfig& config, const NormTypes& types,

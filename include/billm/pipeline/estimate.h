@@ -47,8 +47,7 @@ struct Estimate {
   int64_t gpu_bytes = 0;  // peak memory of the device, were it a GPU
   // Wall-clock seconds. From the probe's rates and the counts of operations.
   double forward_seconds = 0, hessian_seconds = 0, quantize_seconds = 0, tune_seconds = 0;
-  double plan_seconds =
-      0;  // with --target-bits: the uniform result, and where its error comes from
+  double plan_seconds = 0;  // --target-bits: the uniform result, and where its error comes from
   double total_seconds = 0;
   double probe_seconds = 0;  // what the probe took
 };

@@ -13,11 +13,6 @@
 namespace billm {
 namespace {
 
-RatedLayer layer_of(const std::string& module, int64_t rows, int64_t cols, const MethodConfig& base,
-                    double gain) {
-  return {module, rows, cols, base, gain};
-}
-
 double used(const std::vector<RatedLayer>& layers, const std::map<std::string, double>& rates) {
   double bits = 0;
   for (const RatedLayer& layer : layers) {
@@ -63,8 +58,8 @@ TEST(Rates, BaseIsTheHighestThatIsNotAbove) {
 TEST(AllocateBits, FillsTheBudgetAndGivesToTheGain) {
   const MethodConfig base = configure("trellis", {{"bits", 1.25}});
   const std::vector<RatedLayer> layers = {
-      layer_of("a", 512, 64, base, 0.2), layer_of("b", 512, 64, base, 0.4),
-      layer_of("c", 512, 192, base, 0.1), layer_of("d", 192, 64, base, -0.1)};
+      RatedLayer{"a", 512, 64, base, 0.2}, RatedLayer{"b", 512, 64, base, 0.4},
+      RatedLayer{"c", 512, 192, base, 0.1}, RatedLayer{"d", 192, 64, base, -0.1}};
   const double weights = 512 * 320 + 192 * 64, budget = 1.6 * weights;
   const auto rates = allocate_bits(layers, budget);
   EXPECT_LE(used(layers, rates), budget);  // exactly, with the start states of two planes
@@ -82,7 +77,7 @@ TEST(AllocateBits, IsTheBestOfAll) {
   const MethodConfig base = configure("gptq", {{"bits", 2}});
   std::vector<RatedLayer> layers;
   for (const double gain : {0.3, 0.1, 0.05, 0.6, 0.2}) {
-    layers.push_back(layer_of(std::to_string(layers.size()), 8, 128, base, gain));
+    layers.push_back({std::to_string(layers.size()), 8, 128, base, gain});
   }
   const BitsRange range = bits_range(layers);
   for (int steps = 0; steps <= 5; ++steps) {
