@@ -58,31 +58,28 @@ void solve(int64_t n, int64_t count, const T* a, T* b) {
   lower.transpose().template triangularView<Eigen::Upper>().solveInPlace(rows);
 }
 
-template <typename T>
-bool eigen(int64_t n, T* a, T* values) {
-  Eigen::Map<Matrix<T>> matrix(a, n, n);
+bool eigen(int64_t n, float* a, float* values) {
+  Eigen::Map<Matrix<float>> matrix(a, n, n);
   // The solver reads the lower triangle and works on columns.
-  const Eigen::SelfAdjointEigenSolver<ColumnMatrix<T>> solver(matrix);
+  const Eigen::SelfAdjointEigenSolver<ColumnMatrix<float>> solver(matrix);
   if (solver.info() != Eigen::Success) return false;
   matrix = solver.eigenvectors();
-  Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, 1>>(values, n) = solver.eigenvalues();
+  Eigen::Map<Eigen::VectorXf>(values, n) = solver.eigenvalues();
   return true;
 }
 
-template <typename T>
-bool tridiagonal(int64_t n, T* a, T* diagonal, T* beside) {
-  Eigen::Map<Matrix<T>> matrix(a, n, n);
-  const Eigen::Tridiagonalization<ColumnMatrix<T>> form(matrix);
-  using Vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
-  Eigen::Map<Vector>(diagonal, n) = form.diagonal();
-  if (n > 1) Eigen::Map<Vector>(beside, n - 1) = form.subDiagonal();
-  matrix = ColumnMatrix<T>(form.matrixQ());
-  return matrix.allFinite() && Eigen::Map<Vector>(diagonal, n).allFinite();
+bool tridiagonal(int64_t n, float* a, float* diagonal, float* beside) {
+  Eigen::Map<Matrix<float>> matrix(a, n, n);
+  const Eigen::Tridiagonalization<ColumnMatrix<float>> form(matrix);
+  Eigen::Map<Eigen::VectorXf>(diagonal, n) = form.diagonal();
+  if (n > 1) Eigen::Map<Eigen::VectorXf>(beside, n - 1) = form.subDiagonal();
+  matrix = ColumnMatrix<float>(form.matrixQ());
+  return matrix.allFinite() && Eigen::Map<Eigen::VectorXf>(diagonal, n).allFinite();
 }
 
 template <typename T>
 constexpr DenseFunctions<T> functions() {
-  return {multiply_piece<T>, factor<T>, solve<T>, eigen<T>, tridiagonal<T>};
+  return {multiply_piece<T>, factor<T>, solve<T>};
 }
 
 void cache_bytes(int64_t* first, int64_t* second, int64_t* third) {
@@ -92,6 +89,6 @@ void cache_bytes(int64_t* first, int64_t* second, int64_t* third) {
 }  // namespace
 
 const DenseTarget BILLM_DENSE_TARGET = {BILLM_DENSE_NAME, cache_bytes, functions<float>(),
-                                        functions<double>()};
+                                        functions<double>(), eigen, tridiagonal};
 
 }  // namespace billm::kernels

@@ -71,14 +71,10 @@ bool solve_rows(int64_t n, int64_t count, T* a, T* b, int threads) {
   return true;
 }
 
-template <typename T>
-bool eigen_symmetric(int64_t n, T* a, T* values) {
-  return functions<T>().eigen(n, a, values);
-}
+bool eigen_symmetric(int64_t n, float* a, float* values) { return target().eigen(n, a, values); }
 
-template <typename T>
-bool tridiagonal_symmetric(int64_t n, T* a, T* diagonal, T* beside) {
-  return functions<T>().tridiagonal(n, a, diagonal, beside);
+bool tridiagonal_symmetric(int64_t n, float* a, float* diagonal, float* beside) {
+  return target().tridiagonal(n, a, diagonal, beside);
 }
 
 template void multiply(Transposed, int64_t, int64_t, int64_t, const float*, const float*, float*,
@@ -87,10 +83,6 @@ template void multiply(Transposed, int64_t, int64_t, int64_t, const double*, con
                        int);
 template bool solve_rows(int64_t, int64_t, float*, float*, int);
 template bool solve_rows(int64_t, int64_t, double*, double*, int);
-template bool eigen_symmetric(int64_t, float*, float*);
-template bool eigen_symmetric(int64_t, double*, double*);
-template bool tridiagonal_symmetric(int64_t, float*, float*, float*);
-template bool tridiagonal_symmetric(int64_t, double*, double*, double*);
 
 std::string dense_target() { return target().name; }
 

@@ -4,7 +4,8 @@
 // thread count, since work is split by shapes alone; between instruction sets (and CPUs with other
 // cache sizes, by which Eigen chooses its blocks) they differ in rounding.
 //
-// All matrices are row-major and contiguous. T is float or double.
+// All matrices are row-major and contiguous. T is float or double; nothing needs
+// the decompositions in double.
 #pragma once
 
 #include <cstdint>
@@ -30,15 +31,13 @@ bool solve_rows(int64_t n, int64_t count, T* a, T* b, int threads);
 // a [n, n], symmetric (the lower triangle is read) = V diag(values) V': a becomes V, whose columns
 // are the eigenvectors; values [n] ascend. Returns false (a undefined) if it does not converge,
 // which entries that are not finite bring about. On one thread.
-template <typename T>
-bool eigen_symmetric(int64_t n, T* a, T* values);
+bool eigen_symmetric(int64_t n, float* a, float* values);
 
 // a [n, n], symmetric (the lower triangle is read) = Q T Q': a becomes Q, orthogonal, and T, which
 // is tridiagonal, has diagonal [n] and beside it `beside` [n - 1]. A fourth of the time of the
 // eigendecomposition, and as good to solve systems of a plus multiples of the identity with.
 // Returns false (a undefined) for entries that are not finite. On one thread.
-template <typename T>
-bool tridiagonal_symmetric(int64_t n, T* a, T* diagonal, T* beside);
+bool tridiagonal_symmetric(int64_t n, float* a, float* diagonal, float* beside);
 
 // The instruction set that dense algebra runs with now: "baseline", "AVX2" or "AVX-512".
 std::string dense_target();

@@ -14,8 +14,6 @@ struct DenseFunctions {
                    const T* b, int64_t b_stride, T* c, int64_t c_stride);
   bool (*factor)(int64_t n, T* a);                                 // a = L L', L in the lower half
   void (*solve)(int64_t n, int64_t count, const T* factor, T* b);  // rows of b
-  bool (*eigen)(int64_t n, T* a, T* values);
-  bool (*tridiagonal)(int64_t n, T* a, T* diagonal, T* beside);
 };
 
 struct DenseTarget {
@@ -23,6 +21,8 @@ struct DenseTarget {
   void (*cache_bytes)(int64_t* first, int64_t* second, int64_t* third);
   DenseFunctions<float> single_precision;
   DenseFunctions<double> double_precision;
+  bool (*eigen)(int64_t n, float* a, float* values);
+  bool (*tridiagonal)(int64_t n, float* a, float* diagonal, float* beside);
 };
 
 extern const DenseTarget kDenseBaseline;

@@ -18,7 +18,7 @@ import billm_testing as bt
 BLOCKS = 6
 
 
-class Resume(bt.TestCase):
+class Resume(bt.SharedTestCase):
     METHOD = ("--method", "stbllm", "--nm-alloc", "adaptive", "--block-size", "32")
     # Flags that a resumed run may not change, and what it says then.
     CHANGES = {("--block-size", "64"): "block_size was 32, is 64",
@@ -41,9 +41,13 @@ class Resume(bt.TestCase):
                 "--threads", "2", "--out", out or self.out, *more)
 
     def uninterrupted(self):
-        out = self.dir / "uninterrupted"
+        """The digests of the result of the same command, made once for all cases of a class, whose models
+        and texts are the same."""
+        out = self.maker.dir / "uninterrupted"
         if not out.exists():
+            started = time.monotonic()
             self.billm(*self.arguments("--quiet", out=out))
+            type(self).length = time.monotonic() - started
         return bt.digests(out)
 
     def journal(self):
@@ -107,7 +111,7 @@ class Resume(bt.TestCase):
         self.kill_after(1)
         journal = self.journal()
         shutil.rmtree(self.partial)
-        shutil.copytree(self.dir / "uninterrupted", self.partial)
+        shutil.copytree(self.maker.dir / "uninterrupted", self.partial)
         manifest = json.loads((self.partial / "manifest.json").read_text())
         for block in range(1, BLOCKS):
             name = f"model-{block + 1:05}-of-{BLOCKS + 1:05}.safetensors"
@@ -124,15 +128,12 @@ class Resume(bt.TestCase):
     def test_killed_at_random_moments(self):
         expected = self.uninterrupted()
         random.seed(4)
-        started = time.monotonic()
-        self.billm(*self.arguments("--quiet", out=self.dir / "timed"))
-        length = time.monotonic() - started
         for _ in range(6):
             if self.out.exists():
                 break
             command = [bt.binary(), *map(str, self.arguments("--quiet", "--resume"))]
             process = subprocess.Popen(command, env=self.environment())
-            time.sleep(length * random.uniform(0.5, 0.9))
+            time.sleep(self.length * random.uniform(0.5, 0.9))
             process.send_signal(signal.SIGKILL)
             process.wait()
         if not self.out.exists():
