@@ -53,7 +53,7 @@ TuneReport Trainer::run(Stage& stage, const std::function<void(int step, double 
     losses_.push_back(stage.train(order_.next(batch_), *this));
     if (step_ * int64_t{kTuneChecks} / steps_ != (step_ - 1) * int64_t{kTuneChecks} / steps_) {
       const double loss = stage.held_out();
-      if (loss < report_.loss_after) {
+      if (loss < report_.loss_after && stage.may_be_kept()) {
         report_.loss_after = loss;
         report_.best_step = step_;
         for (Entry& entry : entries_) {

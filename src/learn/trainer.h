@@ -33,6 +33,8 @@ class Stage {
   virtual double train(const std::vector<size_t>& chosen, Trainer& trainer) = 0;
   // Mean loss of the present state on the windows that are never trained on.
   virtual double held_out() = 0;
+  // Whether the present state may be the best one, however low its held-out loss.
+  virtual bool may_be_kept() { return true; }
 };
 
 class Trainer {

@@ -49,7 +49,8 @@ class BlockStage : public Stage {
                   held_out_windows(windows_.size(), "--tune",
                                    "give more sequences (--nsamples), or smaller windows "
                                    "(--tune-window)")),
-        present_(block.present(threads)) {}
+        present_(block.present(threads)),
+        heavy_error_(heavy_error()) {}
 
   size_t training_windows() const { return training_; }
 
@@ -86,8 +87,35 @@ class BlockStage : public Stage {
     return mean_loss(losses, tokens, "--tune");
   }
 
+  // A token with massive activations is one of thousands even as often as it counts, but what the
+  // blocks behind make of all others rests on it: nothing may be gained at its cost.
+  bool may_be_kept() override { return heavy_error() <= 1.1 * heavy_error_ + 1e-3; }
+
  private:
-  at::Tensor loss_of(const Block& block, const Window& window) const {
+  // The mean relative error of the heavy tokens, those of training windows too; 0 if there are
+  // none.
+  double heavy_error() const {
+    std::vector<double> errors(windows_.size());
+    int64_t count = 0;
+    for (const Window& window : windows_) count += std::ssize(heavy_in(window));
+    if (count == 0) return 0;
+    parallel_for(std::ssize(windows_), threads_, [&](int64_t i) {
+      const at::NoGradGuard no_grad;
+      const Window& window = windows_[static_cast<size_t>(i)];
+      const std::vector<int64_t> heavy = heavy_in(window);
+      if (heavy.empty()) return;
+      const at::Tensor relative = relative_errors(present_, window);
+      for (const int64_t token : heavy) {
+        errors[static_cast<size_t>(i)] += relative[token - window.first].item<double>();
+      }
+    });
+    double sum = 0;
+    for (const double error : errors) sum += error;
+    return sum / static_cast<double>(count);
+  }
+
+  // [tokens of the window]
+  at::Tensor relative_errors(const Block& block, const Window& window) const {
     const at::Tensor hidden = inputs_[window.sequence].narrow(0, 0, window.end);
     const at::Tensor output = forward_block(spec_, block, hidden, rope_, window.first);
     const at::Tensor target =
@@ -96,7 +124,11 @@ class BlockStage : public Stage {
     const at::Tensor norm = target.square().sum(at::IntArrayRef{1});
     const at::Tensor empty = norm.eq(0);
     const at::Tensor error = output.sub(target).square().sum(at::IntArrayRef{1});
-    const at::Tensor relative = error.div(norm.masked_fill(empty, 1)).masked_fill(empty, 0);
+    return error.div(norm.masked_fill(empty, 1)).masked_fill(empty, 0);
+  }
+
+  at::Tensor loss_of(const Block& block, const Window& window) const {
+    const at::Tensor relative = relative_errors(block, window);
     const std::vector<int64_t> heavy = heavy_in(window);
     if (heavy.empty()) return relative.mean();
     at::Tensor sum = relative.sum();
@@ -131,6 +163,7 @@ class BlockStage : public Stage {
   const std::vector<Window> windows_;
   const size_t training_;  // of the windows, the first ones; the others are held out
   Block present_;
+  const double heavy_error_;  // before the first step
 };
 
 }  // namespace

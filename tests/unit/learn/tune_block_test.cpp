@@ -161,6 +161,25 @@ TEST_F(TuneBlock, HeavyTokens) {
   EXPECT_EQ(tune(config(), 1, heavy).report.loss_after, weighted.report.loss_after);
 }
 
+// The first token of each sequence has no error before; what lowers the loss moves it.
+TEST_F(TuneBlock, NothingIsGainedAtTheCostOfHeavyTokens) {
+  const Block start = finished({{}, original_, linears_});
+  {
+    const at::NoGradGuard no_grad;
+    for (size_t i = 0; i < targets_.size(); ++i) {
+      const at::Tensor first = inputs_[i].narrow(0, 0, 1);
+      targets_[i].narrow(0, 0, 1).copy_(forward_block(spec(), start, first, rope_));
+    }
+  }
+  ASSERT_LT(first_loss(start), 1e-9);
+  HeavyTokens heavy = {1, std::vector<std::vector<int64_t>>(inputs_.size())};
+  const Result free = tune(config(), 2, heavy);
+  EXPECT_GT(free.report.best_step, 0);
+  EXPECT_GT(first_loss(finished(free)), 2e-3);
+  heavy = {2, std::vector<std::vector<int64_t>>(inputs_.size(), {0})};
+  EXPECT_LT(first_loss(finished(tune(config(), 2, heavy))), 1e-3);
+}
+
 TEST_F(TuneBlock, ThreadsDoNotMatter) {
   const Result one = tune(config(), 1), three = tune(config(), 3);
   EXPECT_EQ(one.report.loss_after, three.report.loss_after);
