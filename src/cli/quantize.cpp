@@ -29,13 +29,14 @@ struct Options {
   std::string model, out, method = "billm", plan, device = "auto";
   SettingFlags settings;  // of the method
   TuneConfig tune;
+  std::optional<double> tune_code_rate;  // none: that of the targets
   EmbeddingBits embedding_bits;
   std::optional<double> target_bits;
   size_t tune_settings = 0;  // how many flags of tuning were given besides --tune
   bool tuned = false, sequential = false, overwrite = false, resume = false, dry_run = false;
 };
 
-std::optional<TuneConfig> tune_config(const Options& options) {
+std::optional<TuneConfig> tune_config(const Options& options, Targets targets) {
   TuneConfig tune = options.tune;
   if (!options.tuned) {
     if (options.tune_settings > 0) {
@@ -43,6 +44,8 @@ std::optional<TuneConfig> tune_config(const Options& options) {
     }
     return {};
   }
+  if (targets == Targets::kCorrected) tune.code_rate = kCorrectedCodeRate;
+  if (options.tune_code_rate) tune.code_rate = *options.tune_code_rate;
   tune.seed = options.calibration.seed;
   return tune;
 }
@@ -134,7 +137,7 @@ void print_needs(const Options& options) {
   EstimateRequest request;
   request.method = method_config(options);
   request.target_bits = options.target_bits;
-  request.tune = tune_config(options);
+  request.tune = tune_config(options, request.method.targets);
   request.sequential = options.sequential || request.method.targets == Targets::kCorrected;
   const std::filesystem::path path =
       resolve_model(options.model, ModelPart::kConfig, options.common.quiet) / "config.json";
@@ -165,7 +168,7 @@ void quantize(const Options& options, ProcessGroup& processes) {
   request.target_bits = options.target_bits;
   request.plan = read_plan_file(options.plan);
   request.plan_source = options.plan;
-  request.tune = tune_config(options);
+  request.tune = tune_config(options, request.method.targets);
   const bool quiet = options.common.quiet || !processes.first();
   request.model = resolve_model(options.model, ModelPart::kAll, quiet);
   std::string stem = model_label(options.model, request.model) + "-" + request.method.method;
@@ -292,9 +295,11 @@ std::function<void()> setup_quantize(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 16))
       ->group(tuning);
-  app.add_option("--tune-code-rate", tune.code_rate,
-                 "Step size of the codes' latents, in units of the mean scale (0: codes stay)")
-      ->capture_default_str()
+  app.add_option(
+         "--tune-code-rate", options->tune_code_rate,
+         "Step size of the codes' latents, in units of the mean scale (0: codes stay; default " +
+             nlohmann::json(tune.code_rate).dump() + ", with corrected targets " +
+             nlohmann::json(kCorrectedCodeRate).dump() + ")")
       ->check(learning_rate())
       ->group(tuning);
   app.add_option("--tune-scale-rate", tune.scale_rate, "Step size of the scales, relative")

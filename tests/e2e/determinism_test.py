@@ -5,6 +5,7 @@ Each result is also read by the independent decoder, which checks that exactly N
 kept.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,14 @@ class Determinism(bt.TestCase):
         for name, flags in {"sequential": ["--sequential"], "tuned": ["--tune"]}.items():
             out, _ = self.quantize(name, *flags)
             self.assertNotEqual(bt.digests(out)[shard], bt.digests(plain)[shard], name)
+
+    def test_the_rate_of_codes_follows_from_the_targets(self):
+        few = ("--tune", "--tune-steps", "1", "--tune-window", "50")
+        for flags, rate in {(): 0.01, ("--targets", "corrected"): 0.0003,
+                            ("--targets", "corrected", "--tune-code-rate", "0.01"): 0.01}.items():
+            out, _ = self.quantize("rate", "--method", "rtn", *few, *flags, "--overwrite")
+            settings = json.loads((out / "manifest.json").read_text())["settings"]
+            self.assertEqual(settings["tune"]["code_rate"], rate, flags)
 
     def test_distillation(self):
         packed, report = self.quantize("packed", "--method", "stbllm")
