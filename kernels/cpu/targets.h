@@ -5,7 +5,7 @@
 
 namespace billm::kernels {
 
-// From now on no better one than this of Highway's targets ("AVX3_DL", "AVX3", "AVX2",
+// From now on no better one than this of Highway's targets ("AVX3_DL", "AVX3", "AVX2", "SSE4",
 // "SSSE3", "SSE2"): to measure what other machines would do. To be called before any kernel. Throws
 // Error{kUsage} for one that this machine or this build has not.
 void limit_targets(const std::string& best);
