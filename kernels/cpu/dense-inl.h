@@ -88,7 +88,7 @@ void cache_bytes(int64_t* first, int64_t* second, int64_t* third) {
 
 }  // namespace
 
-const DenseTarget BILLM_DENSE_TARGET = {BILLM_DENSE_NAME, cache_bytes, functions<float>(),
-                                        functions<double>(), eigen, tridiagonal};
+const DenseTarget BILLM_DENSE_TARGET = {BILLM_DENSE_NAME,    cache_bytes, functions<float>(),
+                                        functions<double>(), eigen,       tridiagonal};
 
 }  // namespace billm::kernels

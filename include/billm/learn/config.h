@@ -20,8 +20,8 @@ struct TuneConfig {
   bool operator==(const TuneConfig&) const = default;
 };
 
-// The code_rate of tuning that begins with corrected targets: at 0.01 no block of a dbf result gained
-// (docs/measurements/binary_factors.md).
+// The code_rate of tuning that begins with corrected targets: at 0.01 no block of a dbf result
+// gained (docs/measurements/binary_factors.md).
 inline constexpr double kCorrectedCodeRate = 0.0003;
 
 // Distillation of the whole model, after the last block (distill.h).
