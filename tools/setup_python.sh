@@ -75,6 +75,7 @@ make_venv() (
     # pip unpacks gigabytes in TMPDIR; /tmp is a small memory disk on some machines.
     mkdir -p "$venv/.tmp"
     export TMPDIR="$venv/.tmp"
+    # --no-compile: the few modules that are imported are compiled then.
     pip_install pip "$venv/bin/python" --no-compile -r "$pins" ||
       die "pip could not install the packages of $pins (no network? no disk?)" \
         "see $billm_logs/pip.log and run this again; or set BILLM_TORCH_DIR to an installed torch"
@@ -84,10 +85,6 @@ make_venv() (
       pip_install pip-repair "$venv/bin/python" --force-reinstall --no-deps "${broken[@]}" ||
         die "pip could not repair ${broken[*]}" "remove $venv and run this again"
     fi
-    # On all processors, where pip would take one. What cannot be compiled (templates, other
-    # Pythons' code) is none of ours: it compiles what it imports.
-    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >"$billm_logs/compileall.log" 2>&1 ||
-      note "some files of the packages were not compiled ahead: see $billm_logs/compileall.log"
     rm -rf "$venv/.tmp"
   fi
   find_broken "$venv/bin/python" "$pins"

@@ -55,6 +55,9 @@ if [[ -n "${BILLM_DATA_DIR:-}" ]]; then
 else
   say "data: BILLM_DATA_DIR is not set; tests that need it skip"
 fi
+# What Python compiles is kept for the next time, beside the builds.
+export PYTHONPYCACHEPREFIX="$billm_root/build/pycache"
+unset PYTHONDONTWRITEBYTECODE
 # The sanitizers' build needs no Python: it begins while packages are installed, on one processor. What
 # goes wrong with it is said when its turn has come.
 rm -f "$billm_root/build/asan/tests.xml"

@@ -10,17 +10,14 @@
 
 #include <algorithm>
 
+// Each is empty where the target has no use for it. All are included for every target: their guards
+// count the times.
 #include "kernels/cpu/gemv.h"
-#include "kernels/cpu/gemv_input-inl.h"
-#if HWY_TARGET <= HWY_AVX3_DL
-#include "kernels/cpu/gemv_vbmi-inl.h"
-#elif HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
-#include "kernels/cpu/gemv_pshufb-inl.h"
-#endif
-#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 #include "kernels/cpu/gemv_decode-inl.h"
+#include "kernels/cpu/gemv_input-inl.h"
+#include "kernels/cpu/gemv_pshufb-inl.h"
 #include "kernels/cpu/gemv_scattered-inl.h"
-#endif
+#include "kernels/cpu/gemv_vbmi-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {

@@ -11,6 +11,7 @@
 #include "kernels/cpu/gemv_levels-inl.h"
 #include "kernels/cpu/gemv_scattered-inl.h"
 
+#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
@@ -110,5 +111,6 @@ void DecodeTiles(const PlaneTilesView& view, int64_t first, int64_t count, float
 }  // namespace HWY_NAMESPACE
 }  // namespace billm::kernels
 HWY_AFTER_NAMESPACE();
+#endif
 
 #endif

@@ -13,6 +13,7 @@
 // clang-format on
 #include "kernels/cpu/gemv_segment-inl.h"
 
+#if HWY_TARGET > HWY_AVX3_DL && HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
@@ -95,5 +96,6 @@ void GroupProduct(const Task& task) {
 }  // namespace HWY_NAMESPACE
 }  // namespace billm::kernels
 HWY_AFTER_NAMESPACE();
+#endif
 
 #endif

@@ -12,6 +12,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/gemv_levels-inl.h"
 
+#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
@@ -77,5 +78,6 @@ inline void DecodeScattered(const PlaneTilesView& view, int64_t tile, float* out
 }  // namespace HWY_NAMESPACE
 }  // namespace billm::kernels
 HWY_AFTER_NAMESPACE();
+#endif
 
 #endif

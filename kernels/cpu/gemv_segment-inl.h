@@ -10,6 +10,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/gemv_levels-inl.h"
 
+#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
@@ -47,5 +48,6 @@ HWY_INLINE void AddSegment(D d, const Task& task, int s, int row, const V (*sums
 }  // namespace HWY_NAMESPACE
 }  // namespace billm::kernels
 HWY_AFTER_NAMESPACE();
+#endif
 
 #endif

@@ -13,6 +13,7 @@
 // clang-format on
 #include "kernels/cpu/gemv_segment-inl.h"
 
+#if HWY_TARGET <= HWY_AVX3_DL
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
@@ -87,5 +88,6 @@ void GroupProduct(const Task& task) {
 }  // namespace HWY_NAMESPACE
 }  // namespace billm::kernels
 HWY_AFTER_NAMESPACE();
+#endif
 
 #endif

@@ -10,13 +10,11 @@
 
 #include <algorithm>
 
+// Of the two below one is empty. Both are included for every target: their guards count the times.
 #include "kernels/cpu/trellis_gemv.h"
-#if HWY_TARGET <= HWY_AVX3_DL
-#include "kernels/cpu/trellis_vbmi-inl.h"
-#elif HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
-#include "kernels/cpu/trellis_words-inl.h"
-#endif
 #include "kernels/cpu/trellis_input-inl.h"
+#include "kernels/cpu/trellis_vbmi-inl.h"
+#include "kernels/cpu/trellis_words-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {

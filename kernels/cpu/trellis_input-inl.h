@@ -12,6 +12,8 @@
 
 #include "hwy/highway.h"
 #include "kernels/cpu/trellis_gemv.h"
+#include "kernels/cpu/trellis_vbmi-inl.h"
+#include "kernels/cpu/trellis_words-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {

@@ -12,6 +12,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/trellis_gemv.h"
 
+#if HWY_TARGET <= HWY_AVX3_DL
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
@@ -132,5 +133,6 @@ void ChunkSums(const StateReader& reader, int64_t group_bytes, const uint8_t* by
 }  // namespace HWY_NAMESPACE
 }  // namespace billm::kernels
 HWY_AFTER_NAMESPACE();
+#endif
 
 #endif

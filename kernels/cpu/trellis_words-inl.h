@@ -14,6 +14,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/trellis_gemv.h"
 
+#if HWY_TARGET > HWY_AVX3_DL && HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 HWY_BEFORE_NAMESPACE();
 namespace billm::kernels {
 namespace HWY_NAMESPACE {
@@ -122,5 +123,6 @@ void ChunkSums(const StateReader& reader, int64_t group_bytes, const uint8_t* by
 }  // namespace HWY_NAMESPACE
 }  // namespace billm::kernels
 HWY_AFTER_NAMESPACE();
+#endif
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/json.h"
 
 namespace billm {
@@ -109,7 +110,7 @@ class Reader {
     const double number = value->is_number() ? value->get<double>() : NAN;
     // Written so that NaN fails.
     if (!(number > 0 && number <= limit)) {
-      throw wrong(key, "a number above 0 and at most " + json(limit).dump(), value);
+      throw wrong(key, "a number above 0 and at most " + dump_json(json(limit)), value);
     }
     *result = number;
   }

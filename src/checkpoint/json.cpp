@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/base/utf8.h"
 
 namespace billm {
@@ -72,7 +73,7 @@ json parse_json_object(std::string_view text, const std::string& where) {
   }
   RuleChecker rules(where);
   json::sax_parse(text.begin(), text.end(), &rules);
-  json result = json::parse(text.begin(), text.end());
+  json result = parse_json(text);
   if (!result.is_object()) {
     throw bad_input(where + ": expected a JSON object, got " + result.type_name());
   }

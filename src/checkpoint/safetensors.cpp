@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/json.h"
 #include "safetensors_limits.h"
 
@@ -32,12 +33,12 @@ std::string in_quotes(std::string_view text) {
 // What a wrong value is, short enough for a message.
 std::string describe(const json& value) {
   if (value.is_string()) return in_quotes(value.get_ref<const std::string&>());
-  if (value.is_number()) return value.dump();
+  if (value.is_number()) return dump_json(value);
   if (value.is_structured()) {
     return std::string(value.is_array() ? "an array" : "an object") + " of " +
            std::to_string(value.size());
   }
-  return value.dump();  // true, false, null
+  return dump_json(value);  // true, false, null
 }
 
 const json& member(const json& info, const char* key, const std::string& where) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/base/sha256.h"
 #include "billm/checkpoint/json.h"
 #include "billm/checkpoint/safetensors.h"
@@ -25,7 +26,7 @@ std::string header_text(const std::vector<TensorToWrite>& tensors, const Metadat
   std::string text = "{";
   if (!metadata.empty()) {
     text += "\"__metadata__\":" +
-            json(std::map<std::string, std::string>(metadata.begin(), metadata.end())).dump();
+            dump_json(json(std::map<std::string, std::string>(metadata.begin(), metadata.end())));
   }
   int64_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
@@ -36,8 +37,8 @@ std::string header_text(const std::vector<TensorToWrite>& tensors, const Metadat
                                    shape_text(tensor.shape));
     }
     text += text.size() > 1 ? "," : "";
-    text += json(tensor.name).dump() + ":{\"dtype\":\"" + dtype_name(tensor.dtype) +
-            "\",\"shape\":" + json(tensor.shape).dump() + ",\"data_offsets\":[" +
+    text += dump_json(json(tensor.name)) + ":{\"dtype\":\"" + dtype_name(tensor.dtype) +
+            "\",\"shape\":" + dump_json(json(tensor.shape)) + ",\"data_offsets\":[" +
             std::to_string(offset) + "," + std::to_string(end) + "]}";
     offset = end;
   }

@@ -12,6 +12,7 @@
 #include "billm/base/error.h"
 #include "billm/base/file.h"
 #include "billm/base/home.h"
+#include "billm/base/json_text.h"
 #include "billm/base/parallel.h"
 #include "billm/checkpoint/npy.h"
 #include "billm/hub/model_name.h"
@@ -42,7 +43,7 @@ void CommonOptions::check_json() const {
 
 void CommonOptions::write_json(const nlohmann::ordered_json& report) const {
   if (json.empty()) return;
-  const std::string text = report.dump(2) + "\n";
+  const std::string text = dump_json(report, 2) + "\n";
   if (json == "-") {
     write_stdout(text);
     return;

@@ -7,6 +7,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/json.h"
 #include "billm/model/model.h"
 #include "billm/model/model_bits.h"
@@ -54,7 +55,7 @@ std::string kind_text(const FactorReport& factor) {
   std::string text = factor.kind;
   const auto rates = factor.statistics.find("rates");
   if (rates == factor.statistics.end()) return text;
-  for (size_t p = 0; p < rates->size(); ++p) text += (p == 0 ? " " : "+") + rates->at(p).dump();
+  for (size_t p = 0; p < rates->size(); ++p) text += (p == 0 ? " " : "+") + dump_json(rates->at(p));
   return text;
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/json.h"
 #include "billm/hub/model_name.h"
 #include "billm/pipeline/estimate.h"
@@ -68,7 +69,7 @@ nlohmann::ordered_json read_plan_file(const std::string& path) {
   if (path.empty()) return nullptr;
   const std::string text = read_input(path);
   parse_json_object(text, path);
-  return nlohmann::ordered_json::parse(text);
+  return parse_ordered_json(text);
 }
 
 // Of each kind of linear, how many layers have which rate: "q_proj 0.75 x 25, 1 x 5".
@@ -176,9 +177,9 @@ void quantize(const Options& options, ProcessGroup& processes) {
     stem += "-" + std::to_string(request.method.nm.n) + "of" + std::to_string(request.method.nm.m);
   }
   if (options.settings.has("bits")) {
-    stem += "-" + setting_json(find_setting("bits"), request.method).dump() + "bit";
+    stem += "-" + dump_json(setting_json(find_setting("bits"), request.method)) + "bit";
   }
-  if (options.target_bits) stem += "-" + nlohmann::json(*options.target_bits).dump() + "bit";
+  if (options.target_bits) stem += "-" + dump_json(nlohmann::json(*options.target_bits)) + "bit";
   if (!options.plan.empty()) stem += "-" + std::filesystem::path(options.plan).stem().string();
   if (processes.first()) {
     request.out = options.out.empty() ? new_result_path(stem, options.resume)
@@ -298,8 +299,8 @@ std::function<void()> setup_quantize(CLI::App& app) {
   app.add_option(
          "--tune-code-rate", options->tune_code_rate,
          "Step size of the codes' latents, in units of the mean scale (0: codes stay; default " +
-             nlohmann::json(tune.code_rate).dump() + ", with corrected targets " +
-             nlohmann::json(kCorrectedCodeRate).dump() + ")")
+             dump_json(nlohmann::json(tune.code_rate)) + ", with corrected targets " +
+             dump_json(nlohmann::json(kCorrectedCodeRate)) + ")")
       ->check(learning_rate())
       ->group(tuning);
   app.add_option("--tune-scale-rate", tune.scale_rate, "Step size of the scales, relative")

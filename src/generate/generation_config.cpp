@@ -6,6 +6,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/config.h"
 #include "billm/checkpoint/json.h"
 
@@ -62,7 +63,7 @@ class Reader {
 
   [[noreturn]] void refuse(const char* key, const char* expected, const nlohmann::json& got) const {
     throw bad_input(file_ + ": " + key + ": expected " + expected + ", got " +
-                    printable(got.dump()));
+                    printable(dump_json(got)));
   }
 
   const nlohmann::json& raw_;

@@ -8,6 +8,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/half.h"
+#include "billm/base/json_text.h"
 #include "billm/base/parallel.h"
 #include "billm/checkpoint/dtype.h"
 #include "billm/checkpoint/json.h"
@@ -176,16 +177,15 @@ RoundingError round_rows(const float* weight, int64_t first, int64_t count, int 
 }
 
 std::string describe(const IntegerRows& rows) {
-  return nlohmann::ordered_json({{"layout", kLayout},
-                                 {"rows", rows.rows},
-                                 {"cols", rows.cols},
-                                 {"bits", rows.bits},
-                                 {"block_size", rows.block_size}})
-      .dump();
+  return dump_json(nlohmann::ordered_json({{"layout", kLayout},
+                                           {"rows", rows.rows},
+                                           {"cols", rows.cols},
+                                           {"bits", rows.bits},
+                                           {"block_size", rows.block_size}}));
 }
 
 bool describes_integer_rows(const std::string& description) {
-  const nlohmann::json json = nlohmann::json::parse(description, nullptr, false);
+  const nlohmann::json json = parse_json_or_discard(description);
   return json.is_object() && json.contains("layout") && json["layout"] == kLayout;
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/json.h"
 #include "description.h"
 #include "layouts.h"
@@ -193,13 +194,13 @@ std::string unsupported(const PackedLayer& packed) {
 }
 
 std::string describe(const PackedLayer& packed) {
-  if (!packed.product()) return describe_factor(packed.factors.front()).dump();
+  if (!packed.product()) return dump_json(describe_factor(packed.factors.front()));
   nlohmann::ordered_json json = {
       {"layout", kProduct}, {"rows", packed.rows()}, {"cols", packed.cols()}};
   for (const PackedFactor& factor : packed.factors) {
     json["factors"].push_back(describe_factor(factor));
   }
-  return json.dump();
+  return dump_json(json);
 }
 
 PackedLayer parse_description(const std::string& text, const std::string& where) {

@@ -1,5 +1,6 @@
 // The row of factors coded on a trellis in the table of layouts: "trellis" (docs/format.md).
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/json.h"
 #include "billm/pack/packed_trellis.h"
 #include "description.h"
@@ -34,7 +35,7 @@ PackedFactor parse_trellis(const nlohmann::json& json, const std::string& where)
   for (const nlohmann::json& rate : rates) {
     if (!rate.is_number_integer() || rate < 1 || rate > kMaxTrellisRate) {
       throw bad_input(where + ": expected rates of a trellis in 1.." +
-                      std::to_string(kMaxTrellisRate) + ", got " + printable(rate.dump()));
+                      std::to_string(kMaxTrellisRate) + ", got " + printable(dump_json(rate)));
     }
     packed.format.rates.push_back(rate.get<int>());
   }

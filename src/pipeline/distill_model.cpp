@@ -11,6 +11,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/base/log.h"
 #include "billm/base/memory.h"
 #include "billm/base/progress.h"
@@ -43,7 +44,7 @@ void check_pair(const DistillRequest& request, const Model& packed, const Model&
 }
 
 nlohmann::ordered_json read_json(const std::filesystem::path& path) {
-  return nlohmann::ordered_json::parse(read_text_file(path));
+  return parse_ordered_json(read_text_file(path));
 }
 
 // The packed model's manifest, found to hold what will be needed of it after the training.

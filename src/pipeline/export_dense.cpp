@@ -4,6 +4,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/base/parallel.h"
 #include "billm/base/progress.h"
 #include "billm/model/model.h"
@@ -80,13 +81,13 @@ void export_dense(const std::filesystem::path& model_directory, const std::files
   write_index(directory.partial(), names);
   copy_side_files(model_directory, directory.partial());
   nlohmann::ordered_json config =
-      nlohmann::ordered_json::parse(read_text_file(model_directory / "config.json"));
+      parse_ordered_json(read_text_file(model_directory / "config.json"));
   config.erase("quantization_config");
   // A loader casts everything to this: it must be what the weights are.
   for (const char* key : {"torch_dtype", "dtype"}) {
     if (config.contains(key)) config[key] = "float16";
   }
-  write_file_atomic(directory.partial() / "config.json", config.dump(2) + "\n");
+  write_file_atomic(directory.partial() / "config.json", dump_json(config, 2) + "\n");
   directory.finish();
 }
 

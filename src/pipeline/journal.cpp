@@ -5,6 +5,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/base/parallel.h"
 #include "billm/base/sha256.h"
 
@@ -33,8 +34,8 @@ void check_settings(const nlohmann::ordered_json& old, const nlohmann::ordered_j
     const auto before = old.value(key, nlohmann::ordered_json());
     const auto after = now.value(key, nlohmann::ordered_json());
     if (before == after) return;
-    differences +=
-        (differences.empty() ? "" : "; ") + key + " was " + before.dump() + ", is " + after.dump();
+    differences += (differences.empty() ? "" : "; ") + key + " was " + dump_json(before) + ", is " +
+                   dump_json(after);
   };
   for (const auto& [key, value] : now.items()) compare(key);
   for (const auto& [key, value] : old.items()) {  // what only some runs have
@@ -92,7 +93,7 @@ Journal journal_from(const nlohmann::ordered_json& json) {
 }
 
 void write_journal(const std::filesystem::path& directory, const Journal& journal) {
-  write_file_atomic(directory / kJournalName, journal_json(journal).dump(1) + "\n");
+  write_file_atomic(directory / kJournalName, dump_json(journal_json(journal), 1) + "\n");
 }
 
 bool read_journal(const std::filesystem::path& directory, const nlohmann::ordered_json& settings,
@@ -100,7 +101,7 @@ bool read_journal(const std::filesystem::path& directory, const nlohmann::ordere
   const std::filesystem::path path = directory / kJournalName;
   if (!std::filesystem::exists(path)) return false;
   try {
-    const auto json = nlohmann::ordered_json::parse(read_text_file(path));
+    const auto json = parse_ordered_json(read_text_file(path));
     check_settings(json.at("settings"), settings);
     *journal = journal_from(json);
     journal->settings = settings;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/base/parallel.h"
 #include "billm/base/sha256.h"
 #include "billm/base/xxh3.h"
@@ -35,7 +36,7 @@ std::vector<std::string> tensor_lines(const Checkpoint& checkpoint, int threads,
 template <typename Hash>
 std::string hash_of(const Checkpoint& checkpoint, const std::vector<std::string>& lines) {
   Hash hash;
-  hash.update(checkpoint.config().raw.dump());
+  hash.update(dump_json(checkpoint.config().raw));
   for (const std::string& line : lines) hash.update(line);
   return hash.hex();
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/model/model_bits.h"
 #include "billm/pack/packed_checkpoint.h"
 #include "journal.h"
@@ -51,7 +52,7 @@ int64_t PackedModelWriter::finish(const std::vector<WrittenFile>& blocks,
   write_index(partial, shards);
   head.config.at("quantization_config")["format_version"] = version;
   if (head_twice()) head.config["tie_word_embeddings"] = true;  // it is written once
-  write_file_atomic(partial / "config.json", head.config.dump(2) + "\n");
+  write_file_atomic(partial / "config.json", dump_json(head.config, 2) + "\n");
   std::vector<std::string> names = copy_side_files(source_.checkpoint().directory(), partial);
   names.insert(names.end(), {"config.json", "model.safetensors.index.json"});
   for (const std::string& name : names) files.push_back(written_file(partial, name));

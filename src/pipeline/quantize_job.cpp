@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/base/log.h"
 #include "billm/model/model_bits.h"
 #include "billm/model/runtime.h"
@@ -118,9 +119,9 @@ void QuantizeJob::open_output() {
     }
   }
   partial = processes.broadcast_text(0, partial.string());
-  const std::string text = processes.broadcast_text(0, journal_json(journal).dump());
+  const std::string text = processes.broadcast_text(0, dump_json(journal_json(journal)));
   if (processes.first()) return;
-  Journal theirs = journal_from(nlohmann::ordered_json::parse(text));
+  Journal theirs = journal_from(parse_ordered_json(text));
   if (theirs.settings != journal.settings) {
     throw different_arguments();
   }

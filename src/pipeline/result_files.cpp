@@ -6,6 +6,7 @@
 #include <set>
 
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/base/sha256.h"
 #include "billm/pack/packed_checkpoint.h"
 #include "billm/quantize/methods.h"
@@ -61,7 +62,7 @@ nlohmann::ordered_json packed_config(const Checkpoint& source, const MethodConfi
                                      const MeanBits& bits, bool head_quantized,
                                      const std::vector<std::string>& as_they_are) {
   nlohmann::ordered_json config =
-      nlohmann::ordered_json::parse(read_text_file(source.directory() / "config.json"));
+      parse_ordered_json(read_text_file(source.directory() / "config.json"));
   nlohmann::ordered_json others = nlohmann::ordered_json::array();
   if (!source.config().tie_word_embeddings && !head_quantized) others.push_back("lm_head");
   if (source.config().embed_width != source.config().hidden_size) {
@@ -94,7 +95,7 @@ void write_index(const fs::path& directory, const std::vector<std::string>& shar
     }
   }
   const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", map}};
-  write_file_atomic(directory / "model.safetensors.index.json", index.dump(2) + "\n");
+  write_file_atomic(directory / "model.safetensors.index.json", dump_json(index, 2) + "\n");
 }
 
 WrittenFile write_tensors(const fs::path& directory, const std::string& name,
@@ -120,7 +121,7 @@ void write_manifest(const fs::path& directory, const nlohmann::ordered_json& hea
   for (const WrittenFile& file : sorted) {
     manifest["files"][file.name] = {{"bytes", file.bytes}, {"sha256", file.sha256}};
   }
-  const std::string text = manifest.dump(1) + "\n";
+  const std::string text = dump_json(manifest, 1) + "\n";
   write_file_atomic(directory / "manifest.json", text);
   write_file_atomic(directory / "manifest.sha256", sha256_hex(text) + "  manifest.json\n");
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "allocation.h"
+#include "billm/base/json_text.h"
 #include "billm/base/log.h"
 #include "block_shard.h"
 #include "collect_needs.h"
@@ -20,8 +21,8 @@ template <typename T>
 std::map<int64_t, T> of_all_sequences(ProcessGroup& processes, const std::map<int64_t, T>& own) {
   std::map<int64_t, T> all;
   for (int rank = 0; rank < processes.size(); ++rank) {
-    const std::string text = processes.broadcast_text(rank, nlohmann::json(own).dump());
-    all.merge(nlohmann::json::parse(text).get<std::map<int64_t, T>>());
+    const std::string text = processes.broadcast_text(rank, dump_json(nlohmann::json(own)));
+    all.merge(parse_json(text).get<std::map<int64_t, T>>());
   }
   return all;
 }
@@ -52,8 +53,8 @@ LayerPlan RunStates::plan(LayerPlan plan) {
       for (const auto& [module, nm] : adaptive_nm(plan)) plan[module]["nm"] = nm.text();
     }
   }
-  const std::string text = processes_.broadcast_text(0, nlohmann::ordered_json(plan).dump());
-  return nlohmann::ordered_json::parse(text).get<LayerPlan>();
+  const std::string text = processes_.broadcast_text(0, dump_json(nlohmann::ordered_json(plan)));
+  return parse_ordered_json(text).get<LayerPlan>();
 }
 
 std::map<std::string, NmPattern> RunStates::adaptive_nm(const LayerPlan& plan) {
@@ -243,8 +244,8 @@ std::vector<WrittenFile> RunStates::of_all_processes(const std::vector<WrittenFi
   for (const WrittenFile& file : files) own.push_back(file_json(file));
   std::vector<WrittenFile> all;
   for (int rank = 0; rank < processes_.size(); ++rank) {
-    const std::string text = processes_.broadcast_text(rank, own.dump());
-    for (const auto& file : nlohmann::json::parse(text)) all.push_back(file_from(file));
+    const std::string text = processes_.broadcast_text(rank, dump_json(own));
+    for (const auto& file : parse_json(text)) all.push_back(file_from(file));
   }
   return all;
 }

@@ -12,6 +12,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/learn/restoring_gains.h"
 #include "billm/quantize/allocate_bits.h"
 #include "billm/quantize/methods.h"
@@ -27,7 +28,7 @@ std::map<std::string, LayerReport> layer_reports(const std::filesystem::path& re
   const std::filesystem::path path = result / "manifest.json";
   std::map<std::string, LayerReport> reports;
   try {
-    const auto manifest = nlohmann::ordered_json::parse(read_text_file(path));
+    const auto manifest = parse_ordered_json(read_text_file(path));
     for (const auto& layer : manifest.at("layers")) {
       const auto report = layer.get<LayerReport>();
       reports[report.name] = report;
@@ -172,8 +173,8 @@ LayerPlan plan_target_bits(QuantizeJob& job, const LayerPlan& given) {
   const std::filesystem::path uniform = quantize_uniformly(job);
   LayerPlan plan;
   if (job.processes.first()) plan = allocate(job, uniform, given);
-  const std::string text = job.processes.broadcast_text(0, nlohmann::ordered_json(plan).dump());
-  return nlohmann::ordered_json::parse(text).get<LayerPlan>();
+  const std::string text = job.processes.broadcast_text(0, dump_json(nlohmann::ordered_json(plan)));
+  return parse_ordered_json(text).get<LayerPlan>();
 }
 
 }  // namespace billm

@@ -3,6 +3,7 @@
 
 #include "billm/base/error.h"
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/base/sha256.h"
 
 namespace billm {
@@ -15,7 +16,7 @@ std::optional<TrainingState> TrainingJournal::read() {
   if (!std::filesystem::exists(path)) return {};
   WrittenFile file;
   try {
-    const auto json = nlohmann::ordered_json::parse(read_text_file(path));
+    const auto json = parse_ordered_json(read_text_file(path));
     check_settings(json.at("settings"), settings_);
     file = file_from(json.at("training"));
   } catch (const nlohmann::json::exception& error) {
@@ -41,7 +42,7 @@ void TrainingJournal::write(const TrainingState& state) {
   file.sha256 = write_training_state(directory_ / file.name, state);
   file.bytes = static_cast<int64_t>(std::filesystem::file_size(directory_ / file.name));
   const nlohmann::ordered_json json = {{"settings", settings_}, {"training", file_json(file)}};
-  write_file_atomic(directory_ / kJournalName, json.dump(1) + "\n");
+  write_file_atomic(directory_ / kJournalName, dump_json(json, 1) + "\n");
   if (!file_.name.empty() && file_.name != file.name) {
     std::filesystem::remove(directory_ / file_.name);
   }

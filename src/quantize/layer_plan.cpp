@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/base/printable.h"
 #include "billm/quantize/settings.h"
 
@@ -22,7 +23,7 @@ bool leaves_as_it_is(const Json& settings) {
 void check_settings(const Json& settings, const std::string& where, const MethodConfig& config) {
   if (!settings.is_object() || settings.empty()) {
     throw bad_input(where + ": expected an object such as {\"bits\": 2}, got " +
-                    printable(settings.dump()));
+                    printable(dump_json(settings)));
   }
   const auto method = settings.find("method");
   if (method != settings.end() && !method->is_string()) {

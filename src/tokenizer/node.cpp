@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/json.h"
 #include "unicode.h"
 
@@ -10,7 +11,7 @@ namespace billm::tokenizer {
 
 void Node::fail(const std::string& expected) const {
   const std::string got = value.is_string()      ? "\"" + printable(value.get<std::string>()) + "\""
-                          : value.is_primitive() ? value.dump()
+                          : value.is_primitive() ? dump_json(value)
                                                  : value.type_name();
   throw bad_input(path + ": expected " + expected + ", got " + got);
 }

@@ -71,7 +71,7 @@ class MeasureTools(bt.TestCase):
         self.fake.chmod(0o755)
 
     def tool(self, name, *arguments):
-        return subprocess.run([sys.executable, "-B", str(bt.ROOT / "tools" / name),
+        return subprocess.run([sys.executable, str(bt.ROOT / "tools" / name),
                                *map(str, arguments)], capture_output=True, text=True, cwd=self.dir)
 
     def measure(self, *arguments, texts=("wiki=dir/eval.npy", "c4=c4:1")):

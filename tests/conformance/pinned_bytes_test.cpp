@@ -13,6 +13,7 @@
 #include <set>
 
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/base/sha256.h"
 #include "billm/pack/packed_layer.h"
 #include "conformance/method_testing.h"
@@ -47,11 +48,11 @@ TEST(PinnedBytes, OfEveryMethodAndSetting) {
     }
   }
   if (const char* path = std::getenv("BILLM_WRITE_PINNED")) {
-    std::ofstream(path) << digests.dump(1) << "\n";
+    std::ofstream(path) << dump_json(digests, 1) << "\n";
     GTEST_SKIP() << "wrote " << path;
   }
-  const auto pinned = nlohmann::json::parse(
-      read_text_file(tests_directory() / "conformance" / "pinned_bytes.json"));
+  const auto pinned =
+      parse_json(read_text_file(tests_directory() / "conformance" / "pinned_bytes.json"));
   for (const auto& [key, digest] : digests.items()) {
     ASSERT_TRUE(pinned.contains(key)) << key << ": not pinned; see the top of this file";
     EXPECT_EQ(nlohmann::json(digest), nlohmann::json(pinned.at(key))) << key;

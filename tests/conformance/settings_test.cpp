@@ -4,6 +4,7 @@
 #include <set>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/quantize/methods.h"
 #include "src/quantize/setting_values.h"
 
@@ -137,7 +138,7 @@ TEST(EverySetting, ThatIsUsedGoesThroughJson) {
       for (const SettingValue& value : values(setting, method)) {
         for (const MethodConfig& config : configurations(setting, value, method)) {
           changed += !same_value(setting, config, defaults);
-          const auto json = nlohmann::ordered_json::parse(config_json(config).dump());
+          const auto json = parse_ordered_json(dump_json(config_json(config)));
           ASSERT_TRUE(json.contains(setting.name));
           EXPECT_EQ(json[setting.name], setting_json(setting, config));
           EXPECT_EQ(config_from_json(method.name, json), config);

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "billm/base/json_text.h"
 #include "format/layer_testing.h"
 #include "support/random_layer.h"
 
@@ -30,9 +31,9 @@ std::string refusal(const std::string& text) {
 }
 
 void expect_refused(const std::string& key, const json& value) {
-  json description = json::parse(kGood);
+  json description = parse_json(kGood);
   description[key] = value;
-  EXPECT_NE(refusal(description.dump()), "") << key << " = " << value;
+  EXPECT_NE(refusal(dump_json(description)), "") << key << " = " << value;
 }
 
 TEST(Description, RoundTrip) {
@@ -54,12 +55,12 @@ TEST(Description, RoundTrip) {
 }
 
 TEST(Description, EveryFieldIsNeededAndTyped) {
-  const json good = json::parse(kGood);
+  const json good = parse_json(kGood);
   for (const auto& [key, value] : good.items()) {
     SCOPED_TRACE(key);
     json description = good;
     description.erase(key);
-    EXPECT_NE(refusal(description.dump()).find(key), std::string::npos);
+    EXPECT_NE(refusal(dump_json(description)).find(key), std::string::npos);
     expect_refused(key, nullptr);
     expect_refused(key, true);
     expect_refused(key, json::array({1}));
@@ -128,42 +129,42 @@ TEST(Description, LaterKeys) {
   for (const char* bits : {"0", "1", "9", "-1", "4.0", "\"4\"", "1000000000000"}) {
     refused(with(mixed, std::string(R"(,"index":"deltas","index_bits":)") + bits), "index_bits");
   }
-  json description = json::parse(with(ints, ""));
+  json description = parse_json(with(ints, ""));
   for (const json& bits : {json(1), json(9), json(-2), json("4"), json(nullptr), json(true)}) {
     description["integer_bits"] = bits;
-    refused(description.dump(), "integer_bits");
+    refused(dump_json(description), "integer_bits");
   }
   description["integer_bits"] = 0;
-  refused(description.dump(), "classes in 1..3");
+  refused(dump_json(description), "classes in 1..3");
   description["integer_bits"] = 2;
   description["offsets"] = "block";
-  refused(description.dump(), "neither");
+  refused(dump_json(description), "neither");
   description["offsets"] = "none";
   description["scale_format"] = "log8";
-  refused(description.dump(), "neither");
+  refused(dump_json(description), "neither");
   description["scale_format"] = "f16";
   description["n"] = description["m"] = 4;
-  refused(description.dump(), "neither");
-  description = json::parse(with(mixed, R"(,"index":"bitmap")"));
+  refused(dump_json(description), "neither");
+  description = parse_json(with(mixed, R"(,"index":"bitmap")"));
   description["n"] = description["m"] = 4;
-  refused(description.dump(), "no N:M");
+  refused(dump_json(description), "no N:M");
   description["n"] = description["m"] = 0;
   description["salient_classes"] = 2;
-  refused(description.dump(), "salient_classes in 0..1");
+  refused(dump_json(description), "salient_classes in 0..1");
   description.erase("integer_bits");
-  refused(description.dump(), "integer_bits");
+  refused(dump_json(description), "integer_bits");
   description.erase("index");
-  EXPECT_EQ(refusal(description.dump()), "");  // K = 1, S = 2
+  EXPECT_EQ(refusal(dump_json(description)), "");  // K = 1, S = 2
   description["column_scales"] = "yes";
-  refused(description.dump(), "column_scales");
+  refused(dump_json(description), "column_scales");
   description["column_scales"] = false;
-  EXPECT_EQ(refusal(description.dump()), "");
+  EXPECT_EQ(refusal(dump_json(description)), "");
 }
 
 TEST(Description, UnknownKeys) {
-  json description = json::parse(kGood);
+  json description = parse_json(kGood);
   description["seed"] = 1;
-  EXPECT_NE(refusal(description.dump()).find("unknown key 'seed'"), std::string::npos);
+  EXPECT_NE(refusal(dump_json(description)).find("unknown key 'seed'"), std::string::npos);
 }
 
 TEST(Description, Products) {
@@ -173,11 +174,11 @@ TEST(Description, Products) {
     const PackedLayer back = parse_description(text, "here");
     EXPECT_STREQ(back.layout(), "product");
     EXPECT_EQ(billm::describe(back), text);
-    const json good = json::parse(text);
+    const json good = parse_json(text);
     const auto refused = [&](const std::function<void(json&)>& change) {
       json bad = good;
       change(bad);
-      EXPECT_NE(refusal(bad.dump()), "") << bad;
+      EXPECT_NE(refusal(dump_json(bad)), "") << dump_json(bad);
     };
     for (const auto& [key, value] : good.items()) {
       refused([&, name = key](json& j) { j.erase(name); });
@@ -210,21 +211,21 @@ TEST(Description, Products) {
   }
   // What lies between two factors is bounded before anything is allocated.
   for (const LayerCodes& codes : small_products()) {
-    json wide = json::parse(billm::describe(pack(codes)));
+    json wide = parse_json(billm::describe(pack(codes)));
     json& factors = wide["factors"];
     if (factors[0]["layout"] != "planes" || factors[1]["layout"] != "planes") continue;
     factors[0]["cols"] = factors[1]["rows"] = 1 << 20;
-    EXPECT_NE(refusal(wide.dump()).find("factor 1: expected at most"), std::string::npos)
-        << refusal(wide.dump());
+    EXPECT_NE(refusal(dump_json(wide)).find("factor 1: expected at most"), std::string::npos)
+        << refusal(dump_json(wide));
   }
   // A rotation alone is no layer.
   EXPECT_NE(refusal(R"({"layout":"rotation","size":8,"seed":1,"transposed":false})"), "");
-  json many = json::parse(R"({"layout":"product","rows":8,"cols":8,"factors":[]})");
+  json many = parse_json(R"({"layout":"product","rows":8,"cols":8,"factors":[]})");
   for (int i = 0; i < 9; ++i) {
     many["factors"].push_back(
         {{"layout", "rotation"}, {"size", 8}, {"seed", 1}, {"transposed", false}});
   }
-  EXPECT_NE(refusal(many.dump()), "");
+  EXPECT_NE(refusal(dump_json(many)), "");
 }
 
 TEST(Description, Trellises) {
@@ -237,11 +238,11 @@ TEST(Description, Trellises) {
     EXPECT_EQ(billm::describe(back), text);
     EXPECT_TRUE(std::get<PackedTrellis>(back.factors.front()).format ==
                 std::get<TrellisCodes>(codes.factors.front()).format);
-    const json good = json::parse(text);
+    const json good = parse_json(text);
     const auto refused = [&](const char* key, const json& value) {
       json bad = good;
       bad[key] = value;
-      EXPECT_NE(refusal(bad.dump()), "") << bad;
+      EXPECT_NE(refusal(dump_json(bad)), "") << dump_json(bad);
     };
     for (const char* key : {"rows", "cols"}) {
       for (const json& value : {json(0), json(-1), json(1.5), json(uint64_t{1} << 63), json("1")}) {
@@ -250,12 +251,12 @@ TEST(Description, Trellises) {
     }
     for (const char* rates : {"[]", "[0]", "[5]", "[4, -1]", "[true]", "[2.0]", "[\"4\"]", "4",
                               "{}", "[1, 1, 1, 1, 1]", "[18446744073709551615]"}) {
-      refused("rates", json::parse(rates));
+      refused("rates", parse_json(rates));
     }
     refused("seed", 1);
     json bad = good;
     bad.erase("rates");
-    EXPECT_NE(refusal(bad.dump()), "");
+    EXPECT_NE(refusal(dump_json(bad)), "");
   }
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/json.h"
 #include "billm/quantize/layer_plan.h"
 #include "billm/quantize/methods.h"
@@ -19,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     fuzz::answer([&] {
       const std::string text(fuzz::text_of(data, size));
       parse_json_object(text, "plan");
-      const LayerPlan plan = read_plan(nlohmann::ordered_json::parse(text), "plan", modules, run);
+      const LayerPlan plan = read_plan(parse_ordered_json(text), "plan", modules, run);
       for (const std::string& module : modules) {
         if (stays(plan, module)) continue;
         const MethodConfig config = planned_config(run, plan, module);

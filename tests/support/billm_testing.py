@@ -67,7 +67,7 @@ def python():
 def support(script, *arguments):
     """A script of tests/support, run by BILLM_PYTHON through cached_reference.py."""
     folder = ROOT / "tests" / "support"
-    return subprocess.run([python(), "-B", folder / "cached_reference.py", folder / script,
+    return subprocess.run([python(), folder / "cached_reference.py", folder / script,
                            *map(str, arguments)], capture_output=True, text=True)
 
 

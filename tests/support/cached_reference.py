@@ -88,11 +88,11 @@ def main():
     script, arguments = Path(sys.argv[1]), sys.argv[2:]
     cache, outputs_of = os.environ.get("BILLM_REFERENCE_DIR"), OUTPUTS.get(script.name)
     if not cache or not outputs_of:
-        os.execv(sys.executable, [sys.executable, "-B", str(script), *arguments])
+        os.execv(sys.executable, [sys.executable, str(script), *arguments])
     outputs = outputs_of(arguments)
     kept = Path(cache) / key(script, arguments, outputs)
     if not kept.is_dir():
-        result = subprocess.run([sys.executable, "-B", script, *arguments], stdout=subprocess.PIPE)
+        result = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE)
         if result.returncode != 0:
             sys.stdout.buffer.write(result.stdout)
             sys.exit(result.returncode)

@@ -47,7 +47,7 @@ std::string run_python(const std::string& python, const std::string& script,
   const std::string err = (directory.path() / "err").string();
   const std::string support = (tests_directory() / "support").string() + "/";
   const std::string launcher = support + "cached_reference.py", file = support + script;
-  std::vector<const char*> words = {python.c_str(), "-B", launcher.c_str(), file.c_str()};
+  std::vector<const char*> words = {python.c_str(), launcher.c_str(), file.c_str()};
   for (const std::string& argument : arguments) words.push_back(argument.c_str());
   words.push_back(nullptr);
   const pid_t child = ::fork();

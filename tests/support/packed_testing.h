@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "billm/base/json_text.h"
 #include "billm/base/sha256.h"
 #include "billm/checkpoint/checkpoint.h"
 #include "billm/checkpoint/safetensors.h"
@@ -60,7 +61,7 @@ inline void replace_weight(const std::filesystem::path& dense, const std::filesy
   write_safetensors(out / "model.safetensors", tensors, metadata);
   nlohmann::json config = checkpoint.config().raw;
   config.merge_patch(config_changes);
-  std::ofstream(out / "config.json") << config.dump();
+  std::ofstream(out / "config.json") << dump_json(config);
 }
 
 inline void write_manifest(const std::filesystem::path& directory) {
@@ -69,7 +70,7 @@ inline void write_manifest(const std::filesystem::path& directory) {
     manifest["files"][name] = {{"sha256", sha256_file(directory / name)},
                                {"bytes", std::filesystem::file_size(directory / name)}};
   }
-  const std::string text = manifest.dump();
+  const std::string text = dump_json(manifest);
   std::ofstream(directory / "manifest.json") << text;
   std::ofstream(directory / "manifest.sha256") << sha256_hex(text) << "  manifest.json\n";
 }

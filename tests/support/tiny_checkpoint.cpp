@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 
+#include "billm/base/json_text.h"
 #include "billm/checkpoint/safetensors.h"
 
 namespace billm::test {
@@ -72,7 +73,7 @@ void write_tiny_llama(const std::filesystem::path& directory, const TinyLlama& o
                            {"tie_word_embeddings", options.tied},
                            {"torch_dtype", "float16"}};
   config.merge_patch(options.config_changes);
-  std::ofstream(directory / "config.json") << config.dump(2) << "\n";
+  std::ofstream(directory / "config.json") << dump_json(config, 2) << "\n";
 
   std::vector<TensorToWrite> tensors;
   uint32_t seed = options.seed * 1000003u;

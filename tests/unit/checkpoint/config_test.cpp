@@ -1,6 +1,7 @@
 // config.json: what real files look like, defaults, and one clear line for what is wrong.
 #include "billm/checkpoint/config.h"
 
+#include "billm/base/json_text.h"
 #include "testing.h"
 
 namespace billm {
@@ -9,12 +10,12 @@ namespace {
 using nlohmann::json;
 
 json minimal() {
-  return json::parse(R"({"architectures":["LlamaForCausalLM"],"model_type":"llama",
+  return parse_json(R"({"architectures":["LlamaForCausalLM"],"model_type":"llama",
     "hidden_size":576,"intermediate_size":1536,"num_hidden_layers":30,"num_attention_heads":9,
     "vocab_size":49152})");
 }
 
-ModelConfig parse(const json& value) { return parse_config(value.dump(), "config.json"); }
+ModelConfig parse(const json& value) { return parse_config(dump_json(value), "config.json"); }
 
 ModelConfig with(const char* key, json value) {
   json config = minimal();
@@ -67,7 +68,7 @@ TEST(Config, NullCountsAsAbsent) {
 
 TEST(Config, StatedValues) {
   json config = minimal();
-  config.update(json::parse(R"({"num_key_value_heads":3,"head_dim":128,"rms_norm_eps":1e-5,
+  config.update(parse_json(R"({"num_key_value_heads":3,"head_dim":128,"rms_norm_eps":1e-5,
     "rope_theta":500000,"tie_word_embeddings":true,"attention_bias":true,"mlp_bias":true,
     "hidden_act":"gelu","max_position_embeddings":8192,"bos_token_id":1,"eos_token_id":[2,3],
     "torch_dtype":"bfloat16","quantization_config":{"quant_method":"billm"}})"));
@@ -277,7 +278,7 @@ TEST(Config, AbsurdSizes) {
         "vocab_size", "num_key_value_heads", "head_dim", "max_position_embeddings"}) {
     for (const char* value : {"0", "-1", "1.5", "\"9\"", "[]", "{}", "true", "9223372036854775807",
                               "18446744073709551615", "1e30"}) {
-      expect_refused(key, json::parse(value), "an integer from 1 to");
+      expect_refused(key, parse_json(value), "an integer from 1 to");
     }
   }
 }
@@ -320,7 +321,7 @@ TEST(Config, NotJson) {
 
 TEST(Config, ReadsAFile) {
   const ScratchDirectory scratch;
-  EXPECT_EQ(read_config(scratch.write("config.json", minimal().dump())).hidden_size, 576);
+  EXPECT_EQ(read_config(scratch.write("config.json", dump_json(minimal()))).hidden_size, 576);
   const auto bad = scratch.write("bad.json", "{}");
   expect_bad_input([&] { read_config(bad); }, {bad.string() + ": architectures"});
 }

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "billm/base/error.h"
+#include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "support/compare.h"
 #include "support/environment.h"
 
@@ -32,15 +34,14 @@ TEST(Sampler, AgreesWithTransformers) {
   BILLM_NEED(python, "BILLM_PYTHON");
   const test::TemporaryDirectory directory;
   test::run_python(python, "sampler_reference.py", {directory.path()});
-  const nlohmann::json cases =
-      nlohmann::json::parse(std::ifstream(directory.path() / "cases.json"));
+  const nlohmann::json cases = parse_json(read_text_file(directory.path() / "cases.json"));
   const std::vector<float> all = test::read_floats(directory.path() / "logits.f32");
   ASSERT_GT(cases.size(), 200u);
   const size_t vocab = all.size() / cases.size();
   int kept = 0;
   for (size_t i = 0; i < cases.size(); ++i) {
     const nlohmann::json& one = cases[i];
-    SCOPED_TRACE(std::to_string(i) + " " + one["settings"].dump());
+    SCOPED_TRACE(std::to_string(i) + " " + dump_json(one["settings"]));
     Sampler sampler(settings_of(one["settings"]), static_cast<int64_t>(vocab));
     sampler.start(one["seen"].get<std::vector<int32_t>>());
     std::vector<Sampler::Candidate> found =

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/base/sha256.h"
 #include "billm/tokenizer/tokenizer.h"
 #include "support/environment.h"
@@ -169,9 +170,9 @@ TEST_F(Texts, WikiText2HasTheKnownTokenCounts) {
   const Tokenizer tokenizer = Tokenizer::from_directory(model);
   EXPECT_EQ(tokenizer.encode(test, false).size(), 304978u);
   EXPECT_EQ(tokenizer.encode(validation, false).size(), 268271u);
-  auto json = nlohmann::json::parse(read_text_file(model + "/tokenizer.json"));
+  auto json = parse_json(read_text_file(model + "/tokenizer.json"));
   json["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
-  const Tokenizer plain = Tokenizer::from_json(json.dump(), "plain");
+  const Tokenizer plain = Tokenizer::from_json(dump_json(json), "plain");
   EXPECT_EQ(plain.encode(test, false).size(), 304986u);
   EXPECT_EQ(plain.encode(validation, false).size(), 268279u);
 }

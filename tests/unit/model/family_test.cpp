@@ -7,6 +7,7 @@
 #include <string>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/model/model.h"
 #include "support/environment.h"
 #include "support/tiny_checkpoint.h"
@@ -22,9 +23,9 @@ const char* const kMistral =
     R"({"architectures": ["MistralForCausalLM"], "model_type": "mistral"})";
 
 ModelConfig changed(const std::string& patch) {
-  nlohmann::json config = nlohmann::json::parse(kConfig);
-  config.merge_patch(nlohmann::json::parse(patch));
-  return parse_config(config.dump(), "config.json");
+  nlohmann::json config = parse_json(kConfig);
+  config.merge_patch(parse_json(patch));
+  return parse_config(dump_json(config), "config.json");
 }
 
 std::string message_of(const std::function<void()>& body) {
@@ -146,7 +147,7 @@ TEST(Family, CheckModelNamesMissingAndMisshapenTensors) {
 std::string open_with(const std::string& patch, const std::map<std::string, int64_t>& vectors) {
   const test::TemporaryDirectory directory;
   test::TinyLlama options;
-  options.config_changes = nlohmann::json::parse(patch);
+  options.config_changes = parse_json(patch);
   options.vectors = vectors;
   test::write_tiny_llama(directory.path(), options);
   return message_of([&] { Model model(directory.path(), 1); });

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/base/sha256.h"
 #include "billm/checkpoint/safetensors.h"
 #include "support/environment.h"
@@ -84,7 +85,7 @@ class PackedModel : public testing::Test {
                       {{"format", "pt"}});
     json map = {{"norm.weight", kSecond}};
     for (const TensorToWrite& tensor : tensors_) map[tensor.name] = kFirst;
-    write_text("model.safetensors.index.json", json{{"weight_map", map}}.dump());
+    write_text("model.safetensors.index.json", dump_json(json{{"weight_map", map}}));
     json files;
     for (const char* name : kFiles) {
       files[name] = {{"bytes", fs::file_size(path() / name)},
@@ -99,8 +100,8 @@ class PackedModel : public testing::Test {
 
   void write_manifest(const json& manifest) {
     manifest_ = manifest;
-    write_text("manifest.json", manifest.dump());
-    write_text("manifest.sha256", sha256_hex(manifest.dump()) + "  manifest.json\n");
+    write_text("manifest.json", dump_json(manifest));
+    write_text("manifest.sha256", sha256_hex(dump_json(manifest)) + "  manifest.json\n");
   }
 
   // Runs `body`, which must throw Error{kBadInput} with one line that contains `part`.
@@ -180,9 +181,9 @@ TEST_F(PackedModel, OpensWhatWasPacked) {
 
 TEST_F(PackedModel, IsPackedModel) {
   const auto with = [&](const json& quantization) {
-    json config = json::parse(std::ifstream(path() / "config.json"));
+    json config = parse_json(read_text_file(path() / "config.json"));
     config["quantization_config"] = quantization;
-    write_text("config.json", config.dump());
+    write_text("config.json", dump_json(config));
     return is_packed_model(Checkpoint(path()));
   };
   EXPECT_TRUE(with({{"quant_method", "billm"}, {"format_version", 1}}));

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/base/sha256.h"
 #include "billm/checkpoint/safetensors.h"
 #include "support/environment.h"
@@ -76,7 +77,7 @@ TEST_F(ModelDigest, OutlineSeesTheStartOfEveryTensor) {
 TEST_F(ModelDigest, KnowsTheDigestsOfBefore) {
   const Checkpoint checkpoint(model());
   Sha256 hash;  // as written by versions that used SHA-256
-  hash.update(checkpoint.config().raw.dump());
+  hash.update(dump_json(checkpoint.config().raw));
   for (const std::string& name : checkpoint.names()) {
     const TensorView& view = checkpoint.tensor(name);
     hash.update(name + " " + dtype_name(view.dtype) + shape_text(view.shape) + " " +

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "billm/base/file.h"
+#include "billm/base/json_text.h"
 #include "billm/model/runtime.h"
 #include "billm/quantize/methods.h"
 #include "src/pipeline/journal.h"
@@ -66,8 +67,8 @@ class PackedModelWriterTest : public testing::Test {
       std::ofstream(directory.partial() / left) << "left";
     }
     PackedModelHead head;
-    head.config = nlohmann::ordered_json::parse(
-        read_text_file(source.checkpoint().directory() / "config.json"));
+    head.config =
+        parse_ordered_json(read_text_file(source.checkpoint().directory() / "config.json"));
     head.config["quantization_config"]["quant_method"] = "billm";
     head.manifest = {{"format_version", 0}, {"settings", {{"method", "rtn"}}}};
     head.replaced = std::move(replaced);
@@ -134,12 +135,11 @@ TEST_F(PackedModelWriterTest, SetsTheFormatVersion) {
   const Model dense(directory_.path() / "model", 1);
   write(dense, "packed", false, {});
   const auto manifest =
-      nlohmann::ordered_json::parse(read_text_file(directory_.path() / "packed/manifest.json"));
+      parse_ordered_json(read_text_file(directory_.path() / "packed/manifest.json"));
   EXPECT_EQ(manifest.begin().key(), "format_version");
   EXPECT_EQ(manifest.at("format_version"), 1);
   EXPECT_EQ(manifest.at("files").size(), 6u);
-  const auto config =
-      nlohmann::ordered_json::parse(read_text_file(directory_.path() / "packed/config.json"));
+  const auto config = parse_ordered_json(read_text_file(directory_.path() / "packed/config.json"));
   EXPECT_EQ(config.at("quantization_config").at("format_version"), 1);
 }
 

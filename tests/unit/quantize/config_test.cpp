@@ -6,6 +6,7 @@
 #include <set>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/quantize/methods.h"
 
 namespace billm {
@@ -212,7 +213,7 @@ TEST(Defaults, ThatFollowOtherSettings) {
 
 // Manifests of finished runs have these keys: --resume and tools compare them.
 TEST(ConfigJson, AsManifestsHaveIt) {
-  EXPECT_EQ(config_json(configure("stbllm", {})).dump(),
+  EXPECT_EQ(dump_json(config_json(configure("stbllm", {}))),
             R"({"compat":"none","nm":"4:8","nm_alloc":"uniform","block_size":128,)"
             R"("scale_format":"log8","offsets":"none","feedback":"columns","objective":"weights",)"
             R"("refine_rounds":4,"descend":true,"classes":3,"salient_classes":3,)"
@@ -220,7 +221,7 @@ TEST(ConfigJson, AsManifestsHaveIt) {
             R"("salient_metric":null,"damping":0.01,)"
             R"("targets":"own","target_share":0.5,"stream_share":0.5,"target_ridge":0.01,)"
             R"("sink_weight":1})");
-  EXPECT_EQ(config_json(configure("gptq", {{"bits", 3}, {"act_order", false}})).dump(),
+  EXPECT_EQ(dump_json(config_json(configure("gptq", {{"bits", 3}, {"act_order", false}}))),
             R"({"compat":"none","nm":null,"nm_alloc":"uniform","block_size":128,)"
             R"("scale_format":"log8","offsets":"none","feedback":"columns","objective":"weights",)"
             R"("refine_rounds":4,"descend":true,"classes":0,"salient_classes":0,)"

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "billm/quantize/settings.h"
 
 namespace billm {
@@ -114,7 +115,7 @@ TEST(Plan, RefusesOnOneLine) {
         Json{{"*", Json::object()}}, Json{{"*", {{"bits", {1}}}}}, Json{{"*", {{"method", 3}}}},
         Json{{"*", {{"sink_weight", 2}}}}, Json{{"*", {{"bits", 16}}}},
         Json{{"*", {{"bits", 16}, {"method", "gptq"}}}}}) {
-    SCOPED_TRACE(file.dump());
+    SCOPED_TRACE(dump_json(file));
     try {
       read_plan(file, "plan", kModules, configure("trellis", {}));
       ADD_FAILURE() << "was taken";

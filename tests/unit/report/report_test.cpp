@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "billm/base/json_text.h"
+
 namespace billm {
 namespace {
 
@@ -33,7 +35,7 @@ LayerReport some_layer() {
 
 // In the order of the keys, which the manifest's bytes have.
 TEST(Report, LayerOfPlanes) {
-  EXPECT_EQ(Json(some_layer()).dump(),
+  EXPECT_EQ(dump_json(Json(some_layer())),
             R"({"name":"model.layers.0.mlp.up_proj","shape":[2,8],"nm":"4:8",)"
             R"("nominal_bits":0.55,"stored_bits":2.5,"salient_share":0.125,)"
             R"("region_shares":[0.5,0.375,0.125],"integer_bits":0,"damping":0.01,"error":0.125})");
@@ -45,9 +47,10 @@ TEST(Report, Product) {
   layer.error.reset();
   layer.factors.insert(layer.factors.begin(), {"rotation", 2, 2, {{"seed", 7}}});
   const Json json = layer;
-  EXPECT_EQ(json.at("factors").dump(), R"([{"kind":"rotation","shape":[2,2],"seed":7},)"
-                                       R"({"kind":"planes","shape":[2,8],"salient_share":0.125,)"
-                                       R"("region_shares":[0.5,0.375,0.125],"integer_bits":0}])");
+  EXPECT_EQ(dump_json(json.at("factors")),
+            R"([{"kind":"rotation","shape":[2,2],"seed":7},)"
+            R"({"kind":"planes","shape":[2,8],"salient_share":0.125,)"
+            R"("region_shares":[0.5,0.375,0.125],"integer_bits":0}])");
   EXPECT_FALSE(json.contains("salient_share"));
   EXPECT_EQ(json.at("nm"), nullptr);
   EXPECT_EQ(json.at("error"), nullptr);
@@ -69,7 +72,7 @@ TEST(Report, FactorsOfCodes) {
   EXPECT_EQ(layer.nm, "");
   ASSERT_EQ(layer.factors.size(), 3u);
   EXPECT_EQ(layer.factors[0].kind, "rotation");
-  EXPECT_EQ(layer.factors[0].statistics.dump(), R"({"seed":11,"transposed":true})");
+  EXPECT_EQ(dump_json(layer.factors[0].statistics), R"({"seed":11,"transposed":true})");
   EXPECT_EQ(layer.factors[1].kind, "planes");
   EXPECT_EQ(layer.factors[2].rows, 8);
   EXPECT_EQ(statistic(layer, "integer_bits"), 0);
@@ -80,12 +83,12 @@ TEST(Report, WhatIsReadIsWrittenAgain) {
   product.factors.push_back({"rotation", 8, 8, {{"z", 1}, {"a", {0.5, 1e-7}}}});
   plain.error = 1.0 / 3;
   for (const LayerReport& layer : {plain, product}) {
-    const std::string text = Json(layer).dump();
-    EXPECT_EQ(Json(Json::parse(text).get<LayerReport>()).dump(), text);
+    const std::string text = dump_json(Json(layer));
+    EXPECT_EQ(dump_json(Json(parse_ordered_json(text).get<LayerReport>())), text);
   }
   const TuneReport tune = {0.1, 0.05, 32, 1.5};
-  const std::string text = Json(tune).dump();
-  EXPECT_EQ(Json(Json::parse(text).get<TuneReport>()).dump(), text);
+  const std::string text = dump_json(Json(tune));
+  EXPECT_EQ(dump_json(Json(parse_ordered_json(text).get<TuneReport>())), text);
 }
 
 TEST(Report, LayersOfBeforeIntegers) {

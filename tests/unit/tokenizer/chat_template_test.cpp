@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "billm/base/error.h"
+#include "billm/base/json_text.h"
 #include "src/tokenizer/chat_rows.h"
 #include "src/tokenizer/jinja_shape.h"
 #include "support/environment.h"
@@ -43,8 +44,7 @@ std::vector<ChatMessage> messages_of(const nlohmann::json& chat) {
 
 // Midnight between the two renderings would change the date of one row: then both run again.
 void expect_agreement(const std::string& python, const std::string& demo, int attempts) {
-  const nlohmann::json cases =
-      nlohmann::json::parse(test::run_python(python, "chat_reference.py", {demo}));
+  const nlohmann::json cases = parse_json(test::run_python(python, "chat_reference.py", {demo}));
   std::set<std::string> tested;
   for (const nlohmann::json& one : cases) {
     const std::string name = one["name"].get<std::string>();
@@ -157,7 +157,7 @@ TEST(ChatTemplate, WhereItIsRead) {
   EXPECT_NE(read().find("expected a chat template"), std::string::npos);
   const auto config = directory.path() / "tokenizer_config.json";
   const auto configure = [&](const nlohmann::json& chat_template) {
-    write(config, nlohmann::json({{"chat_template", chat_template}}).dump());
+    write(config, dump_json(nlohmann::json({{"chat_template", chat_template}})));
   };
   configure(nullptr);
   EXPECT_NE(read().find("expected a chat template"), std::string::npos);

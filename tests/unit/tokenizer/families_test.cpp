@@ -5,6 +5,7 @@
 
 #include <sstream>
 
+#include "billm/base/json_text.h"
 #include "reference.h"
 
 namespace billm {
@@ -90,7 +91,7 @@ constexpr const char* kPythia = R"json({
 TEST(TokenizerFamilies, ByteLevelTokenizerJson) {
   BILLM_NEED(python, "BILLM_PYTHON");
   BILLM_NEED(data, "BILLM_DATA_DIR");
-  const json vocab = json::parse(read_text_file(data + "/tokenizers/gpt2/vocab.json"));
+  const json vocab = parse_json(read_text_file(data + "/tokenizers/gpt2/vocab.json"));
   json merges = json::array();
   std::istringstream lines(read_text_file(data + "/tokenizers/gpt2/merges.txt"));
   for (std::string line; std::getline(lines, line);) merges.push_back(line);
@@ -98,12 +99,12 @@ TEST(TokenizerFamilies, ByteLevelTokenizerJson) {
   const std::string wikitext = load_text("wikitext2", TextSplit::kTest, data).text;
   for (const auto& [label, skeleton] :
        {std::pair("LLaMA-3", kLlama3), std::pair("Qwen", kQwen), std::pair("Pythia", kPythia)}) {
-    json tokenizer = json::parse(skeleton);
+    json tokenizer = parse_json(skeleton);
     tokenizer["model"]["vocab"] = vocab;
     tokenizer["model"]["merges"] = merges;
     auto texts = random_texts(1000, added_contents(tokenizer));
     texts.push_back(wikitext);
-    comparison.add(label, tokenizer.dump(), std::move(texts));
+    comparison.add(label, dump_json(tokenizer), std::move(texts));
   }
   comparison.run(python);
 }
@@ -128,12 +129,12 @@ TEST(TokenizerFamilies, Gpt2Folder) {
 
 // facebook/opt-*: GPT-2's vocabulary behind four tokens of its own, no tokenizer.json.
 void write_opt(const ScratchDirectory& folder, const std::string& data) {
-  const json gpt2 = json::parse(read_text_file(data + "/tokenizers/gpt2/vocab.json"));
+  const json gpt2 = parse_json(read_text_file(data + "/tokenizers/gpt2/vocab.json"));
   json vocab = {{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}};
   for (const auto& [token, id] : gpt2.items()) {
     if (token != "<|endoftext|>") vocab[token] = id.get<int>() + 4;
   }
-  folder.write("vocab.json", vocab.dump());
+  folder.write("vocab.json", dump_json(vocab));
   folder.write("merges.txt", read_text_file(data + "/tokenizers/gpt2/merges.txt"));
   folder.write("tokenizer_config.json", R"({"errors": "replace",
       "unk_token": {"content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,

@@ -7,6 +7,7 @@
 #include <random>
 #include <thread>
 
+#include "billm/base/json_text.h"
 #include "billm/tokenizer/tokenizer.h"
 #include "testing.h"
 
@@ -15,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-Tokenizer small() { return Tokenizer::from_json(small_tokenizer().dump(), "t.json"); }
+Tokenizer small() { return Tokenizer::from_json(dump_json(small_tokenizer()), "t.json"); }
 
 TEST(TokenizerFormat, SmallTokenizerWorks) {
   const Tokenizer tokenizer = small();
@@ -35,16 +36,16 @@ TEST(TokenizerFormat, RefusesWhatItDoesNotSupport) {
     std::function<void(json&)> change;
   };
   const auto pre = [](const char* text) {
-    return [text](json& t) { t["pre_tokenizer"] = json::parse(text); };
+    return [text](json& t) { t["pre_tokenizer"] = parse_json(text); };
   };
   const auto decoder = [](const char* text) {
-    return [text](json& t) { t["decoder"] = json::parse(text); };
+    return [text](json& t) { t["decoder"] = parse_json(text); };
   };
   const auto regex = [](const std::string& pattern) {
     return [pattern](json& t) { t = split_tokenizer(pattern, "Isolated", false); };
   };
   const auto post = [](const char* text) {
-    return [text](json& t) { t["post_processor"] = json::parse(text); };
+    return [text](json& t) { t["post_processor"] = parse_json(text); };
   };
   const Case cases[] = {
       {"model.type: expected BPE, got \"Unigram\"",
@@ -160,7 +161,7 @@ TEST(TokenizerFormat, RefusesWhatItDoesNotSupport) {
     SCOPED_TRACE(one.part);
     json tokenizer = small_tokenizer();
     one.change(tokenizer);
-    expect_bad_input([&] { Tokenizer::from_json(tokenizer.dump(), "t.json"); },
+    expect_bad_input([&] { Tokenizer::from_json(dump_json(tokenizer), "t.json"); },
                      {"t.json", one.part});
   }
 }
@@ -201,7 +202,7 @@ TEST(TokenizerFormat, DamagedFilesGiveErrors) {
                           {"rstrip", true},
                           {"normalized", true},
                           {"special", true}}};
-    t["post_processor"] = json::parse(
+    t["post_processor"] = parse_json(
         R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
             {"Sequence": {"id": "A", "type_id": 0}}], "special_tokens": {"<s>": {"ids": [356]}}})");
     // Few tokens, so that damage hits the rest of the file.
@@ -211,7 +212,7 @@ TEST(TokenizerFormat, DamagedFilesGiveErrors) {
     t["model"]["merges"] = {"a b"};
     return t;
   }();
-  const std::string good = tokenizer.dump();
+  const std::string good = dump_json(tokenizer);
   Tokenizer::from_json(good, "t.json");
   std::mt19937 random(7);
   const auto below = [&](size_t limit) { return random() % limit; };
@@ -265,7 +266,7 @@ TEST(TokenizerFormat, LongWordsAndRunsAreNotQuadratic) {
 
 TEST(TokenizerFormat, EndlessPatternsAreAnError) {
   const Tokenizer tokenizer = Tokenizer::from_json(
-      split_tokenizer("(?:(?:a|b|[a-b])+)+\\p{Lu}", "Isolated", false).dump(), "t.json");
+      dump_json(split_tokenizer("(?:(?:a|b|[a-b])+)+\\p{Lu}", "Isolated", false)), "t.json");
   expect_bad_input([&] { tokenizer.encode(std::string(200, 'a'), false); }, {"gave up at byte 0"});
 }
 
@@ -273,7 +274,7 @@ TEST(TokenizerFormat, EndlessPatternsAreAnError) {
 TEST(TokenizerFormat, LongAndShortWordsMergeAlike) {
   json json = small_tokenizer();
   json["pre_tokenizer"]["use_regex"] = false;
-  const Tokenizer tokenizer = Tokenizer::from_json(json.dump(), "t.json");
+  const Tokenizer tokenizer = Tokenizer::from_json(dump_json(json), "t.json");
   std::mt19937 random(3);
   for (int i = 0; i < 200; ++i) {
     std::string text;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "billm/base/file.h"
+#include "billm/base/printable.h"
 #include "billm/hub/texts.h"
 #include "billm/tokenizer/tokenizer.h"
 #include "support/environment.h"
@@ -139,8 +140,7 @@ class ReferenceComparison {
   }
 
   static std::string shown(const std::string& text) {
-    return nlohmann::json(text.substr(0, 300))
-        .dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+    return '"' + printable(text.substr(0, 300)) + '"';
   }
   static std::string shown(const std::vector<int32_t>& ids, size_t first) {
     std::string text;

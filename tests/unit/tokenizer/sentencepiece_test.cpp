@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "billm/base/json_text.h"
 #include "reference.h"
 
 namespace billm {
@@ -166,14 +167,14 @@ TEST(TokenizerSentencePiece, ConvertedToTokenizerJson) {
   ReferenceComparison comparison;
   for (const auto& [version, folders] : versions) {
     const std::string text = read_text_file(folders->converted.path() / "tokenizer.json");
-    json tokenizer = json::parse(text);
+    json tokenizer = parse_json(text);
     comparison.add(std::string("converted ") + version, text, random_texts(500, kLlamaPieces));
     const json like_llama = small_sentencepiece();
     for (const char* key : {"normalizer", "pre_tokenizer", "decoder"}) {
       tokenizer[key] = like_llama[key];
     }
     tokenizer["model"]["unk_token"] = "<unk>";
-    comparison.add(std::string("like LLaMA-2 ") + version, tokenizer.dump(),
+    comparison.add(std::string("like LLaMA-2 ") + version, dump_json(tokenizer),
                    real_and_random_texts(data, kLlamaPieces));
     // The model file and its conversion are one tokenizer.
     const Tokenizer a = Tokenizer::from_directory(folders->model.path());
@@ -195,7 +196,7 @@ TEST(TokenizerSentencePiece, WhichFileIsRead) {
   folder.write("tokenizer.model", small_model());
   EXPECT_EQ(Tokenizer::from_directory(folder.path()).vocab_size(),
             static_cast<int64_t>(small_sentencepiece()["model"]["vocab"].size()) + 2);
-  folder.write("tokenizer.json", small_tokenizer().dump());
+  folder.write("tokenizer.json", dump_json(small_tokenizer()));
   EXPECT_EQ(Tokenizer::from_directory(folder.path()).vocab_size(), 356);
 }
 
@@ -282,7 +283,7 @@ TEST(TokenizerSentencePiece, DamagedModelsGiveErrors) {
 // does not.
 TEST(TokenizerSentencePiece, LongTextsAreNotQuadratic) {
   const Tokenizer model = Tokenizer::from_sentencepiece(small_model(), "", "t.model");
-  const Tokenizer file = Tokenizer::from_json(small_sentencepiece().dump(), "t.json");
+  const Tokenizer file = Tokenizer::from_json(dump_json(small_sentencepiece()), "t.json");
   for (const char* unit : {"a", "ab st. ", " ", "\n", "\xc3\xa9", "x", "<s>"}) {
     std::string text;
     while (text.size() < 1'000'000) text += unit;

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "billm/base/json_text.h"
 #include "unit/checkpoint/testing.h"
 
 namespace billm {
@@ -245,7 +246,7 @@ inline nlohmann::json small_sentencepiece() {
     for (const std::string& y : characters) merge(x, y);
   }
   for (const char* piece : {"ab", "at", "st"}) merge(space, piece);
-  json tokenizer = json::parse(R"({
+  json tokenizer = parse_json(R"({
     "version": "1.0", "truncation": null, "padding": null,
     "added_tokens": [
       {"id": 0, "content": "<unk>", "single_word": false, "lstrip": false, "rstrip": false,
