@@ -26,6 +26,8 @@ from matplotlib.lines import Line2D  # noqa: E402
 
 # family: (name in the legend, marker, colour). The first rows are methods of billm.
 BILLM = {
+    "trellis": ("billm: trellis", "h", "#b3262e"),
+    "dbf": ("billm: two binary factors (DBF)", "<", "#3f8f8f"),
     "billm": ("billm: BiLLM", "o", "#1f6fb4"),
     "stbllm": ("billm: STBLLM", "s", "#d95f02"),
     "arb": ("billm: ARB-LLM RC", "D", "#1b8a5a"),
